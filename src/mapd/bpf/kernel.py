@@ -1,0 +1,222 @@
+"""The one seam between mapd and Linux: what the daemon asks of bpf(2), in two halves.
+
+*Control* makes, finds, names and unnames things; it needs rights. Its requests are plain data
+and file descriptors go beside them, so that they can cross a socketpair to a helper process.
+*Elements* works on a map fd that is held already; it needs no rights at all, and moves bytes in
+columns. Everything here blocks: it runs on the syscall pool, never on the event loop.
+
+``LinuxKernel`` is the real one; ``FaultyKernel`` wraps any other and breaks it on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from mapd.bpf.buffer import Buffer
+from mapd.bpf.fd import OwnedFd
+from mapd_api.ops import Op
+
+R = TypeVar("R")
+
+
+class ControlRequest(Generic[R]):
+    """A request of the control half whose answer is an ``R``."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateMap(ControlRequest[OwnedFd]):
+    """BPF_MAP_CREATE. ``fds``: the inner map's, then the BTF's, for those that are asked for.
+
+    Sizes in bytes; ``flags`` are BPF_F_* of creation; ``kernel_name`` at most 15 characters.
+    """
+
+    map_type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+    kernel_name: str = ""
+    map_extra: int = 0
+    numa_node: int | None = None
+    with_inner: bool = False
+    with_btf: bool = False
+    btf_key_type_id: int = 0
+    btf_value_type_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPin(ControlRequest[OwnedFd]):
+    """The map pinned at ``path``, below ``root`` and through no symbolic link (openat2, BPF_OBJ_GET)."""
+
+    root: str
+    path: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenId(ControlRequest[OwnedFd]):
+    """BPF_MAP_GET_FD_BY_ID; needs CAP_SYS_ADMIN."""
+
+    map_id: int
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin(ControlRequest[None]):
+    """BPF_OBJ_PIN of ``fds[0]`` at ``path`` below ``root``; makes one missing folder (0700) if ``mkdir``."""
+
+    root: str
+    path: str
+    mkdir: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpin(ControlRequest[None]):
+    """Remove the pin of a map. Raises FileNotFoundError; EINVAL where the pin is not a map's."""
+
+    root: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListPins(ControlRequest[Sequence[str]]):
+    """Paths of all pins (files) below ``root``, sorted; folders that cannot be read are left out."""
+
+    root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextMapId(ControlRequest["int | None"]):
+    """BPF_MAP_GET_NEXT_ID after ``map_id``; None after the last. Needs CAP_SYS_ADMIN."""
+
+    map_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadBtf(ControlRequest[OwnedFd]):
+    """BPF_BTF_LOAD of a blob."""
+
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetBtf(ControlRequest[bytes]):
+    """The blob of the kernel's BTF object ``btf_id``; needs CAP_SYS_ADMIN."""
+
+    btf_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawMapInfo:
+    """struct bpf_map_info and what only fdinfo says (``frozen``, ``memlock``). Sizes in bytes."""
+
+    map_type: int
+    id: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    map_flags: int
+    name: str
+    btf_id: int
+    btf_key_type_id: int
+    btf_value_type_id: int
+    map_extra: int
+    frozen: bool
+    memlock: int
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a run of elements lies: ``count`` keys and values at fixed strides.
+
+    ``keys`` and ``values`` are read or written in place; ``values`` is None for operations without.
+    Whoever makes one has checked that the buffers are long enough: the kernel is told no lengths.
+    """
+
+    count: int
+    keys: Buffer
+    key_stride: int
+    values: Buffer | None = None
+    value_stride: int = 0
+    key_offset: int = 0
+    value_offset: int = 0
+
+
+class BatchCommand(StrEnum):
+    """The batch commands of bpf(2)."""
+
+    UPDATE = "BPF_MAP_UPDATE_BATCH"
+    DELETE = "BPF_MAP_DELETE_BATCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a batch command did: the first ``count`` elements, then ``errno`` (0: all of them)."""
+
+    count: int
+    errno: int
+
+
+class Elements(Protocol):
+    """The half that works on a held map fd."""
+
+    def info(self, map_fd: int) -> RawMapInfo:
+        """BPF_OBJ_GET_INFO_BY_FD and /proc/self/fdinfo of a map fd."""
+        ...
+
+    def freeze(self, map_fd: int) -> None:
+        """BPF_MAP_FREEZE; EBUSY while a writable mmap exists, EPERM if frozen already."""
+        ...
+
+    def each(self, map_fd: int, op: Op, columns: Columns, flags: int = 0) -> list[int]:
+        """One syscall per element, in order; the errno of each (0: done).
+
+        Stops after an element that answers EPERM, so the list may be shorter than ``count``: that
+        errno speaks of the map, not of the element.
+        """
+        ...
+
+    def next_key(self, map_fd: int, key: bytes | None, key_size: int) -> bytes | None:
+        """BPF_MAP_GET_NEXT_KEY; None after the last key."""
+        ...
+
+    def lookup_batch(self, map_fd: int, cursor: Buffer, first: bool, columns: Columns) -> Batch:
+        """BPF_MAP_LOOKUP_BATCH from ``cursor`` (read unless ``first``, then overwritten).
+
+        ENOENT in the answer is the end, and its ``count`` is valid; ENOSPC: the next bucket needs a larger
+        ``count``, nothing was copied and the cursor still holds.
+        """
+        ...
+
+    def batch(self, map_fd: int, command: BatchCommand, columns: Columns, flags: int = 0) -> Batch:
+        """BPF_MAP_UPDATE_BATCH or BPF_MAP_DELETE_BATCH: stops at the first error."""
+        ...
+
+
+class Kernel(Elements, Protocol):
+    """Both halves."""
+
+    def control(self, request: ControlRequest[R], fds: Sequence[int] = ()) -> R:
+        """Carry out one request of the control half.
+
+        Raises:
+            SyscallError: what the kernel answered.
+        """
+        ...
+
+
+class SyscallError(OSError):
+    """A syscall's errno, with the command that got it. A plain OSError otherwise."""
+
+    command: str
+
+    def __init__(self, errno: int, command: str, path: str | None = None) -> None:
+        from mapd.bpf.errnos import describe
+
+        super().__init__(errno, f"{command}: {describe(errno)}", path)
+        self.command = command

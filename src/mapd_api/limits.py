@@ -1,0 +1,49 @@
+"""Every bound that both sides quote, in one place. Sizes in bytes, times in seconds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MESSAGE_BYTES: Final = 4 << 20
+"""One request or response: what gRPC libraries accept by default."""
+
+COLUMN_BYTES: Final = MESSAGE_BYTES - (64 << 10)
+"""All columns of one message; what is left is for everything around them."""
+
+CHUNK_MIN_BYTES: Final = 64 << 10
+CHUNK_MAX_BYTES: Final = 1 << 20
+"""Columns of one dump or load message: 1 MiB reaches 1.45 GB/s, 64 KiB 0.85, and a stalled reader
+costs the daemon one of them."""
+
+BATCH_ELEMENTS: Final = 16_384
+"""Elements of one group, and of one batch syscall: about 5 ms of kernel time."""
+
+BATCH_MIN_ELEMENTS: Final = 256
+"""Fewer per LOOKUP_BATCH cost more (275 ns an entry at 256, 268 at 65,536) and meet ENOSPC."""
+
+GROUPS: Final = 1_024
+"""Groups of one Apply."""
+
+HANDLES: Final = 1_024
+"""Open handles per principal."""
+
+SESSIONS: Final = 64
+"""Session streams per principal."""
+
+HANDLE_IDLE_S: Final = 300.0
+"""A handle without a session is closed after so long without a call."""
+
+DUMP_BYTES: Final = 16 << 20
+"""Buffers of all running dumps of one daemon together."""
+
+ERROR_DETAILS: Final = 16
+"""Element errors of one answer that come with their errno."""
+
+STALL_S: Final = 0.1
+"""A dump whose reader blocks it this long falls back to one smallest chunk."""
+
+STREAM_PROGRESS_S: Final = 30.0
+"""A dump whose reader takes nothing for so long is ended."""
+
+UNARY_S: Final = 60.0
+"""Longest a unary call without a deadline of its own may take."""

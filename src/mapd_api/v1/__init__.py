@@ -1,0 +1,1 @@
+"""Generated from proto/mapd_api/v1 by ``./dev proto``. Do not edit."""
