@@ -1,0 +1,48 @@
+"""Skipped tests are counted and named; where CI=true they fail the run.
+
+A test that does not run proves nothing, and a skip is easily overlooked among passes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+
+class SkipReport:
+    """Collects the reasons of skips and reports them at the end."""
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+
+    def note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        where = report.longrepr  # (path, line, reason)
+        reason = str(where[2]) if isinstance(where, tuple) else str(where)
+        self.reasons[reason.removeprefix("Skipped: ")] += 1
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.note(report)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.reasons and os.environ.get("CI") == "true" and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.reasons:
+            return
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in self.reasons.most_common())
+        terminalreporter.write_line(f"{self.reasons.total()} skipped: {reasons}")
+        if os.environ.get("CI") == "true":
+            terminalreporter.write_line("CI=true: a skipped test is a failure")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Install the report."""
+    config.pluginmanager.register(SkipReport(), "mapd-skip-report")
