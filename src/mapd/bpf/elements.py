@@ -1,0 +1,218 @@
+"""The half that works on a map fd that is held already. It needs no rights, and makes no fds.
+
+Imports nothing of the control half: a process that gave up all its capabilities runs this alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from mapd.bpf import abi
+from mapd.bpf.abi import Command
+from mapd.bpf.buffer import Buffer
+from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
+from mapd.bpf.syscall import attempt, bpf, last_errno, prepare
+from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
+from mapd_api.uapi import ElementFlag
+
+COMMANDS: Final = {
+    Op.LOOKUP: Command.MAP_LOOKUP_ELEM,
+    Op.UPDATE: Command.MAP_UPDATE_ELEM,
+    Op.UPDATE_NOEXIST: Command.MAP_UPDATE_ELEM,
+    Op.UPDATE_EXIST: Command.MAP_UPDATE_ELEM,
+    Op.DELETE: Command.MAP_DELETE_ELEM,
+    Op.LOOKUP_AND_DELETE: Command.MAP_LOOKUP_AND_DELETE_ELEM,
+}
+"""The command that each operation is."""
+
+BATCH_COMMANDS: Final = {
+    BatchCommand.UPDATE: Command.MAP_UPDATE_BATCH,
+    BatchCommand.DELETE: Command.MAP_DELETE_BATCH,
+}
+
+_OP_FLAGS: Final = {Op.UPDATE_NOEXIST: ElementFlag.NOEXIST, Op.UPDATE_EXIST: ElementFlag.EXIST}
+_RETRIES: Final = 3
+# A bucket lock taken below us on this CPU answers EBUSY (kernel/bpf/hashtab.c, htab_lock_bucket()); the
+# element was not touched, so the same call may be made again.
+_TRANSIENT: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.EBUSY})
+
+
+class LinuxElements:
+    """``mapd.bpf.kernel.Elements`` by bpf(2)."""
+
+    __slots__ = ()
+
+    def info(self, map_fd: int) -> RawMapInfo:
+        """See ``Elements.info``. About 20 us, most of it fdinfo.
+
+        Source: kernel/bpf/syscall.c, bpf_map_get_info_by_fd() and bpf_map_show_fdinfo(). Linux 4.13.
+        """
+        info = abi.MapInfo()
+        attr = abi.InfoAttr(bpf_fd=map_fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
+        bpf(Command.OBJ_GET_INFO_BY_FD, attr)
+        fdinfo = _fdinfo(map_fd)
+        return RawMapInfo(
+            map_type=info.type,
+            id=info.id,
+            key_size=info.key_size,
+            value_size=info.value_size,
+            max_entries=info.max_entries,
+            map_flags=info.map_flags,
+            name=info.name.decode("ascii", "replace"),
+            btf_id=info.btf_id,
+            btf_key_type_id=info.btf_key_type_id,
+            btf_value_type_id=info.btf_value_type_id,
+            map_extra=info.map_extra,
+            frozen=fdinfo.get("frozen") == "1",
+            memlock=int(fdinfo.get("memlock", "0")),
+        )
+
+    def freeze(self, map_fd: int) -> None:
+        """See ``Elements.freeze``. Linux 5.2; kernel/bpf/syscall.c, map_freeze()."""
+        bpf(Command.MAP_FREEZE, abi.NextKeyAttr(map_fd=map_fd))
+
+    def each(self, map_fd: int, op: Op, columns: Columns, flags: int = 0) -> list[int]:
+        """See ``Elements.each``. An element costs about 1.3 times the syscall itself.
+
+        EINTR, EAGAIN and EBUSY are tried three times more before they are the answer.
+
+        Raises:
+            ValueError: the columns are shorter than their count, or not writable where they must be.
+
+        Source: bpf(2); kernel/bpf/syscall.c, map_lookup_elem() and its neighbours. Linux 3.19;
+        lookup-and-delete 4.20, on hash maps 5.14.
+        """
+        _check(columns, reads_values=op in TAKES_VALUE, writes_values=op in ANSWERS_VALUE)
+        attr = abi.ElementAttr(map_fd=map_fd, flags=flags | _OP_FLAGS.get(op, 0))
+        call = prepare(COMMANDS[op], attr)
+        words = memoryview(attr).cast("B").cast("Q")  # an assignment here costs half of one to a field
+        key = columns.keys.address + columns.key_offset if columns.keys.size else 0
+        value, value_stride = 0, 0
+        if op is not Op.DELETE and columns.values is not None:  # DELETE_ELEM refuses a value: EINVAL
+            value, value_stride = columns.values.address + columns.value_offset, columns.value_stride
+        errnos = [0] * columns.count
+        for index in range(columns.count):
+            words[1] = key
+            words[2] = value
+            if call():
+                errnos[index] = number = _again(call)
+                if number == errno.EPERM:
+                    return errnos[: index + 1]
+            key += columns.key_stride
+            value += value_stride
+        return errnos
+
+    def next_key(self, map_fd: int, key: bytes | None, key_size: int) -> bytes | None:
+        """See ``Elements.next_key``. A ``key`` that is gone makes the walk begin anew.
+
+        Raises:
+            SyscallError: any errno but ENOENT; 524 on a type that cannot be walked.
+            ValueError: ``key`` is not ``key_size`` bytes long.
+
+        Source: kernel/bpf/syscall.c, map_get_next_key(). Linux 3.19; from None 4.12.
+        """
+        if key is not None and len(key) != key_size:
+            raise ValueError(f"a key of {len(key)} bytes where the map has {key_size}")
+        found = Buffer.allocate(key_size)
+        source = None if key is None else Buffer.of(key)
+        attr = abi.NextKeyAttr(
+            map_fd=map_fd, key=0 if source is None else source.address, next_key=found.address
+        )
+        number = -attempt(Command.MAP_GET_NEXT_KEY, attr)
+        if number == errno.ENOENT:
+            return None
+        if number:
+            raise SyscallError(number, Command.MAP_GET_NEXT_KEY.uapi_name)
+        return found.take(key_size)
+
+    def lookup_batch(self, map_fd: int, cursor: Buffer, first: bool, columns: Columns) -> Batch:
+        """See ``Elements.lookup_batch``. ``cursor`` holds four bytes, or key_size if that is more.
+
+        Raises:
+            ValueError: the columns are shorter than their count, or not writable.
+
+        Source: kernel/bpf/hashtab.c, __htab_map_lookup_and_delete_batch(); kernel/bpf/syscall.c,
+        generic_map_lookup_batch(). Linux 5.6; arrays 5.13 (per-CPU ones too), LPM 5.6.
+        """
+        _check(columns, writes_keys=True, writes_values=True)
+        attr = _batch_attr(map_fd, columns)
+        attr.in_batch = 0 if first else cursor.address
+        attr.out_batch = cursor.address
+        number = -min(0, attempt(Command.MAP_LOOKUP_BATCH, attr))
+        # Early refusals (524, EINVAL, EPERM) leave count as it was given, and ENOSPC copied nothing.
+        return Batch(attr.count if number in (0, errno.ENOENT) else 0, number)
+
+    def batch(self, map_fd: int, command: BatchCommand, columns: Columns, flags: int = 0) -> Batch:
+        """See ``Elements.batch``. Only BPF_F_LOCK is a flag here: NOEXIST and EXIST are EINVAL.
+
+        A count of 0 does nothing but answer EPERM on a frozen map (0.4 us).
+
+        Raises:
+            ValueError: the columns are shorter than their count.
+
+        Source: kernel/bpf/syscall.c, generic_map_update_batch() and generic_map_delete_batch().
+        Linux 5.6; updating arrays 5.13.
+        """
+        _check(columns, reads_values=command is BatchCommand.UPDATE)
+        attr = _batch_attr(map_fd, columns)
+        attr.elem_flags = flags
+        if command is BatchCommand.DELETE:
+            attr.values = 0
+        number = -min(0, attempt(BATCH_COMMANDS[command], attr))
+        # An error from an element leaves count below what was asked; an early refusal leaves it as it
+        # was (524, EINVAL, ENOMEM), which must not be read as "all done".
+        untouched = number != 0 and attr.count >= columns.count
+        return Batch(0 if untouched else attr.count, number)
+
+
+def _batch_attr(map_fd: int, columns: Columns) -> abi.BatchAttr:
+    values = columns.values
+    return abi.BatchAttr(
+        map_fd=map_fd,
+        count=columns.count,
+        keys=columns.keys.address + columns.key_offset,
+        values=0 if values is None else values.address + columns.value_offset,
+    )
+
+
+def _again(call: Callable[[], int]) -> int:
+    """The errno of a call that has just failed, or 0 if it went through when tried again."""
+    for _ in range(_RETRIES):
+        number = last_errno()
+        if number not in _TRANSIENT:
+            return number
+        if call() == 0:
+            return 0
+    return last_errno()
+
+
+def _check(
+    columns: Columns, *, writes_keys: bool = False, reads_values: bool = False, writes_values: bool = False
+) -> None:
+    """Refuse columns that the kernel, which is told no lengths, would run past.
+
+    That a stride is as long as the map's keys or values only the maker of the columns knows.
+    """
+    if columns.key_offset + columns.count * columns.key_stride > columns.keys.size:
+        raise ValueError(f"{columns.count} keys of {columns.key_stride} bytes exceed {columns.keys.size}")
+    if writes_keys and columns.keys.view.readonly:
+        raise ValueError("the key column cannot be written")
+    if not (reads_values or writes_values) or columns.count == 0:
+        return
+    values = columns.values
+    if values is None:
+        raise ValueError("there is no value column")
+    if columns.value_offset + columns.count * columns.value_stride > values.size:
+        raise ValueError(f"{columns.count} values of {columns.value_stride} bytes exceed {values.size}")
+    if writes_values and values.view.readonly:
+        raise ValueError("the value column cannot be written")
+
+
+def _fdinfo(fd: int) -> dict[str, str]:
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return {name: value.strip() for name, _, value in pairs}
