@@ -1,0 +1,67 @@
+"""The kernel's ABI: the home of bpf(2), of ctypes, and of file descriptors.
+
+Owns the one seam between mapd and Linux (``Kernel``), what implements it, and what breaks it on
+purpose. It knows bytes, fds and errnos; what they mean is ``mapd.maps``' business. Everything here
+blocks. It imports the standard library, ``mapd_api.ops`` and ``mapd_api.uapi``, and must not import
+asyncio, grpc, numpy or any other package of mapd: the privileged helper process imports it alone.
+"""
+
+from __future__ import annotations
+
+from mapd.bpf.buffer import Buffer
+from mapd.bpf.cpus import possible_cpus
+from mapd.bpf.errnos import describe, errno_name
+from mapd.bpf.fd import FdLease, OwnedFd
+from mapd.bpf.host import boot_id, effective_capabilities, is_bpffs
+from mapd.bpf.kernel import (
+    Batch,
+    BatchCommand,
+    Columns,
+    ControlRequest,
+    CreateMap,
+    Elements,
+    GetBtf,
+    Kernel,
+    ListPins,
+    LoadBtf,
+    NextMapId,
+    OpenId,
+    OpenPin,
+    Pin,
+    RawMapInfo,
+    SyscallError,
+    Unpin,
+)
+from mapd.bpf.linux import LinuxKernel
+from mapd.bpf.pins import PinNotFoundError
+
+__all__ = [
+    "Batch",
+    "BatchCommand",
+    "Buffer",
+    "Columns",
+    "ControlRequest",
+    "CreateMap",
+    "Elements",
+    "FdLease",
+    "GetBtf",
+    "Kernel",
+    "LinuxKernel",
+    "ListPins",
+    "LoadBtf",
+    "NextMapId",
+    "OpenId",
+    "OpenPin",
+    "OwnedFd",
+    "Pin",
+    "PinNotFoundError",
+    "RawMapInfo",
+    "SyscallError",
+    "Unpin",
+    "boot_id",
+    "describe",
+    "effective_capabilities",
+    "errno_name",
+    "is_bpffs",
+    "possible_cpus",
+]

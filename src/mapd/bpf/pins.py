@@ -1,0 +1,225 @@
+"""Pins: opening, making, removing and listing names of maps on a bpffs.
+
+Every path is resolved by openat2(2) below a root and through no symbolic link, so that a name which a
+client chose, or a link that somebody else made meanwhile, cannot lead out of it. Afterwards the object
+is named by its own fd (/proc/self/fd/N), never by the path again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from mapd.bpf import abi
+from mapd.bpf.abi import Command
+from mapd.bpf.buffer import Buffer
+from mapd.bpf.fd import OwnedFd
+from mapd.bpf.kernel import ListPins, OpenPin, Pin, SyscallError, Unpin
+from mapd.bpf.syscall import bpf, openat2
+
+_SAFELY = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS
+
+
+class PinNotFoundError(SyscallError, FileNotFoundError):
+    """ENOENT of a pin or a folder above it."""
+
+
+def open_pin(request: OpenPin, fds: Sequence[int] = ()) -> OwnedFd:
+    """See ``OpenPin``. Needs the rights on the pin's inode that the access mode asks for.
+
+    Raises:
+        PinNotFoundError: there is nothing of that name.
+        SyscallError: EXDEV or ELOOP, the path leaves the root or a symbolic link is in it; EACCES, no
+            rights; EINVAL, a program or a link is pinned there.
+
+    Source: kernel/bpf/inode.c, bpf_obj_get_user(). Linux 5.6 (openat2).
+    """
+    _expect(fds, 0)
+    with _open_below(request.root, request.path, os.O_PATH) as pin:
+        return _get_map(pin, request.path, read_only=request.read_only)
+
+
+def pin(request: Pin, fds: Sequence[int]) -> None:
+    """See ``Pin``. The new pin has mode 0600 less the umask.
+
+    Raises:
+        PinNotFoundError: the folder is missing (with ``mkdir``: the folder above it).
+        SyscallError: EEXIST, the name is taken; EPERM, it holds a '.' or is not on a bpffs; EINVAL,
+            ``fds[0]`` is no map; EXDEV or ELOOP as for ``OpenPin``.
+
+    Source: kernel/bpf/inode.c, bpf_obj_pin_user(). Linux 5.6 (openat2).
+    """
+    (map_fd,) = _expect(fds, 1)
+    if not is_map(map_fd):
+        raise SyscallError(errno.EINVAL, Command.OBJ_PIN.uapi_name, request.path)
+    folder, name = _split(request.path)
+    with _folder(request.root, folder, mkdir=request.mkdir) as folder_fd:
+        # bpf(2) creates the last component and does not follow it (kern_path_create()).
+        pathname = Buffer.of(os.fsencode(f"/proc/self/fd/{folder_fd}/{name}") + b"\0")
+        attr = abi.ObjectAttr(pathname=pathname.address, bpf_fd=map_fd)
+        bpf(Command.OBJ_PIN, attr, request.path)
+
+
+def unpin(request: Unpin, fds: Sequence[int] = ()) -> None:
+    """See ``Unpin``. Asks for read access to the pin, to see that a map is there.
+
+    The look and the removal are two steps: who may write the folder can swap pins between them.
+
+    Raises:
+        PinNotFoundError: there is nothing of that name.
+        SyscallError: as for ``OpenPin``; EACCES also where the folder may not be written.
+    """
+    _expect(fds, 0)
+    folder, name = _split(request.path)
+    with _folder(request.root, folder) as folder_fd:
+        with _opened(_resolve(folder_fd, name, os.O_PATH, request.path)) as pin_fd:
+            _get_map(pin_fd, request.path, read_only=True).close()
+        with _translated("unlinkat", request.path):
+            os.unlink(name, dir_fd=folder_fd)
+
+
+def list_pins(request: ListPins, fds: Sequence[int] = ()) -> Sequence[str]:
+    """See ``ListPins``. Paths begin with ``root``; symbolic links are neither listed nor followed.
+
+    Raises:
+        PinNotFoundError: there is no ``root``.
+        SyscallError: EACCES, the root itself cannot be read.
+    """
+    _expect(fds, 0)
+    found: list[str] = []
+    with _root(request.root) as root_fd:
+        waiting = _list_folder(root_fd, ".", found)
+        while waiting:
+            try:
+                waiting += _list_folder(root_fd, waiting.pop(), found)
+            except SyscallError:
+                continue  # removed meanwhile, or not ours to read
+    return sorted(f"{request.root.rstrip('/')}/{path}" for path in found)
+
+
+def is_map(fd: int) -> bool:
+    """Whether ``fd`` is a map's, by the name of its anonymous inode (kernel/bpf/syscall.c).
+
+    Raises:
+        SyscallError: EBADF or ENOENT, it is not open.
+    """
+    with _translated("readlink"):
+        return Path(f"/proc/self/fd/{fd}").readlink() == Path("anon_inode:bpf-map")
+
+
+def _get_map(pin_fd: int, path: str, *, read_only: bool) -> OwnedFd:
+    pathname = Buffer.of(f"/proc/self/fd/{pin_fd}".encode() + b"\0")
+    attr = abi.ObjectAttr(pathname=pathname.address, file_flags=abi.F_RDONLY if read_only else 0)
+    found = OwnedFd(bpf(Command.OBJ_GET, attr, path))
+    with found.lease() as fd:
+        if is_map(fd):
+            return found
+    found.close()
+    raise SyscallError(errno.EINVAL, Command.OBJ_GET.uapi_name, path)
+
+
+def _list_folder(root_fd: int, folder: str, found: list[str]) -> list[str]:
+    """Add the pins of one folder to ``found``; return the folders in it, relative to the root."""
+    prefix = "" if folder == "." else f"{folder}/"
+    folders: list[str] = []
+    with (
+        _opened(_resolve(root_fd, folder, os.O_RDONLY | os.O_DIRECTORY, folder)) as fd,
+        _translated("getdents64", folder),
+        os.scandir(fd) as entries,
+    ):
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(prefix + entry.name)
+            elif stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+                found.append(prefix + entry.name)
+    return folders
+
+
+@contextlib.contextmanager
+def _folder(root: str, folder: str, *, mkdir: bool = False) -> Generator[int]:
+    """The fd of a folder below ``root``, which is made (0700) if it alone is missing and ``mkdir``."""
+    with _root(root) as root_fd:
+        relative = _relative(root, folder)
+        try:
+            fd = _resolve(root_fd, relative, os.O_PATH | os.O_DIRECTORY, folder)
+        except PinNotFoundError:
+            if not mkdir:
+                raise
+            above, name = _split(relative)
+            with _opened(_resolve(root_fd, above or ".", os.O_PATH | os.O_DIRECTORY, folder)) as above_fd:
+                with _translated("mkdirat", folder), contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=above_fd)
+                fd = _resolve(above_fd, name, os.O_PATH | os.O_DIRECTORY, folder)
+        with _opened(fd):
+            yield fd
+
+
+@contextlib.contextmanager
+def _open_below(root: str, path: str, flags: int) -> Generator[int]:
+    with _root(root) as root_fd, _opened(_resolve(root_fd, _relative(root, path), flags, path)) as fd:
+        yield fd
+
+
+@contextlib.contextmanager
+def _root(root: str) -> Generator[int]:
+    """The fd of a root. It comes from configuration: its own path may go through symbolic links."""
+    with _translated("openat", root):
+        fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _opened(fd):
+        yield fd
+
+
+@contextlib.contextmanager
+def _opened(fd: int) -> Generator[int]:
+    """``fd``, closed at the end. It lives in one thread and one block, so it needs no leases."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _resolve(dir_fd: int, relative: str, flags: int, path: str) -> int:
+    try:
+        return openat2(dir_fd, relative, flags, _SAFELY)
+    except SyscallError as error:
+        raise _named(error, "openat2", path) from None
+
+
+def _relative(root: str, path: str) -> str:
+    """``path`` below ``root``; any other path as it is, for the kernel to refuse (EXDEV if absolute)."""
+    root = root.rstrip("/")
+    if path == root:
+        return "."
+    return path[len(root) + 1 :].lstrip("/") or "." if path.startswith(f"{root}/") else path
+
+
+def _split(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    if not name:
+        raise SyscallError(errno.EINVAL, "openat2", path)
+    return folder, name
+
+
+@contextlib.contextmanager
+def _translated(command: str, path: str | None = None) -> Generator[None]:
+    try:
+        yield
+    except SyscallError:
+        raise
+    except OSError as error:
+        raise _named(error, command, path) from error
+
+
+def _named(error: OSError, command: str, path: str | None) -> SyscallError:
+    kind = PinNotFoundError if error.errno == errno.ENOENT else SyscallError
+    return kind(error.errno or errno.EIO, command, path)
+
+
+def _expect(fds: Sequence[int], count: int) -> Sequence[int]:
+    if len(fds) != count:
+        raise ValueError(f"{len(fds)} file descriptors where the request takes {count}")
+    return fds
