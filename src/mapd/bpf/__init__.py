@@ -2,7 +2,7 @@
 
 Owns the one seam between mapd and Linux (``Kernel``), what implements it, and what breaks it on
 purpose. It knows bytes, fds and errnos; what they mean is ``mapd.maps``' business. Everything here
-blocks. It imports the standard library, ``mapd_api.ops`` and ``mapd_api.uapi``, and must not import
+blocks. It imports the standard library, ``mapd_api.ops``, ``.layout`` and ``.uapi``, and must not import
 asyncio, grpc, numpy or any other package of mapd: the privileged helper process imports it alone.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.cpus import possible_cpus
 from mapd.bpf.errnos import describe, errno_name
+from mapd.bpf.faulty import Fault, FaultyKernel, Seen
 from mapd.bpf.fd import FdLease, OwnedFd
 from mapd.bpf.host import boot_id, effective_capabilities, is_bpffs
 from mapd.bpf.kernel import (
@@ -34,6 +35,13 @@ from mapd.bpf.kernel import (
 )
 from mapd.bpf.linux import LinuxKernel
 from mapd.bpf.pins import PinNotFoundError
+from mapd.bpf.program import (
+    ProgramRefusedError,
+    ProgramType,
+    counter_program,
+    load_program,
+    run_program,
+)
 
 __all__ = [
     "Batch",
@@ -43,6 +51,8 @@ __all__ = [
     "ControlRequest",
     "CreateMap",
     "Elements",
+    "Fault",
+    "FaultyKernel",
     "FdLease",
     "GetBtf",
     "Kernel",
@@ -55,13 +65,19 @@ __all__ = [
     "OwnedFd",
     "Pin",
     "PinNotFoundError",
+    "ProgramRefusedError",
+    "ProgramType",
     "RawMapInfo",
+    "Seen",
     "SyscallError",
     "Unpin",
     "boot_id",
+    "counter_program",
     "describe",
     "effective_capabilities",
     "errno_name",
     "is_bpffs",
+    "load_program",
     "possible_cpus",
+    "run_program",
 ]
