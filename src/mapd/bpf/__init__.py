@@ -34,9 +34,9 @@ from mapd.bpf.kernel import (
     Unpin,
 )
 from mapd.bpf.linux import LinuxKernel
-from mapd.bpf.pins import PinNotFoundError
+from mapd.bpf.pins import PinNotFound
 from mapd.bpf.program import (
-    ProgramRefusedError,
+    ProgramRefused,
     ProgramType,
     counter_program,
     load_program,
@@ -64,8 +64,8 @@ __all__ = [
     "OpenPin",
     "OwnedFd",
     "Pin",
-    "PinNotFoundError",
-    "ProgramRefusedError",
+    "PinNotFound",
+    "ProgramRefused",
     "ProgramType",
     "RawMapInfo",
     "Seen",

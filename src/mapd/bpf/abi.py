@@ -254,7 +254,7 @@ class SyscallNumbers:
     openat2: int = 437
 
 
-class UnsupportedArchitectureError(Exception):
+class UnsupportedArchitecture(Exception):
     """The syscall numbers of this machine are not in the table."""
 
 
@@ -273,7 +273,7 @@ def syscall_numbers(machine: str, pointer_size: int = struct.calcsize("P")) -> S
     """The numbers for ``machine`` as uname(2) names it, and a ``pointer_size`` in bytes.
 
     Raises:
-        UnsupportedArchitectureError: not in the table, or a 32-bit process: its numbers differ from
+        UnsupportedArchitecture: not in the table, or a 32-bit process: its numbers differ from
             those of the kernel that uname(2) names.
 
     Source: arch/*/kernel/syscalls/syscall.tbl; include/uapi/asm-generic/unistd.h.
@@ -281,7 +281,7 @@ def syscall_numbers(machine: str, pointer_size: int = struct.calcsize("P")) -> S
     numbers = _NUMBERS.get(machine)
     if numbers is None or pointer_size != 8:
         known = ", ".join(sorted(_NUMBERS))
-        raise UnsupportedArchitectureError(
+        raise UnsupportedArchitecture(
             f"no syscall number of bpf(2) is known for {machine} with {pointer_size * 8}-bit pointers; "
             f"64-bit processes on these work: {known}"
         )

@@ -24,7 +24,7 @@ from mapd.bpf.syscall import bpf, openat2
 _SAFELY = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS
 
 
-class PinNotFoundError(SyscallError, FileNotFoundError):
+class PinNotFound(SyscallError, FileNotFoundError):
     """ENOENT of a pin or a folder above it."""
 
 
@@ -32,7 +32,7 @@ def open_pin(request: OpenPin, fds: Sequence[int] = ()) -> OwnedFd:
     """See ``OpenPin``. Needs the rights on the pin's inode that the access mode asks for.
 
     Raises:
-        PinNotFoundError: there is nothing of that name.
+        PinNotFound: there is nothing of that name.
         SyscallError: EXDEV or ELOOP, the path leaves the root or a symbolic link is in it; EACCES, no
             rights; EINVAL, a program or a link is pinned there.
 
@@ -47,7 +47,7 @@ def pin(request: Pin, fds: Sequence[int]) -> None:
     """See ``Pin``. The new pin has mode 0600 less the umask.
 
     Raises:
-        PinNotFoundError: the folder is missing (with ``mkdir``: the folder above it).
+        PinNotFound: the folder is missing (with ``mkdir``: the folder above it).
         SyscallError: EEXIST, the name is taken; EPERM, it holds a '.' or is not on a bpffs; EINVAL,
             ``fds[0]`` is no map; EXDEV or ELOOP as for ``OpenPin``.
 
@@ -70,7 +70,7 @@ def unpin(request: Unpin, fds: Sequence[int] = ()) -> None:
     The look and the removal are two steps: who may write the folder can swap pins between them.
 
     Raises:
-        PinNotFoundError: there is nothing of that name.
+        PinNotFound: there is nothing of that name.
         SyscallError: as for ``OpenPin``; EACCES also where the folder may not be written.
     """
     _expect(fds, 0)
@@ -86,7 +86,7 @@ def list_pins(request: ListPins, fds: Sequence[int] = ()) -> Sequence[str]:
     """See ``ListPins``. Paths begin with ``root``; symbolic links are neither listed nor followed.
 
     Raises:
-        PinNotFoundError: there is no ``root``.
+        PinNotFound: there is no ``root``.
         SyscallError: EACCES, the root itself cannot be read.
     """
     _expect(fds, 0)
@@ -146,7 +146,7 @@ def _folder(root: str, folder: str, *, mkdir: bool = False) -> Generator[int]:
         relative = _relative(root, folder)
         try:
             fd = _resolve(root_fd, relative, os.O_PATH | os.O_DIRECTORY, folder)
-        except PinNotFoundError:
+        except PinNotFound:
             if not mkdir:
                 raise
             above, name = _split(relative)
@@ -215,7 +215,7 @@ def _translated(command: str, path: str | None = None) -> Generator[None]:
 
 
 def _named(error: OSError, command: str, path: str | None) -> SyscallError:
-    kind = PinNotFoundError if error.errno == errno.ENOENT else SyscallError
+    kind = PinNotFound if error.errno == errno.ENOENT else SyscallError
     return kind(error.errno or errno.EIO, command, path)
 
 

@@ -30,7 +30,7 @@ class ProgramType(IntEnum):
     SYSCALL = 31
 
 
-class ProgramRefusedError(SyscallError):
+class ProgramRefused(SyscallError):
     """BPF_PROG_LOAD failed.
 
     Attributes:
@@ -50,7 +50,7 @@ def load_program(code: bytes, kind: ProgramType, kernel_name: str = "") -> Owned
     The verifier's log is asked for only after a failure: writing it makes loading slower.
 
     Raises:
-        ProgramRefusedError: any errno, with the log; EPERM without CAP_BPF.
+        ProgramRefused: any errno, with the log; EPERM without CAP_BPF.
 
     Source: kernel/bpf/syscall.c, bpf_prog_load(). Linux 3.18; SYSCALL 5.14.
     """
@@ -70,7 +70,7 @@ def load_program(code: bytes, kind: ProgramType, kernel_name: str = "") -> Owned
         prog_fd = attempt(Command.PROG_LOAD, attr)
         if prog_fd < 0:
             text = bytes(log.view).partition(b"\0")[0].decode("utf-8", "replace")
-            raise ProgramRefusedError(-prog_fd, text)
+            raise ProgramRefused(-prog_fd, text)
     return OwnedFd(prog_fd)
 
 
