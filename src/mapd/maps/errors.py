@@ -1,0 +1,74 @@
+"""The exception of this package and everything above it, and errno's way into it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from mapd.bpf.errnos import errno_name
+from mapd.bpf.kernel import SyscallError
+from mapd_api.reasons import Reason, Refusal
+from mapd_api.uapi import ENOTSUPP
+
+
+class MapError(Exception):
+    """A refusal on its way to the client; ``refusal`` is all of it."""
+
+    def __init__(self, reason: Reason, message: str, **metadata: object) -> None:
+        super().__init__(message)
+        self.refusal = Refusal(reason, message, {name: str(value) for name, value in metadata.items()})
+
+    @property
+    def reason(self) -> Reason:
+        """Why."""
+        return self.refusal.reason
+
+
+UNSUPPORTED: Final = frozenset({ENOTSUPP, errno.EOPNOTSUPP})
+"""Two errnos for one thing: the kernel's internal 524 leaks out beside 95."""
+
+_CREATE_HINTS: Final[Mapping[int, tuple[Reason, str]]] = MappingProxyType(
+    {
+        errno.ENOMEM: (
+            Reason.KERNEL_MEMORY,
+            "the kernel has no memory for it; ask for fewer entries, or give the daemon's cgroup more",
+        ),
+        errno.E2BIG: (Reason.BAD_SPEC, "larger than this map type can be; ask for fewer or smaller entries"),
+        errno.EINVAL: (Reason.BAD_SPEC, "the kernel refuses this combination of type, sizes and flags"),
+        ENOTSUPP: (
+            Reason.OPERATION_UNSUPPORTED,
+            "this kernel cannot create it so",
+        ),
+        errno.EOPNOTSUPP: (Reason.OPERATION_UNSUPPORTED, "this kernel cannot create it so"),
+        errno.EMFILE: (
+            Reason.QUOTA,
+            "the daemon has no file descriptors left; close maps, or raise LimitNOFILE",
+        ),
+        errno.ENFILE: (Reason.QUOTA, "the host has no file descriptors left"),
+    }
+)
+
+
+def from_create(error: SyscallError, what: str, **metadata: object) -> MapError:
+    """The refusal for a failed BPF_MAP_CREATE of ``what`` ("hash map ns/flows, 1024 x (8, 8) bytes")."""
+    number = error.errno or 0
+    about = {"errno": errno_name(number), "operation": "create", **metadata}
+    if number == errno.EPERM:
+        return capability("CAP_BPF", f"create {what}", **about)
+    reason, hint = _CREATE_HINTS.get(number, (Reason.INTERNAL, "unexpected"))
+    return MapError(reason, f"create {what}: {hint} [{error.command}: {errno_name(number)}]", **about)
+
+
+def capability(name: str, what: str, **metadata: object) -> MapError:
+    """The daemon itself may not: which capability, and the two ways to mend it."""
+    fix = (
+        f"give mapd {name} (systemd: AmbientCapabilities={name}; by hand: start it as root), "
+        "or use a map that a process with it has created and pinned where mapd may open it"
+    )
+    return MapError(
+        Reason.DAEMON_CAPABILITY,
+        f"{what}: the daemon lacks {name}; {fix}",
+        **{**metadata, "capability": name, "fix": fix},
+    )

@@ -1,0 +1,124 @@
+"""An open map: its descriptor, its facts, and how it may be used through this opening."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mapd.bpf.fd import FdLease, OwnedFd
+from mapd.bpf.kernel import RawMapInfo
+from mapd.maps.errors import MapError
+from mapd.maps.types import TYPES, TypeTraits, type_name
+from mapd_api.layout import value_stride
+from mapd_api.ops import MUTATES, Op
+from mapd_api.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapFacts:
+    """What is true of a map as long as it lives. Sizes and strides in bytes.
+
+    ``label`` is how messages name it: "map 41 (flows)".
+    """
+
+    info: RawMapInfo
+    value_stride: int
+    traits: TypeTraits | None
+
+    @property
+    def id(self) -> int:
+        """The kernel's id."""
+        return self.info.id
+
+    @property
+    def key_stride(self) -> int:
+        """Bytes of one key in a column."""
+        return self.info.key_size
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"map {self.info.id} ({self.info.name})" if self.info.name else f"map {self.info.id}"
+
+    @property
+    def type_name(self) -> str:
+        """As bpftool spells it."""
+        return type_name(self.info.map_type)
+
+    def about(self, operation: str) -> dict[str, object]:
+        """Metadata that every refusal concerning this map carries."""
+        return {"operation": operation, "map": self.label, "map_type": self.type_name}
+
+    def supports(self, op: Op) -> TypeTraits:
+        """The traits of a type that has ``op``.
+
+        Raises:
+            MapError: OPERATION_UNSUPPORTED, with type and operation; no syscall was made.
+        """
+        if self.traits is None or op not in self.traits.ops:
+            have = ", ".join(self.traits.operations) if self.traits else "none yet"
+            raise MapError(
+                Reason.OPERATION_UNSUPPORTED,
+                f"{op.name.lower()} {self.label}: a {self.type_name} map has no such operation; it has: {have}",
+                **self.about(op.name.lower()),
+            )
+        return self.traits
+
+    def iterable(self, operation: str) -> TypeTraits:
+        """The traits of a type that can be dumped."""
+        if self.traits is None:
+            raise MapError(
+                Reason.OPERATION_UNSUPPORTED,
+                f"{operation} {self.label}: this daemon does not read the elements of {self.type_name} maps yet",
+                **self.about(operation),
+            )
+        return self.traits
+
+
+def facts(info: RawMapInfo, possible_cpus: int) -> MapFacts:
+    """The facts behind a map's info."""
+    return MapFacts(
+        info=info,
+        value_stride=value_stride(info.map_type, info.value_size, possible_cpus),
+        traits=TYPES.get(info.map_type),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenMap:
+    """One opening of a map. Whoever holds it closes ``fd``.
+
+    Attributes:
+        read_only: every mutation through this opening is refused (READ_ONLY).
+        name: "namespace/name" where it was opened by name, else "".
+        pin_path: the pin it was opened by, else "".
+    """
+
+    fd: OwnedFd
+    facts: MapFacts
+    read_only: bool = False
+    name: str = ""
+    pin_path: str = ""
+
+    def lease(self) -> FdLease:
+        """Borrow the descriptor for one call.
+
+        Raises:
+            MapError: STALE_HANDLE, the map was closed meanwhile.
+        """
+        try:
+            return self.fd.lease()
+        except OSError:
+            raise MapError(
+                Reason.STALE_HANDLE,
+                f"{self.facts.label} was closed; open it again",
+                **self.facts.about("resolve"),
+            ) from None
+
+    def check_writable(self, op: Op) -> None:
+        """Refuse a mutation through a read-only opening."""
+        if self.read_only and op in MUTATES:
+            raise MapError(
+                Reason.READ_ONLY,
+                f"{op.name.lower()} {self.facts.label}: opened read-only; open it again without read_only",
+                **self.facts.about(op.name.lower()),
+            )

@@ -1,0 +1,397 @@
+"""Finding and making maps: names that are pins, pins, kernel ids.
+
+The pin is the registry: nothing else records that a map exists or whose it is, so nothing can
+disagree with it after a crash.
+"""
+
+from __future__ import annotations
+
+import errno
+import uuid
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from mapd.bpf.errnos import errno_name
+from mapd.bpf.fd import OwnedFd
+from mapd.bpf.kernel import (
+    CreateMap,
+    GetBtf,
+    Kernel,
+    ListPins,
+    LoadBtf,
+    OpenId,
+    OpenPin,
+    Pin,
+    SyscallError,
+    Unpin,
+)
+from mapd.maps import spec as specs
+from mapd.maps.errors import MapError, capability, from_create
+from mapd.maps.opened import OpenMap, facts
+from mapd.maps.scan import Scan, ScanOptions
+from mapd.maps.spec import MapSpec
+from mapd_api.names import is_part
+from mapd_api.names import kernel_name as derived_kernel_name
+from mapd_api.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class NameRef:
+    """A map by name. ``str`` is "namespace/name"."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PinRef:
+    """A map by the absolute path of its pin."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"pin:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class IdRef:
+    """A map by kernel id."""
+
+    id: int
+
+    def __str__(self) -> str:
+        return f"id:{self.id}"
+
+
+Ref = NameRef | PinRef | IdRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Maps that were found, where was looked, and what was not looked at and why."""
+
+    maps: Sequence[OpenMap]
+    sources: Sequence[str]
+    not_looked_at: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Btf:
+    """A map's type information."""
+
+    blob: bytes
+    key_type_id: int
+    value_type_id: int
+
+
+@dataclass(slots=True, kw_only=True)
+class MapStore:
+    """Maps of one host, through one kernel. Every method blocks.
+
+    Attributes:
+        names_root: where names are pinned: <names_root>/<namespace>/<name>.
+        pin_roots: folders below which other programs' pins may be opened and new ones made.
+    """
+
+    kernel: Kernel
+    possible_cpus: int
+    boot_id: uuid.UUID
+    names_root: str
+    pin_roots: Sequence[str] = field(default_factory=tuple)
+
+    def create(self, name: NameRef, spec: MapSpec, *, exist_ok: bool) -> tuple[OpenMap, bool]:
+        """Create and pin a map; (map, whether it is new).
+
+        Raises:
+            MapError: MAP_EXISTS, INCOMPATIBLE, BAD_SPEC, KERNEL_MEMORY, DAEMON_CAPABILITY, ...; nothing was
+                created then.
+        """
+        specs.check(spec, self.possible_cpus)
+        if exist_ok and (there := self._existing(name, spec)) is not None:
+            return there, False
+        created = self._create(name, spec)
+        try:
+            with created.fd.lease() as number:
+                self.kernel.control(Pin(root=self.names_root, path=self.path_of(name), mkdir=True), [number])
+        except OSError as error:
+            created.fd.close()
+            if error.errno == errno.EEXIST:
+                if exist_ok and (there := self._existing(name, spec)) is not None:
+                    return there, False
+                raise self._exists(name) from None
+            raise self._pin_refusal(error, "create", str(name), self.path_of(name)) from error
+        except BaseException:
+            created.fd.close()
+            raise
+        return created, True
+
+    @contextmanager
+    def _btf(self, spec: MapSpec) -> Generator[list[int]]:
+        """The fds that creation needs beside its request."""
+        with ExitStack() as stack:
+            fds: list[int] = []
+            if spec.btf is not None:
+                try:
+                    btf = self.kernel.control(LoadBtf(blob=spec.btf.blob))
+                except SyscallError as error:
+                    if error.errno == errno.EPERM:
+                        raise capability("CAP_BPF", "load BTF", operation="create") from error
+                    raise MapError(
+                        Reason.BAD_SPEC, f"create {spec}: the kernel refuses this BTF: {error.strerror}"
+                    ) from error
+                stack.callback(btf.close)
+                fds.append(stack.enter_context(btf.lease()))
+            yield fds
+
+    def _create(self, name: NameRef, spec: MapSpec) -> OpenMap:
+        request = CreateMap(
+            map_type=spec.map_type,
+            key_size=spec.key_size,
+            value_size=spec.value_size,
+            max_entries=spec.max_entries,
+            flags=spec.flags,
+            kernel_name=spec.kernel_name or derived_kernel_name(name.name),
+            map_extra=spec.map_extra,
+            numa_node=spec.numa_node,
+            with_btf=spec.btf is not None,
+            btf_key_type_id=spec.btf.key_type_id if spec.btf else 0,
+            btf_value_type_id=spec.btf.value_type_id if spec.btf else 0,
+        )
+        with self._btf(spec) as fds:
+            try:
+                fd = self.kernel.control(request, fds)
+            except SyscallError as error:
+                raise from_create(error, f"{name} ({spec})", map=str(name)) from error
+        return self._opened(fd, name=str(name), pin_path=self.path_of(name))
+
+    def _existing(self, name: NameRef, spec: MapSpec) -> OpenMap | None:
+        """The map of that name if it has that shape; None if there is none."""
+        try:
+            there = self.open(name)
+        except MapError as error:
+            if error.reason is Reason.MAP_NOT_FOUND:
+                return None
+            raise
+        different = specs.differences(spec, there.facts.info)
+        if different:
+            there.fd.close()
+            raise MapError(
+                Reason.INCOMPATIBLE,
+                f"create {name}: it exists with another shape ({'; '.join(different)}); mapd never recreates a map: "
+                "use another name, or unpin the old one",
+                operation="create",
+                map=str(name),
+                fields=", ".join(line.split(":")[0] for line in different),
+            )
+        return there
+
+    def _exists(self, name: NameRef) -> MapError:
+        return MapError(
+            Reason.MAP_EXISTS,
+            f"create {name}: a map of that name is there (pinned at {self.path_of(name)}); open it, pass exist_ok, "
+            "or unpin it",
+            operation="create",
+            map=str(name),
+        )
+
+    def open(self, ref: Ref, *, read_only: bool = False) -> OpenMap:
+        """Open a map that exists; whoever gets it closes its fd.
+
+        Raises:
+            MapError: MAP_NOT_FOUND; DAEMON_CAPABILITY where the daemon may not; BAD_SPEC for a path outside the roots.
+        """
+        match ref:
+            case NameRef():
+                path = self.path_of(ref)
+                return self._open_pin(self.names_root, path, ref, read_only=read_only, name=str(ref))
+            case PinRef():
+                root = self._root_of(ref.path, "open")
+                return self._open_pin(root, ref.path, ref, read_only=read_only, name=self._name_of(ref.path))
+            case IdRef():
+                try:
+                    fd = self.kernel.control(OpenId(map_id=ref.id, read_only=read_only))
+                except SyscallError as error:
+                    if error.errno == errno.EPERM:
+                        raise capability("CAP_SYS_ADMIN", f"open {ref}", operation="open") from error
+                    raise self._not_found(ref) from error
+                return self._opened(fd, read_only=read_only)
+
+    def _open_pin(self, root: str, path: str, ref: Ref, *, read_only: bool, name: str) -> OpenMap:
+        try:
+            fd = self.kernel.control(OpenPin(root=root, path=path, read_only=read_only))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise self._not_found(ref) from None
+            raise self._pin_refusal(error, "open", str(ref), path) from error
+        return self._opened(fd, read_only=read_only, name=name, pin_path=path)
+
+    def _opened(self, fd: OwnedFd, *, read_only: bool = False, name: str = "", pin_path: str = "") -> OpenMap:
+        try:
+            with fd.lease() as number:
+                info = self.kernel.info(number)
+        except BaseException:
+            fd.close()
+            raise
+        return OpenMap(
+            fd=fd, facts=facts(info, self.possible_cpus), read_only=read_only, name=name, pin_path=pin_path
+        )
+
+    def list(self, glob: str = "*") -> Listing:
+        """Named maps whose "namespace/name" matches a shell pattern; whoever gets them closes them."""
+        maps: list[OpenMap] = []
+        hidden: list[str] = []
+        for path in self.kernel.control(ListPins(root=self.names_root)):
+            name = self._name_of(path)
+            if not name:
+                hidden.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
+            elif fnmatchcase(name, glob) or (glob == "*" and name):
+                try:
+                    maps.append(self.open(NameRef(*name.split("/"))))
+                except MapError as error:
+                    if error.reason is not Reason.MAP_NOT_FOUND:  # unpinned since it was listed
+                        hidden.append(f"{name}: {error}")
+        return Listing(
+            maps=maps,
+            sources=[f"names below {self.names_root}"],
+            not_looked_at=[
+                *hidden,
+                "pins of other programs below " + ", ".join(self.pin_roots) + ": open them by path",
+                "maps without a pin: open them by id (profile inspector)",
+            ],
+        )
+
+    def pin(self, opened: OpenMap, path: str) -> None:
+        """Pin an open map at one more path."""
+        with opened.lease() as number:
+            try:
+                self.kernel.control(Pin(root=self._root_of(path, "pin"), path=path), [number])
+            except OSError as error:
+                if error.errno == errno.EEXIST:
+                    raise MapError(
+                        Reason.MAP_EXISTS,
+                        f"pin {opened.facts.label}: something is at {path} already; the kernel never overwrites a pin",
+                        **opened.facts.about("pin"),
+                    ) from None
+                raise self._pin_refusal(error, "pin", opened.facts.label, path) from error
+
+    def unpin(self, ref: NameRef | PinRef) -> None:
+        """Remove a name or a pin."""
+        if isinstance(ref, NameRef):
+            root, path = self.names_root, self.path_of(ref)
+        else:
+            root, path = self._root_of(ref.path, "unpin"), ref.path
+        try:
+            self.kernel.control(Unpin(root=root, path=path))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise self._not_found(ref) from None
+            raise self._pin_refusal(error, "unpin", str(ref), path) from error
+
+    def freeze(self, opened: OpenMap) -> None:
+        """Make a map read-only for user space for ever; once is enough."""
+        opened_facts = opened.facts
+        about = opened_facts.about("freeze")
+        if opened.read_only:
+            raise MapError(
+                Reason.READ_ONLY,
+                f"freeze {opened_facts.label}: opened read-only; open it again to freeze it",
+                **about,
+            )
+        with opened.lease() as number:
+            try:
+                self.kernel.freeze(number)
+            except SyscallError as error:
+                if self.kernel.info(number).frozen:
+                    return
+                if error.errno == errno.EBUSY:
+                    raise MapError(
+                        Reason.BUSY,
+                        f"freeze {opened_facts.label}: a writable mmap of it exists; unmap it first [EBUSY]",
+                        **about,
+                    ) from error
+                raise MapError(
+                    Reason.OPERATION_UNSUPPORTED, f"freeze {opened_facts.label}: {error.strerror}", **about
+                ) from error
+
+    def btf(self, opened: OpenMap) -> Btf:
+        """A map's type information from the kernel."""
+        info = opened.facts.info
+        if info.btf_id == 0:
+            raise MapError(
+                Reason.OPERATION_UNSUPPORTED,
+                f"btf {opened.facts.label}: this map was created without BTF; bring the types yourself",
+                **opened.facts.about("btf"),
+            )
+        try:
+            blob = self.kernel.control(GetBtf(btf_id=info.btf_id))
+        except SyscallError as error:
+            if error.errno == errno.EPERM:
+                raise capability("CAP_SYS_ADMIN", f"btf {opened.facts.label}", operation="btf") from error
+            raise
+        return Btf(blob=blob, key_type_id=info.btf_key_type_id, value_type_id=info.btf_value_type_id)
+
+    def scan(self, opened: OpenMap, options: ScanOptions) -> Scan:
+        """A walk over an open map."""
+        return Scan(self.kernel, opened.facts, options, self.boot_id)
+
+    def path_of(self, name: NameRef) -> str:
+        """Where a name is pinned."""
+        return f"{self.names_root}/{name.namespace}/{name.name}"
+
+    def _name_of(self, path: str) -> str:
+        """The name that a pin's path is, or ""."""
+        try:
+            parts = PurePosixPath(path).relative_to(self.names_root).parts
+        except ValueError:
+            return ""
+        return "/".join(parts) if len(parts) == 2 and all(map(is_part, parts)) else ""
+
+    def _root_of(self, path: str, operation: str) -> str:
+        for root in (self.names_root, *self.pin_roots):
+            if path.startswith(root + "/") and ".." not in path.split("/"):
+                return root
+        raise MapError(
+            Reason.BAD_SPEC,
+            f"{operation} {path!r}: not an absolute path below {' or '.join(self.pin_roots)}; the daemon's "
+            "configuration names where pins may be ([daemon] pin_roots)",
+            operation=operation,
+        )
+
+    def _not_found(self, ref: Ref) -> MapError:
+        where = f" (looked at {self.path_of(ref)})" if isinstance(ref, NameRef) else ""
+        return MapError(Reason.MAP_NOT_FOUND, f"no map {ref}{where}", operation="open", map=str(ref))
+
+    def _pin_refusal(self, error: OSError, operation: str, what: str, path: str) -> MapError:
+        """A pin that could not be opened, made or removed, for a reason of the file system."""
+        name = errno_name(error.errno or 0)
+        about = {"operation": operation, "errno": name, "map": what}
+        match error.errno:
+            case errno.EACCES:
+                fix = (
+                    "let mapd's user reach it (chown or chmod the pin and its folders), or give mapd CAP_DAC_OVERRIDE "
+                    "(profile pins-rw) or CAP_DAC_READ_SEARCH (profile pins-ro, read-only opening)"
+                )
+                return MapError(
+                    Reason.DAEMON_CAPABILITY,
+                    f"{operation} {what}: the modes of {path} do not admit the daemon; {fix} [{name}]",
+                    **about,
+                    capability="CAP_DAC_OVERRIDE",
+                    fix=fix,
+                )
+            case errno.EPERM:
+                hint = "it is not on a bpffs, or its name has a '.', which bpffs refuses"
+            case errno.EINVAL:
+                hint = "what is pinned there is not a map"
+            case errno.ELOOP | errno.EXDEV:
+                hint = "the path leads through a symbolic link or out of its root; give the real path"
+            case errno.ENOENT | errno.ENOTDIR:
+                hint = "a folder of the path does not exist; make it first"
+            case _:
+                hint = str(error.strerror)
+        return MapError(Reason.BAD_SPEC, f"{operation} {what}: {path}: {hint} [{name}]", **about)
