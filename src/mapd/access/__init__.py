@@ -1,0 +1,1 @@
+"""Who may do what: pure decisions, no I/O. Yields ``Authorized``, and the runtime takes nothing else."""
