@@ -1,0 +1,166 @@
+"""Handles: the numbers by which clients hold open maps, and who owns each."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from mapd.access.authorize import Authorized
+from mapd.access.principal import Principal
+from mapd.maps.errors import MapError
+from mapd.maps.opened import OpenMap
+from mapd_api import limits
+from mapd_api.reasons import Reason
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A client's conversation; what it opened is closed when it ends."""
+
+    id: str
+    principal: Principal
+    handles: set[int] = field(default_factory=set[int])
+
+
+@dataclass(slots=True)
+class _Handle:
+    opened: OpenMap
+    principal: Principal
+    session: Session | None
+    used: float
+
+
+class HandleTable:
+    """Open maps by handle. Handles belong to one daemon start, one principal, and to one session if any.
+
+    Args:
+        clock: time.monotonic, or a test's.
+    """
+
+    def __init__(
+        self,
+        *,
+        per_principal: int = limits.HANDLES,
+        sessions_per_principal: int = limits.SESSIONS,
+        idle_s: float = limits.HANDLE_IDLE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._handles: dict[int, _Handle] = {}
+        self._sessions: dict[str, Session] = {}
+        self._per_principal = per_principal
+        self._sessions_per_principal = sessions_per_principal
+        self._idle_s = idle_s
+        self._clock = clock
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    @property
+    def sessions(self) -> int:
+        """How many conversations are open."""
+        return len(self._sessions)
+
+    def open_session(self, principal: Principal) -> Session:
+        """Begin a conversation; ``close_session`` ends it."""
+        self._check_quota(
+            principal,
+            sum(s.principal == principal for s in self._sessions.values()),
+            self._sessions_per_principal,
+            "sessions",
+        )
+        session = Session(secrets.token_hex(8), principal)
+        self._sessions[session.id] = session
+        return session
+
+    def close_session(self, session: Session) -> None:
+        """End it and close what it opened."""
+        self._sessions.pop(session.id, None)
+        for number in list(session.handles):
+            self._close(number)
+
+    def session(self, name: str, principal: Principal) -> Session | None:
+        """The session a request names; None where it names none."""
+        if not name:
+            return None
+        session = self._sessions.get(name)
+        if session is None or session.principal != principal:
+            raise MapError(
+                Reason.STALE_HANDLE,
+                f"session {name} is not open here (it ended, or the daemon was restarted); open a new one",
+                operation="open",
+            )
+        return session
+
+    def add(self, authorized: Authorized[OpenMap], session: Session | None) -> int:
+        """Keep an open map; the table owns its fd from here on. Closes it if it cannot be kept."""
+        opened, principal = authorized.target, authorized.principal
+        try:
+            if session is not None and session.id not in self._sessions:
+                raise MapError(Reason.STALE_HANDLE, f"session {session.id} ended while the map was opened")
+            held = sum(handle.principal == principal for handle in self._handles.values())
+            self._check_quota(principal, held, self._per_principal, "handles")
+        except MapError:
+            opened.fd.close()
+            raise
+        number = secrets.randbits(63) | 1
+        self._handles[number] = _Handle(opened, principal, session, self._clock())
+        if session is not None:
+            session.handles.add(number)
+        return number
+
+    def get(self, number: int, principal: Principal) -> OpenMap:
+        """The open map behind a handle.
+
+        Raises:
+            MapError: STALE_HANDLE, also for another principal's handle.
+        """
+        handle = self._handles.get(number)
+        if handle is None or handle.principal != principal:
+            raise MapError(
+                Reason.STALE_HANDLE,
+                f"handle {number:#x} is not open here: it was closed, its session ended, or the daemon was restarted; "
+                "open the map again",
+                operation="resolve",
+            )
+        handle.used = self._clock()
+        return handle.opened
+
+    def close(self, number: int, principal: Principal) -> None:
+        """Give a handle back; one that is not open is none."""
+        handle = self._handles.get(number)
+        if handle is not None and handle.principal == principal:
+            self._close(number)
+
+    def close_idle(self) -> int:
+        """Close handles without a session that nobody used for ``idle_s``; how many."""
+        limit = self._clock() - self._idle_s
+        idle = [n for n, handle in self._handles.items() if handle.session is None and handle.used < limit]
+        for number in idle:
+            self._close(number)
+        return len(idle)
+
+    def close_all(self) -> None:
+        """Close every handle (the daemon stops)."""
+        for number in list(self._handles):
+            self._close(number)
+
+    def __iter__(self) -> Iterator[OpenMap]:
+        return iter([handle.opened for handle in self._handles.values()])
+
+    def _close(self, number: int) -> None:
+        handle = self._handles.pop(number)
+        if handle.session is not None:
+            handle.session.handles.discard(number)
+        handle.opened.fd.close()
+
+    @staticmethod
+    def _check_quota(principal: Principal, held: int, limit: int, what: str) -> None:
+        if held >= limit:
+            raise MapError(
+                Reason.QUOTA,
+                f"{principal.name} has {held} {what} open, its limit is {limit}; close some",
+                operation="open",
+                principal=principal.name,
+            )

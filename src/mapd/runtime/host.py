@@ -1,0 +1,172 @@
+"""What the RPC layer may ask for: maps to open, groups to run, dumps to read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from mapd.access.authorize import Authorized
+from mapd.access.principal import Principal
+from mapd.maps.groups import Group, Outcome, Plan, execute, plan
+from mapd.maps.opened import MapFacts, OpenMap, facts
+from mapd.maps.scan import ScanOptions
+from mapd.maps.spec import MapSpec
+from mapd.maps.store import Btf, Listing, MapStore, NameRef, PinRef, Ref
+from mapd.runtime.handles import HandleTable
+from mapd.runtime.pool import Lane, SyscallPool
+from mapd.runtime.scans import ByteBudget, Dump
+from mapd_api import contract
+from mapd_api.ops import Verb
+
+T = TypeVar("T")
+
+BULK_FROM = 512
+"""Elements from which a group runs in the bulk lane: about a millisecond of syscalls."""
+
+_OP_VERBS = contract.op_verbs()
+
+
+@dataclass(frozen=True, slots=True)
+class HandleRef:
+    """A map by handle."""
+
+    handle: int
+
+    def __str__(self) -> str:
+        return f"handle {self.handle:#x}"
+
+
+AnyRef = Ref | HandleRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMap:
+    """A map to create."""
+
+    name: NameRef
+    spec: MapSpec
+    exist_ok: bool = False
+
+
+def _close(opened: OpenMap) -> None:
+    opened.fd.close()
+
+
+def _close_created(created: tuple[OpenMap, bool]) -> None:
+    created[0].fd.close()
+
+
+def _close_listing(listing: Listing) -> None:
+    for opened in listing.maps:
+        opened.fd.close()
+
+
+class MapHost:
+    """The maps of this host, for one event loop. Cancelling any method leaves no fd behind."""
+
+    def __init__(self, store: MapStore, pool: SyscallPool, handles: HandleTable, budget: ByteBudget) -> None:
+        self._store = store
+        self._pool = pool
+        self._budget = budget
+        self.handles = handles
+
+    async def create(self, new: Authorized[NewMap]) -> tuple[OpenMap, bool]:
+        """Create a map; (map, whether it is new). The caller owns the map's fd.
+
+        Cancelling: the map may exist, under its name.
+        """
+        wanted = new.demand({Verb.CREATE})
+        call = partial(self._store.create, wanted.name, wanted.spec, exist_ok=wanted.exist_ok)
+        return await self._pool.run(Lane.SLOW, str(wanted.name), call, discard=_close_created)
+
+    async def open(self, ref: Ref, *, read_only: bool = False) -> OpenMap:
+        """Open a map so that it can be authorised; the caller owns its fd."""
+        call = partial(self._store.open, ref, read_only=read_only)
+        return await self._pool.run(Lane.POINT, str(ref), call, discard=_close)
+
+    @asynccontextmanager
+    async def borrow(self, principal: Principal, ref: AnyRef) -> AsyncGenerator[OpenMap]:
+        """An open map for the length of one call: the handle's, or opened for it."""
+        if isinstance(ref, HandleRef):
+            yield self.handles.get(ref.handle, principal)
+            return
+        opened = await self.open(ref)
+        try:
+            yield opened
+        finally:
+            opened.fd.close()
+
+    async def list(self, glob: Authorized[str]) -> Listing:
+        """Maps that match; the caller closes them."""
+        call = partial(self._store.list, glob.demand({Verb.LIST}))
+        return await self._pool.run(Lane.BULK, "list", call, discard=_close_listing)
+
+    async def facts(self, opened: Authorized[OpenMap]) -> MapFacts:
+        """A map's facts as they are now (frozen, memory)."""
+        target = opened.demand({Verb.LIST})
+        info = await self._on(target, Lane.POINT, self._store.kernel.info)
+        return facts(info, self._store.possible_cpus)
+
+    async def apply(
+        self, opened: Authorized[OpenMap], group: Group, *, expires: float | None = None
+    ) -> Outcome:
+        """Run one group. ``expires`` (time.monotonic()): not begun after it.
+
+        Cancelling: what a thread has begun is executed to its end, what waits is not.
+        """
+        checked = plan(group, opened.target)
+        target = opened.demand(verb for op in checked.ops for verb in _OP_VERBS[op])
+        lane = Lane.POINT if group.count < BULK_FROM else Lane.BULK
+        run = partial(_execute, self._store, target, checked)
+        return await self._on(target, lane, run, expires=expires)
+
+    async def next_key(self, opened: Authorized[OpenMap], key: bytes | None) -> bytes | None:
+        """The key after ``key`` (None: the first), or None."""
+        target = opened.demand({Verb.READ})
+        size = target.facts.key_stride
+        return await self._on(target, Lane.POINT, partial(_next_key, self._store, key, size))
+
+    def dump(self, opened: Authorized[OpenMap], options: ScanOptions) -> Dump:
+        """A dump to ``run``."""
+        scan = self._store.scan(opened.demand({Verb.READ}), options)
+        return Dump(self._pool, self._budget, opened, scan)
+
+    async def pin(self, opened: Authorized[OpenMap], path: str) -> None:
+        """Pin a map at one more path."""
+        target = opened.demand({Verb.PIN})
+        await self._pool.run(Lane.POINT, path, partial(self._store.pin, target, path))
+
+    async def unpin(self, ref: Authorized[NameRef | PinRef]) -> None:
+        """Remove a pin."""
+        target = ref.demand({Verb.PIN})
+        await self._pool.run(Lane.POINT, str(target), partial(self._store.unpin, target))
+
+    async def freeze(self, opened: Authorized[OpenMap]) -> None:
+        """Freeze a map, behind what is queued for it."""
+        target = opened.demand({Verb.FREEZE})
+        await self._pool.run(Lane.POINT, target.facts.id, partial(self._store.freeze, target))
+
+    async def btf(self, opened: Authorized[OpenMap]) -> Btf:
+        """A map's type information."""
+        target = opened.demand({Verb.LIST})
+        return await self._pool.run(Lane.POINT, target.facts.id, partial(self._store.btf, target))
+
+    async def _on(
+        self, opened: OpenMap, lane: Lane, call: Callable[[int], T], *, expires: float | None = None
+    ) -> T:
+        """Run something on a map's fd, in line with everything else for that map."""
+        lease = opened.lease()
+        return await self._pool.run(
+            lane, opened.facts.id, partial(call, lease.fd), lease=lease, expires=expires
+        )
+
+
+def _execute(store: MapStore, opened: OpenMap, checked: Plan, map_fd: int) -> Outcome:
+    return execute(store.kernel, map_fd, opened, checked)
+
+
+def _next_key(store: MapStore, key: bytes | None, key_size: int, map_fd: int) -> bytes | None:
+    return store.kernel.next_key(map_fd, key, key_size)
