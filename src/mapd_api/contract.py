@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
@@ -14,6 +14,9 @@ from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
 
 MAP_SERVICE: Final[ServiceDescriptor] = maps_pb2.DESCRIPTOR.services_by_name["MapService"]
 ELEMENT_SERVICE: Final[ServiceDescriptor] = elements_pb2.DESCRIPTOR.services_by_name["ElementService"]
+# protoc's stubs type an extension by its descriptor, typeshed's Extensions by its value.
+_ACCESS: Final[Any] = types_pb2.access
+_OP_VERBS: Final[Any] = types_pb2.op_verbs
 SERVICES: Final = (MAP_SERVICE, ELEMENT_SERVICE)
 
 
@@ -36,7 +39,7 @@ def method_access(method: MethodDescriptor) -> MethodAccess:
     Raises:
         ContractError: it has no option ``access``, or one that says nothing.
     """
-    access = method.GetOptions().Extensions[types_pb2.access]
+    access = method.GetOptions().Extensions[_ACCESS]
     found = MethodAccess(frozenset(Verb(v) for v in access.verbs), access.per_op, access.everyone)
     if not (found.verbs or found.per_op or found.everyone):
         raise ContractError(f"{method.full_name} states no rights: add option (access) to the proto")
@@ -55,7 +58,7 @@ def op_verbs() -> Mapping[Op, frozenset[Verb]]:
     for value in elements_pb2.DESCRIPTOR.enum_types_by_name["Op"].values:
         if value.number == 0:
             continue
-        found = frozenset(Verb(v) for v in value.GetOptions().Extensions[types_pb2.op_verbs])
+        found = frozenset(Verb(v) for v in value.GetOptions().Extensions[_OP_VERBS])
         if not found:
             raise ContractError(f"{value.name} states no rights: add option (op_verbs) to the proto")
         verbs[Op(value.number)] = found

@@ -7,15 +7,16 @@ meanings are documented in proto/mapd_api/v1/errors.proto.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 DOMAIN: Final = "mapd"
 """ErrorInfo.domain of every refusal that is ours."""
@@ -96,6 +97,9 @@ RETRY_AFTER_S: Final[Mapping[Reason, float]] = MappingProxyType(
 """How long to wait at least, where waiting helps (google.rpc.RetryInfo)."""
 
 
+_TO_GRPC: Final = cast("Callable[[status_pb2.Status], grpc.Status]", rpc_status.to_status)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """One refusal, as it travels.
@@ -133,14 +137,17 @@ def encode(refusal: Refusal) -> status_pb2.Status:
     return status_pb2.Status(code=code, message=refusal.message, details=details)
 
 
+def to_grpc(status: status_pb2.Status) -> grpc.Status:
+    """The same for grpc's abort_with_status: the details ride in the trailing metadata."""
+    return _TO_GRPC(status)
+
+
 def decode(status: status_pb2.Status) -> Refusal | None:
     """The refusal in a status, or None if it is not one of ours (a proxy's, gRPC's own)."""
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
-        if detail.Is(info.DESCRIPTOR):
-            detail.Unpack(info)
-            if info.domain == DOMAIN and info.reason in Reason.__members__:
-                return Refusal(Reason[info.reason], status.message, dict(info.metadata))
+        if detail.Unpack(info) and info.domain == DOMAIN and info.reason in Reason.__members__:
+            return Refusal(Reason[info.reason], status.message, dict(info.metadata))
     return None
 
 
@@ -148,7 +155,6 @@ def retry_delay_s(status: status_pb2.Status) -> float | None:
     """RetryInfo's delay in seconds, whoever put it there."""
     for detail in status.details:
         retry = error_details_pb2.RetryInfo()
-        if detail.Is(retry.DESCRIPTOR):
-            detail.Unpack(retry)
-            return retry.retry_delay.ToNanoseconds() / 1e9
+        if detail.Unpack(retry):
+            return float(retry.retry_delay.ToNanoseconds()) / 1e9
     return None

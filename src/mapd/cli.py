@@ -1,0 +1,52 @@
+"""``mapd``: starting the daemon. The standard library's argparse: the privileged side stays small."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mapd import config as configuration
+from mapd import logs
+from mapd.daemon import StartError, serve
+from mapd.rpc.sockets import SocketError
+from mapd_api import __version__
+from mapd_api.contract import ContractError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="mapd", description="eBPF maps as a service")
+    root.add_argument("--version", action="version", version=f"mapd {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serving = commands.add_parser("serve", help="run the daemon in the foreground until SIGTERM or Ctrl-C")
+    serving.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"TOML configuration (default: {configuration.DEFAULT_PATH} if it exists)",
+    )
+    return root
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 after a clean stop, 1 where it could not start, 2 for a wrong command line or file."""
+    chosen = parser().parse_args(arguments)
+    try:
+        config = configuration.load(chosen.config)
+        # Names of users that do not exist must stop the start, not the first connection.
+        for principal in config.principals.values():
+            principal.uids()
+            principal.gids()
+    except configuration.ConfigError as error:
+        sys.stderr.write(f"mapd: {error}\n")
+        return 2
+    logs.configure(config.daemon.log_format, config.daemon.log_level)
+    try:
+        asyncio.run(serve(config))
+    except (StartError, SocketError, ContractError) as error:
+        sys.stderr.write(f"mapd: cannot start: {error}\n")
+        return 1
+    return 0

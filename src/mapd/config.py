@@ -1,0 +1,135 @@
+"""The daemon's configuration: one TOML file, every key with a default, nothing unknown accepted."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from mapd_api.names import is_part
+
+DEFAULT_PATH = Path("/etc/mapd/mapd.toml")
+
+Threads = Annotated[int, msgspec.Meta(ge=1, le=64)]
+
+
+class ConfigError(Exception):
+    """The file cannot be used; the message says where and why."""
+
+
+class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Table [daemon].
+
+    Attributes:
+        runtime_dir: sockets, one folder per principal.
+        state_dir: what outlives the daemon but names no kernel object.
+        bpffs: where a bpffs is mounted.
+        pin_root: folder below it for names: <bpffs>/<pin_root>/<namespace>/<name>.
+        pin_roots: folders below which other programs' pins may be opened, and new ones made.
+        grace_s: seconds that running calls get when the daemon stops.
+        log_format: json, console, or auto (console on a terminal).
+        log_level: debug, info, warning, error.
+    """
+
+    runtime_dir: str = "/run/mapd"
+    state_dir: str = "/var/lib/mapd"
+    bpffs: str = "/sys/fs/bpf"
+    pin_root: str = "mapd"
+    pin_roots: tuple[str, ...] = ("/sys/fs/bpf",)
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 5.0
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class PoolConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Table [pool]: threads of each lane, and how many calls may wait in a lane."""
+
+    point_threads: Threads = 2
+    bulk_threads: Threads = 2
+    slow_threads: Threads = 2
+    queue: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 4_096
+
+
+class PrincipalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Table [principals.NAME].
+
+    Attributes:
+        namespace: of names that are given without one; default: the principal's name.
+        users: names or numbers of users admitted to its socket; root always is.
+        groups: the same for groups.
+    """
+
+    namespace: str = ""
+    users: tuple[str | int, ...] = ()
+    groups: tuple[str | int, ...] = ()
+
+    def uids(self) -> frozenset[int]:
+        """Users as numbers."""
+        return frozenset(_number(user, "user", lambda name: pwd.getpwnam(name).pw_uid) for user in self.users)
+
+    def gids(self) -> frozenset[int]:
+        """Groups as numbers."""
+        return frozenset(
+            _number(group, "group", lambda name: grp.getgrnam(name).gr_gid) for group in self.groups
+        )
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    daemon: DaemonConfig = DaemonConfig()
+    pool: PoolConfig = PoolConfig()
+    principals: dict[str, PrincipalConfig] = msgspec.field(
+        default_factory=lambda: {"admin": PrincipalConfig(namespace="admin")}
+    )
+
+
+def parse(text: str, source: str) -> Config:
+    """A configuration from TOML text.
+
+    Raises:
+        ConfigError: with ``source``, the key, and what is accepted.
+    """
+    try:
+        config = msgspec.convert(tomllib.loads(text), Config)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{source}: {error}") from error
+    for name, principal in config.principals.items():
+        for what, part in (("principal", name), ("namespace", principal.namespace or name)):
+            if not is_part(part):
+                raise ConfigError(
+                    f"{source}: [principals.{name}]: {what} {part!r} must be 1 to 63 of a-z, 0-9, '_', '-'"
+                )
+    if set(config.principals) != {"admin"}:
+        raise ConfigError(f"{source}: this version knows one principal, [principals.admin]")
+    return config
+
+
+def load(path: Path | None) -> Config:
+    """The file at ``path``; without one, the default place if there is a file, else the defaults.
+
+    Raises:
+        ConfigError: it cannot be read or used.
+    """
+    if path is None and not DEFAULT_PATH.exists():
+        return Config()
+    chosen = path or DEFAULT_PATH
+    try:
+        return parse(chosen.read_text(), str(chosen))
+    except OSError as error:
+        raise ConfigError(f"{chosen}: {error.strerror}") from error
+
+
+def _number(name: str | int, what: str, find: Callable[[str], int]) -> int:
+    """A uid or gid by name or number."""
+    if isinstance(name, int) or name.isdigit():
+        return int(name)
+    try:
+        return find(name)
+    except KeyError:
+        raise ConfigError(f"no {what} {name!r} on this host; use a number, or create it") from None

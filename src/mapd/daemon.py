@@ -1,0 +1,252 @@
+"""The daemon put together: what is made in which order, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import threading
+import time
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from mapd.access.authorize import Authorizer
+from mapd.access.principal import Principal
+from mapd.banner import banner
+from mapd.bpf import Kernel, LinuxKernel, boot_id, effective_capabilities, is_bpffs, possible_cpus
+from mapd.config import Config
+from mapd.maps.store import MapStore
+from mapd.notify import notify
+from mapd.rpc.elements import ElementHandlers
+from mapd.rpc.guard import Guard, Handler
+from mapd.rpc.maps import MapHandlers
+from mapd.rpc.server import Health, build
+from mapd.rpc.server_info import Facts, profile_of
+from mapd.rpc.sockets import InstanceLock, PrincipalSocket, clean_staging
+from mapd.runtime.handles import HandleTable
+from mapd.runtime.host import MapHost
+from mapd.runtime.pool import Lane, LaneSize, SyscallPool
+from mapd.runtime.scans import ByteBudget
+from mapd_api import contract, limits
+
+_log = structlog.stdlib.get_logger("mapd")
+
+FEATURES: Final = ("apply", "dump", "dump-resume", "load", "session-handles", "btf")
+"""What this version can do beyond the plain calls; clients ask for these names."""
+
+EXIT_MARGIN_S: Final = 0.5
+"""After the grace, and this, the process ends even if a thread is stuck in a syscall."""
+
+
+class StartError(Exception):
+    """The daemon cannot start here; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A running daemon, for the banner and for tests."""
+
+    config: Config
+    facts: Facts
+    socket: Path
+    capabilities: frozenset[str]
+    host: MapHost
+    guard: Guard
+
+
+def check_bpffs(config: Config) -> str:
+    """The folder for names, made if it is missing.
+
+    Raises:
+        StartError: no bpffs where the configuration says; the message has the line that mounts one.
+    """
+    bpffs = config.daemon.bpffs
+    if not is_bpffs(bpffs):
+        raise StartError(
+            f"{bpffs} is not a bpffs, and names are pins: mount one (mount -t bpf bpf {bpffs}) in the mount namespace "
+            "of the programs that shall share maps, or set [daemon] bpffs"
+        )
+    root = Path(bpffs, config.daemon.pin_root)
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StartError(
+            f"{root}: {error.strerror}; make the folder for mapd (deploy/tmpfiles.d does), or start it as root"
+        ) from error
+    return str(root)
+
+
+def make_facts(names_root: str, capabilities: frozenset[str]) -> Facts:
+    """What is true until the daemon ends."""
+    system = os.uname()
+    return Facts(
+        epoch=secrets.token_hex(8),
+        boot_id=uuid.UUID(boot_id()),
+        node=system.nodename,
+        kernel_release=system.release,
+        possible_cpus=possible_cpus(),
+        profile=profile_of(capabilities),
+        backend="kernel",
+        pin_root=names_root,
+        features=FEATURES,
+    )
+
+
+@asynccontextmanager
+async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerator[Ready]:
+    """A daemon that serves inside the block and has ended, all of it, after it.
+
+    ``kernel`` stands in for Linux's (a faulty one, in tests).
+
+    Raises:
+        StartError, SocketError, ContractError: before anything can be connected to.
+    """
+    names_root = check_bpffs(config)
+    runtime_dir = Path(config.daemon.runtime_dir)
+    lock = InstanceLock.acquire(runtime_dir)
+    try:
+        clean_staging(runtime_dir)
+        capabilities = effective_capabilities()
+        facts = make_facts(names_root, capabilities)
+        store = MapStore(
+            kernel=kernel or LinuxKernel(),
+            possible_cpus=facts.possible_cpus,
+            boot_id=facts.boot_id,
+            names_root=names_root,
+            pin_roots=config.daemon.pin_roots,
+        )
+        async with _pool(config) as pool:
+            host = MapHost(store, pool, HandleTable(), ByteBudget())
+            guard = Guard(Authorizer())
+            async with _server(config, host, guard, facts) as socket, _idle_handles(host.handles):
+                yield Ready(
+                    config=config,
+                    facts=facts,
+                    socket=socket.path,
+                    capabilities=capabilities,
+                    host=host,
+                    guard=guard,
+                )
+    finally:
+        lock.release()
+
+
+@asynccontextmanager
+async def _pool(config: Config) -> AsyncGenerator[SyscallPool]:
+    size = config.pool
+    pool = SyscallPool(
+        {
+            Lane.POINT: LaneSize(threads=size.point_threads, queue=size.queue),
+            Lane.BULK: LaneSize(threads=size.bulk_threads, queue=size.queue),
+            Lane.SLOW: LaneSize(threads=size.slow_threads, queue=size.queue),
+        }
+    )
+    try:
+        yield pool
+    finally:
+        if not await pool.close(EXIT_MARGIN_S / 2):
+            _log.warning("a thread is still inside a syscall; leaving it behind")
+
+
+@asynccontextmanager
+async def _idle_handles(handles: HandleTable) -> AsyncGenerator[None]:
+    """Close what nobody uses, and at the end everything."""
+
+    async def expire() -> None:
+        while True:
+            await asyncio.sleep(limits.HANDLE_IDLE_S / 10)
+            handles.close_idle()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            expiry = group.create_task(expire(), name="handle expiry")
+            yield
+            expiry.cancel()
+    finally:
+        handles.close_all()
+
+
+@asynccontextmanager
+async def _server(
+    config: Config, host: MapHost, guard: Guard, facts: Facts
+) -> AsyncGenerator[PrincipalSocket]:
+    """The admin's server on its socket, drained at the end of the block."""
+    (name, settings), *_ = config.principals.items()
+    principal = Principal(name=name, namespace=settings.namespace or name)
+    health = Health()
+    server = build(principal, guard, _handlers(host, facts, guard), health)
+    socket = PrincipalSocket.prepare(Path(config.daemon.runtime_dir), name, settings.uids(), settings.gids())
+    try:
+        server.add_insecure_port(socket.address)
+        await server.start()
+        await health.set_serving()
+        socket.publish()
+        yield socket
+        _log.info("draining", calls=guard.running, grace_s=config.daemon.grace_s)
+        notify("STOPPING=1")
+        await health.set_draining()
+        guard.draining.set()
+        if not await guard.wait_idle(config.daemon.grace_s):
+            _log.warning("grace is over, ending calls", calls=guard.running)
+    finally:
+        socket.withdraw()
+        await server.stop(0)
+        await guard.wait_ended(EXIT_MARGIN_S / 2)
+
+
+def _handlers(host: MapHost, facts: Facts, guard: Guard) -> Mapping[str, Handler]:
+    """Every method's handler by full name."""
+    maps = MapHandlers(host, facts).methods()
+    elements = ElementHandlers(host, facts.epoch, guard.draining).methods()
+    return {
+        contract.full_name(method): methods[method.name]
+        for service, methods in ((contract.MAP_SERVICE, maps), (contract.ELEMENT_SERVICE, elements))
+        for method in service.methods
+    }
+
+
+async def serve(config: Config) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    began = time.monotonic()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+        _end_in_time(config.daemon.grace_s + EXIT_MARGIN_S)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with running(config) as ready:
+        banner(ready.config, ready.facts, ready.socket, ready.capabilities)
+        _log.info(
+            "ready",
+            socket=str(ready.socket),
+            epoch=ready.facts.epoch,
+            profile=ready.facts.profile,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        notify("READY=1", f"STATUS=serving {ready.socket}")
+        await stop.wait()
+    _log.info("stopped")
+
+
+def _end_in_time(seconds: float) -> None:
+    """End the process when the drain has not: a thread in a syscall cannot be cancelled."""
+
+    def end() -> None:
+        _log.error("did not stop in time, ending the process", seconds=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

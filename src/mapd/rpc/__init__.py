@@ -1,0 +1,1 @@
+"""gRPC: convert, authorise, call the runtime, convert back. The only package here that imports grpc."""

@@ -1,0 +1,257 @@
+"""Messages to the daemon's own types and back. Pure; everything a client sends is checked here first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
+
+from google.protobuf import timestamp_pb2
+
+from mapd.access.principal import Principal
+from mapd.maps.errors import MapError
+from mapd.maps.groups import ElementFailure, Group, Outcome
+from mapd.maps.opened import MapFacts, OpenMap
+from mapd.maps.scan import Page, ScanOptions
+from mapd.maps.spec import BtfSpec, MapSpec
+from mapd.maps.store import IdRef, NameRef, PinRef
+from mapd.maps.types import Iteration, type_name
+from mapd.runtime.host import AnyRef, HandleRef, NewMap
+from mapd.runtime.scans import Trailer
+from mapd_api import limits
+from mapd_api.names import split_name
+from mapd_api.ops import Op
+from mapd_api.reasons import Reason, Refusal
+from mapd_api.v1 import elements_pb2, errors_pb2, maps_pb2, types_pb2
+
+_ITERATION: Final = {
+    Iteration.EXACT: types_pb2.ITERATION_EXACT,
+    Iteration.BEST_EFFORT: types_pb2.ITERATION_BEST_EFFORT,
+}
+
+UPDATE_OPS: Final[Mapping[int, Op]] = {
+    elements_pb2.UPDATE_FLAG_UNSPECIFIED: Op.UPDATE,
+    elements_pb2.UPDATE_FLAG_ANY: Op.UPDATE,
+    elements_pb2.UPDATE_FLAG_NOEXIST: Op.UPDATE_NOEXIST,
+    elements_pb2.UPDATE_FLAG_EXIST: Op.UPDATE_EXIST,
+}
+
+
+def bad_spec(message: str, operation: str) -> MapError:
+    """A request that says nothing, or something that is none."""
+    return MapError(Reason.BAD_SPEC, f"{operation}: {message}", operation=operation)
+
+
+def name_ref(name: str, principal: Principal, operation: str) -> NameRef:
+    """A name as the principal means it."""
+    try:
+        return NameRef(*split_name(name, principal.namespace))
+    except ValueError as error:
+        raise bad_spec(str(error), operation) from None
+
+
+def ref(message: types_pb2.MapRef, principal: Principal, operation: str) -> AnyRef:
+    """Which map is meant."""
+    match message.WhichOneof("ref"):
+        case "handle":
+            return HandleRef(message.handle)
+        case "name":
+            return name_ref(message.name, principal, operation)
+        case "pin":
+            return PinRef(message.pin)
+        case "id":
+            return IdRef(message.id)
+        case _:
+            raise bad_spec("the request names no map (MapRef has handle, name, pin or id)", operation)
+
+
+def update_op(flag: int, operation: str) -> Op:
+    """The operation behind an UpdateFlag."""
+    op = UPDATE_OPS.get(flag)
+    if op is None:
+        raise MapError(
+            Reason.BAD_FLAGS,
+            f"{operation}: {flag} is no UpdateFlag; this daemon knows 1 ANY, 2 NOEXIST, 3 EXIST",
+            operation=operation,
+        )
+    return op
+
+
+def new_map(request: maps_pb2.CreateMapRequest, principal: Principal) -> NewMap:
+    """The map that a request describes.
+
+    Raises:
+        MapError: BAD_SPEC or OPERATION_UNSUPPORTED; what this version cannot do is refused, never ignored.
+    """
+    for given, what in (
+        (request.HasField("inner"), "inner maps"),
+        (bool(request.exclusive_program_hash), "an exclusive program"),
+        (request.HasField("lease"), "leased maps"),
+    ):
+        if given:
+            raise MapError(
+                Reason.OPERATION_UNSUPPORTED,
+                f"create: this daemon does not serve {what} yet",
+                operation="create",
+            )
+    if not request.HasField("named"):
+        raise bad_spec("say how long the map lives: named {name}", "create")
+    btf = None
+    if request.HasField("btf"):
+        btf = BtfSpec(
+            blob=request.btf.blob,
+            key_type_id=request.btf.key_type_id,
+            value_type_id=request.btf.value_type_id,
+        )
+    return NewMap(
+        name=name_ref(request.named.name, principal, "create"),
+        exist_ok=request.exist_ok,
+        spec=MapSpec(
+            map_type=request.type,
+            key_size=request.key_size,
+            value_size=request.value_size,
+            max_entries=request.max_entries,
+            flags=request.map_flags,
+            kernel_name=request.kernel_name,
+            map_extra=request.map_extra,
+            numa_node=request.numa_node if request.HasField("numa_node") else None,
+            btf=btf,
+        ),
+    )
+
+
+def map_info(facts: MapFacts, opened: OpenMap) -> types_pb2.MapInfo:
+    """What a client is told of a map."""
+    info, traits = facts.info, facts.traits
+    return types_pb2.MapInfo(
+        id=info.id,
+        type=cast("types_pb2.MapType", info.map_type),
+        kernel_name=info.name,
+        key_size=info.key_size,
+        value_size=info.value_size,
+        max_entries=info.max_entries,
+        map_flags=info.map_flags,
+        map_extra=info.map_extra,
+        key_stride=facts.key_stride,
+        value_stride=facts.value_stride,
+        frozen=info.frozen,
+        name=opened.name,
+        pin_path=opened.pin_path,
+        btf_id=info.btf_id,
+        btf_key_type_id=info.btf_key_type_id,
+        btf_value_type_id=info.btf_value_type_id,
+        memlock_bytes=info.memlock,
+        supported_operations=traits.operations if traits else (),
+        iteration=_ITERATION[traits.iteration] if traits else types_pb2.ITERATION_NONE,
+    )
+
+
+def group(message: elements_pb2.OpGroup) -> Group:
+    """One group of operations."""
+    if message.touch:
+        raise MapError(
+            Reason.OPERATION_UNSUPPORTED,
+            "apply: this daemon cannot let lookups refresh recency (feature 'touch')",
+            operation="apply",
+        )
+    return Group(
+        count=message.count, ops=message.ops, keys=message.keys, values=message.values, flags=message.flags
+    )
+
+
+def outcome(result: Outcome) -> elements_pb2.GroupResult:
+    """What became of a group that ran."""
+    return elements_pb2.GroupResult(
+        statuses=bytes(result.statuses),
+        values=bytes(result.values.view),
+        errors=element_errors(result.errors),
+    )
+
+
+def element_errors(failures: Sequence[ElementFailure], offset: int = 0) -> list[errors_pb2.ElementError]:
+    """Failures, counted from ``offset``."""
+    return [
+        errors_pb2.ElementError(
+            index=offset + failure.index,
+            reason=cast("errors_pb2.Reason", int(failure.reason)),
+            errno=failure.errno,
+        )
+        for failure in failures
+    ]
+
+
+def error(refusal: Refusal) -> errors_pb2.Error:
+    """A refusal inside an answer."""
+    message = errors_pb2.Error(
+        reason=cast("errors_pb2.Reason", int(refusal.reason)),
+        message=refusal.message,
+        metadata=dict(refusal.metadata),
+    )
+    if refusal.retry_after_s is not None:
+        message.retry_after.FromNanoseconds(int(refusal.retry_after_s * 1e9))
+    return message
+
+
+def scan_options(request: elements_pb2.DumpRequest) -> ScanOptions:
+    """What is wanted of a dump."""
+    known = elements_pb2.DumpColumns.values()
+    if request.columns not in known:
+        raise MapError(Reason.BAD_FLAGS, f"dump: {request.columns} is no DumpColumns", operation="dump")
+    return ScanOptions(
+        keys=request.columns != elements_pb2.DUMP_COLUMNS_VALUES,
+        values=request.columns != elements_pb2.DUMP_COLUMNS_KEYS,
+        prefix=request.prefix,
+        limit=request.limit,
+        token=request.resume_token,
+    )
+
+
+def chunks(page: Page, facts: MapFacts) -> list[elements_pb2.DumpResponse]:
+    """A page as messages: one, or several where a kernel bucket was larger than a message.
+
+    Only the last of several has a token: the kernel cannot go on inside a bucket.
+    """
+    key_stride = facts.key_stride if page.keys else 0
+    value_stride = facts.value_stride if page.values else 0
+    rows = max(1, limits.CHUNK_MAX_BYTES // max(1, key_stride + value_stride))
+    starts = range(0, page.count, rows)
+    return [
+        elements_pb2.DumpResponse(
+            chunk=elements_pb2.DumpChunk(
+                columns=types_pb2.Columns(
+                    count=min(rows, page.count - start),
+                    keys=page.keys[start * key_stride : (start + rows) * key_stride],
+                    values=page.values[start * value_stride : (start + rows) * value_stride],
+                ),
+                token=page.token if start == starts[-1] else b"",
+            )
+        )
+        for start in starts
+    ]
+
+
+def trailer(found: Trailer, epoch: str) -> elements_pb2.DumpTrailer:
+    """How a dump went."""
+    return elements_pb2.DumpTrailer(
+        entries=found.entries,
+        complete=found.complete,
+        incomplete_reason=found.incomplete_reason,
+        method=found.method,
+        restarts=found.restarts,
+        duplicates_suppressed=found.duplicates_suppressed,
+        started_at=_timestamp(found.started_at),
+        ended_at=_timestamp(found.ended_at),
+        map_id=found.map_id,
+        epoch=epoch,
+    )
+
+
+def _timestamp(seconds: float) -> timestamp_pb2.Timestamp:
+    stamp = timestamp_pb2.Timestamp()
+    stamp.FromNanoseconds(int(seconds * 1e9))
+    return stamp
+
+
+def check_type(number: int) -> None:
+    """Refuse a map type that the contract does not know."""
+    if number not in types_pb2.MapType.values() or number == 0:
+        raise bad_spec(f"{type_name(number)} is no map type", "create")

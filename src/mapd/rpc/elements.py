@@ -1,0 +1,273 @@
+"""ElementService."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import grpc.aio
+
+from mapd.maps.errors import MapError
+from mapd.maps.groups import Group, Outcome, distinct_ops, element_message
+from mapd.maps.opened import MapFacts, OpenMap
+from mapd.maps.scan import Page
+from mapd.rpc import convert
+from mapd.rpc.guard import Call, Handler
+from mapd.runtime.host import MapHost
+from mapd_api import contract, limits
+from mapd_api.ops import Op, Verb
+from mapd_api.reasons import Reason
+from mapd_api.uapi import ElementFlag
+from mapd_api.v1 import elements_pb2 as pb
+from mapd_api.v1.errors_pb2 import REASON_DRAINING
+from mapd_api.v1.types_pb2 import MapRef
+
+_OP_VERBS = contract.op_verbs()
+
+
+class ElementHandlers:
+    """One coroutine for each method of the service."""
+
+    def __init__(self, host: MapHost, epoch: str, draining: asyncio.Event) -> None:
+        self._host = host
+        self._epoch = epoch
+        self._draining = draining
+
+    def methods(self) -> Mapping[str, Handler]:
+        """Handlers by method name."""
+        return {
+            "Lookup": self.lookup,
+            "Update": self.update,
+            "Delete": self.delete,
+            "GetNextKey": self.get_next_key,
+            "Apply": self.apply,
+            "Dump": self.dump,
+            "Load": self.load,
+            "Session": self.session,
+        }
+
+    async def lookup(self, call: Call, request: pb.LookupRequest) -> pb.LookupResponse:
+        """One value, or none."""
+        if request.touch:
+            raise MapError(Reason.OPERATION_UNSUPPORTED, "lookup: this daemon has no feature 'touch'")
+        group = Group(count=1, ops=bytes([Op.LOOKUP]), keys=request.key, flags=request.flags)
+        outcome = await self._single(call, request.map, group)
+        if outcome.statuses[0] == Reason.KEY_ABSENT:
+            return pb.LookupResponse()
+        return pb.LookupResponse(value=bytes(outcome.values.view))
+
+    async def update(self, call: Call, request: pb.UpdateRequest) -> pb.UpdateResponse:
+        """One element written."""
+        group = Group(
+            count=1,
+            ops=bytes([convert.update_op(request.flag, "update")]),
+            keys=request.key,
+            values=request.value,
+            flags=ElementFlag.LOCK if request.lock else 0,
+        )
+        await self._single(call, request.map, group)
+        return pb.UpdateResponse()
+
+    async def delete(self, call: Call, request: pb.DeleteRequest) -> pb.DeleteResponse:
+        """One element removed, if it was there."""
+        group = Group(count=1, ops=bytes([Op.DELETE]), keys=request.key)
+        outcome = await self._single(call, request.map, group)
+        return pb.DeleteResponse(existed=outcome.statuses[0] != Reason.KEY_ABSENT)
+
+    async def _single(self, call: Call, message: MapRef, group: Group) -> Outcome:
+        """Run one element; its refusal is the call's."""
+        op = Op(group.ops[0])
+        ref = convert.ref(message, call.principal, op.name.lower())
+        async with self._host.borrow(call.principal, ref) as opened:
+            outcome = await self._host.apply(call.authorize(opened), group, expires=call.expires)
+            for failure in outcome.errors:
+                raise MapError(
+                    failure.reason,
+                    element_message(opened.facts, op, failure.reason, failure.errno),
+                    **opened.facts.about(op.name.lower()),
+                )
+        return outcome
+
+    async def get_next_key(self, call: Call, request: pb.GetNextKeyRequest) -> pb.GetNextKeyResponse:
+        """The key after a key."""
+        ref = convert.ref(request.map, call.principal, "get_next_key")
+        async with self._host.borrow(call.principal, ref) as opened:
+            facts = opened.facts
+            facts.iterable("get_next_key")
+            if request.HasField("key") and len(request.key) != facts.key_stride:
+                raise MapError(
+                    Reason.KEY_SIZE_MISMATCH,
+                    f"get_next_key {facts.label}: key of {len(request.key)} bytes; keys have {facts.key_stride} bytes",
+                    **facts.about("get_next_key"),
+                )
+            key = request.key if request.HasField("key") else None
+            next_key = await self._host.next_key(call.authorize(opened), key)
+        return pb.GetNextKeyResponse(next_key=next_key)
+
+    async def apply(self, call: Call, request: pb.ApplyRequest) -> pb.ApplyResponse:
+        """Groups in order; one that is refused does not stop the next."""
+        if request.HasField("stamp"):
+            raise MapError(
+                Reason.OPERATION_UNSUPPORTED,
+                "apply: this daemon runs no stamped messages (feature 'session-apply'); send it without a stamp",
+                operation="apply",
+            )
+        if len(request.groups) > limits.GROUPS:
+            raise MapError(
+                Reason.BAD_COLUMNS,
+                f"apply: {len(request.groups)} groups; a message has at most {limits.GROUPS}",
+                operation="apply",
+            )
+        arrived = time.monotonic()
+        results: list[pb.GroupResult] = []
+        room = limits.COLUMN_BYTES
+        for message in request.groups:
+            result = await self._group(call, message, arrived, room)
+            room -= len(result.values) + len(result.statuses)
+            results.append(result)
+        return pb.ApplyResponse(results=results)
+
+    async def _group(self, call: Call, message: pb.OpGroup, arrived: float, room: int) -> pb.GroupResult:
+        expires = call.expires
+        if message.remaining_ms:
+            expires = min(expires, arrived + message.remaining_ms / 1000)
+        try:
+            ref = convert.ref(message.map, call.principal, "apply")
+            group = convert.group(message)
+            verbs = frozenset(verb for op in distinct_ops(group.ops, str(ref)) for verb in _OP_VERBS[op])
+            if not verbs:
+                raise MapError(Reason.BAD_COLUMNS, f"apply {ref}: the op column is empty", operation="apply")
+            async with self._host.borrow(call.principal, ref) as opened:
+                if group.count * (1 + opened.facts.value_stride) > room:
+                    self._check_room(opened, group, room)
+                outcome = await self._host.apply(call.authorize(opened, verbs), group, expires=expires)
+            return convert.outcome(outcome)
+        except MapError as error:
+            return pb.GroupResult(error=convert.error(error.refusal))
+
+    @staticmethod
+    def _check_room(opened: OpenMap, group: Group, room: int) -> None:
+        """Refuse a group whose answer would not fit into what is left of the message."""
+        if not distinct_ops(group.ops, opened.facts.label) & {Op.LOOKUP, Op.LOOKUP_AND_DELETE}:
+            return
+        raise MapError(
+            Reason.BAD_COLUMNS,
+            f"apply {opened.facts.label}: up to {group.count * (1 + opened.facts.value_stride)} bytes would be "
+            f"answered; {room} of the message's {limits.COLUMN_BYTES} are left: ask for fewer values at once",
+            **opened.facts.about("apply"),
+        )
+
+    async def dump(self, call: Call, request: pb.DumpRequest) -> None:
+        """Header, chunks, trailer."""
+        ref = convert.ref(request.map, call.principal, "dump")
+        async with self._host.borrow(call.principal, ref) as opened:
+            facts = opened.facts
+            dump = self._host.dump(call.authorize(opened), convert.scan_options(request))
+            header = pb.DumpHeader(info=convert.map_info(facts, opened))
+            await call.context.write(pb.DumpResponse(header=header))
+
+            async def emit(page: Page) -> None:
+                for chunk in convert.chunks(page, facts):
+                    await call.context.write(chunk)
+
+            trailer = await dump.run(emit)
+            await call.context.write(pb.DumpResponse(trailer=convert.trailer(trailer, self._epoch)))
+
+    async def load(self, call: Call, _requests: object) -> pb.LoadResponse:
+        """Columns written as they arrive."""
+        first = await _read(call.context)
+        if first is None:
+            raise convert.bad_spec("the stream ended before it named a map", "load")
+        ref = convert.ref(first.map, call.principal, "load")
+        response = pb.LoadResponse()
+        async with self._host.borrow(call.principal, ref) as opened:
+            op = convert.update_op(first.flag, "load")
+            message: pb.LoadRequest | None = first
+            while message is not None:
+                await self._load_message(call, opened, op, message, response)
+                message = await _read(call.context)
+                if message is not None and (message.HasField("map") or message.flag):
+                    raise convert.bad_spec("map and flag stand in the first message only", "load")
+        return response
+
+    async def _load_message(
+        self, call: Call, opened: OpenMap, op: Op, message: pb.LoadRequest, response: pb.LoadResponse
+    ) -> None:
+        for group in _slices(message, op, opened.facts):
+            outcome = await self._host.apply(call.authorize(opened, frozenset({Verb.WRITE})), group)
+            done = outcome.statuses.count(0)
+            room = limits.ERROR_DETAILS - len(response.errors)
+            offset = response.applied + response.failed
+            response.errors.extend(convert.element_errors(outcome.errors[:room], offset))
+            response.applied += done
+            response.failed += group.count - done
+
+    async def session(self, call: Call, _requests: object) -> None:
+        """Owns what is opened with its id, until it ends."""
+        first = await _read(call.context)
+        if first is None or first.WhichOneof("message") != "open":
+            raise convert.bad_spec("a session begins with `open`", "session")
+        session = self._host.handles.open_session(call.principal)
+        try:
+            opened = pb.SessionOpened(session=session.id, epoch=self._epoch, slots=0)
+            await call.context.write(pb.SessionResponse(opened=opened))
+            await self._converse(call.context)
+        finally:
+            self._host.handles.close_session(session)
+
+    async def _converse(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Read until the client ends the stream; say goodbye once when the daemon is about to."""
+        async with asyncio.TaskGroup() as group:
+            goodbye = group.create_task(self._say_goodbye(context), name="session goodbye")
+            while (message := await _read(context)) is not None:
+                what = message.WhichOneof("message")
+                refusal = convert.error(
+                    MapError(
+                        Reason.OPERATION_UNSUPPORTED,
+                        f"session: this daemon takes no {what or 'empty'} message in a session "
+                        "(feature 'session-apply'); use Apply",
+                        operation="session",
+                    ).refusal
+                )
+                await context.write(pb.SessionResponse(error=refusal))
+            goodbye.cancel()
+
+    async def _say_goodbye(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await self._draining.wait()
+        message = "the daemon is stopping; finish what is under way and connect again"
+        farewell = pb.Goodbye(reason=REASON_DRAINING, message=message)
+        await context.write(pb.SessionResponse(goodbye=farewell))
+
+
+async def _read(context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    """The next message of the client, or None when it has ended its side."""
+    message = await context.read()
+    return None if message is grpc.aio.EOF else message
+
+
+def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:
+    """One message as groups that a syscall may take."""
+    columns = message.columns
+    for what, got, stride in (
+        ("key", len(columns.keys), facts.key_stride),
+        ("value", len(columns.values), facts.value_stride),
+    ):
+        if got != columns.count * stride:
+            raise MapError(
+                Reason.BAD_COLUMNS,
+                f"load {facts.label}: the {what} column has {got} bytes; {columns.count} {what}s of {stride} bytes "
+                "each are due",
+                **facts.about("load"),
+            )
+    size = limits.BATCH_ELEMENTS
+    return [
+        Group(
+            count=min(size, columns.count - start),
+            ops=bytes([op]),
+            keys=columns.keys[start * facts.key_stride : (start + size) * facts.key_stride],
+            values=columns.values[start * facts.value_stride : (start + size) * facts.value_stride],
+        )
+        for start in range(0, columns.count, size)
+    ]

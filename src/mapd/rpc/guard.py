@@ -1,0 +1,175 @@
+"""Around every handler: identity and rights, one place where exceptions become statuses, and a count.
+
+grpc.aio tells a client the text of an uncaught exception, and nothing at all when a handler's own
+CancelledError escapes; neither may happen here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc.aio
+import structlog
+
+from mapd.access.authorize import Authorized, Authorizer, Denied
+from mapd.access.principal import Principal
+from mapd.maps.errors import MapError
+from mapd_api import contract, limits
+from mapd_api.contract import MethodAccess
+from mapd_api.ops import Verb
+from mapd_api.reasons import Reason, Refusal, encode, to_grpc
+
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = structlog.stdlib.get_logger("mapd.rpc")
+
+_SESSION = contract.full_name(contract.ELEMENT_SERVICE.methods_by_name["Session"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One running call: who asks, under which method's rights.
+
+    Attributes:
+        context: grpc's, for streams.
+        expires: time.monotonic() of its deadline.
+    """
+
+    principal: Principal
+    access: MethodAccess
+    authorizer: Authorizer
+    context: Context
+    expires: float
+
+    def authorize(self, target: T, verbs: frozenset[Verb] | None = None) -> Authorized[T]:
+        """Rights on a thing: the method's own, or ``verbs`` where they depend on the request.
+
+        Raises:
+            MapError: MAP_NOT_FOUND where the caller may not even know of it, else POLICY.
+        """
+        try:
+            return self.authorizer.authorize(
+                self.principal, self.access.verbs if verbs is None else verbs, target
+            )
+        except Denied as denied:
+            reason = Reason.POLICY if denied.reveal else Reason.MAP_NOT_FOUND
+            raise MapError(reason, str(denied), principal=self.principal.name) from None
+
+
+Handler = Callable[[Call, Any], Awaitable[Any]]
+
+
+class Guard:
+    """Wraps the handlers of one daemon, whatever server they are on; knows which calls run."""
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+        self._running: dict[asyncio.Task[Any], str] = {}
+        self.draining = asyncio.Event()
+
+    @property
+    def running(self) -> int:
+        """Calls that are being served; conversations are none."""
+        return len(self._calls())
+
+    def _calls(self) -> list[asyncio.Task[Any]]:
+        return [task for task, name in self._running.items() if name != _SESSION]
+
+    def wrap(self, name: str, access: MethodAccess, principal: Principal, handler: Handler) -> Handler:
+        """``handler`` as grpc wants it, for callers who are ``principal``."""
+
+        async def guarded(request: Any, context: Context) -> Any:
+            began = time.monotonic()
+            remaining = cast("float | None", context.time_remaining())  # None without a deadline
+            expires = began + (limits.UNARY_S if remaining is None else remaining)
+            call = Call(
+                principal=principal,
+                access=access,
+                authorizer=self._authorizer,
+                context=context,
+                expires=expires,
+            )
+            with self._counted(name):
+                try:
+                    if self.draining.is_set():
+                        raise MapError(Reason.DRAINING, "the daemon is stopping; connect again in a moment")
+                    return await handler(call, request)
+                except asyncio.CancelledError:
+                    await self._cancelled(name, context)
+                except MapError as error:
+                    await self._refuse(name, principal, error.refusal, context, began)
+                except Exception as error:
+                    if isinstance(error, grpc.aio.AbortError):
+                        raise
+                    await self._fault(name, principal, error, context)
+
+        return guarded
+
+    async def wait_idle(self, timeout: float) -> bool:
+        """Wait until no call runs; False if some still do after ``timeout`` seconds.
+
+        Conversations are not waited for: an idle client keeps one open for as long as it lives.
+        """
+        calls = self._calls()
+        if calls:
+            await asyncio.wait(calls, timeout=timeout)
+        return not self._calls()
+
+    async def wait_ended(self, timeout: float) -> None:
+        """Wait for every handler to end, after the server has cancelled them.
+
+        grpc's own stop() does not wait for handlers that have aborted already (grpc/grpc#37239).
+        """
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=timeout)
+
+    @contextmanager
+    def _counted(self, name: str) -> Generator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[task] = name
+        try:
+            yield
+        finally:
+            del self._running[task]
+
+    async def _cancelled(self, name: str, context: Context) -> NoReturn:
+        """The client went, or its deadline passed: nobody listens. Anything else is our own doing."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        _log.error("a handler cancelled itself", method=name)
+        refusal = Refusal(Reason.OUTCOME_UNKNOWN, "the daemon gave this call up; it may have been executed")
+        await context.abort_with_status(to_grpc(encode(refusal)))
+
+    async def _refuse(
+        self, name: str, principal: Principal, refusal: Refusal, context: Context, began: float
+    ) -> NoReturn:
+        """The caller's fault, or the host's: quiet."""
+        _log.debug(
+            "refused",
+            method=name,
+            principal=principal.name,
+            reason=refusal.reason.name,
+            message=refusal.message,
+            seconds=round(time.monotonic() - began, 6),
+        )
+        await context.abort_with_status(to_grpc(encode(refusal)))
+
+    async def _fault(self, name: str, principal: Principal, error: Exception, context: Context) -> NoReturn:
+        """Our fault: loud here, a number there."""
+        incident = secrets.token_hex(4)
+        _log.error("fault", method=name, principal=principal.name, incident=incident, exc_info=error)
+        refusal = Refusal(
+            Reason.INTERNAL,
+            f"a fault of the daemon; its log has it as incident {incident}",
+            {"incident": incident},
+        )
+        await context.abort_with_status(to_grpc(encode(refusal)))

@@ -1,0 +1,152 @@
+"""MapService."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from mapd.access.authorize import Authorized
+from mapd.maps.errors import MapError
+from mapd.maps.opened import OpenMap
+from mapd.maps.store import IdRef, NameRef, PinRef
+from mapd.rpc import convert
+from mapd.rpc.guard import Call, Handler
+from mapd.rpc.server_info import Facts
+from mapd.runtime.host import HandleRef, MapHost
+from mapd_api.ops import Verb
+from mapd_api.v1 import maps_pb2 as pb
+from mapd_api.v1.types_pb2 import Btf, MapInfo
+
+LIST_LIMIT: Final = 1_000
+"""Maps of one ListMaps answer; about 300 bytes each."""
+
+
+class MapHandlers:
+    """One coroutine for each method of the service."""
+
+    def __init__(self, host: MapHost, facts: Facts) -> None:
+        self._host = host
+        self._facts = facts
+
+    def methods(self) -> Mapping[str, Handler]:
+        """Handlers by method name."""
+        return {
+            "GetServerInfo": self.get_server_info,
+            "CreateMap": self.create_map,
+            "OpenMap": self.open_map,
+            "GetMap": self.get_map,
+            "ListMaps": self.list_maps,
+            "CloseMap": self.close_map,
+            "PinMap": self.pin_map,
+            "UnpinMap": self.unpin_map,
+            "FreezeMap": self.freeze_map,
+            "GetBtf": self.get_btf,
+        }
+
+    async def get_server_info(
+        self, call: Call, _request: pb.GetServerInfoRequest
+    ) -> pb.GetServerInfoResponse:
+        """What this daemon is."""
+        return pb.GetServerInfoResponse(server=self._facts.server_info(call.principal))
+
+    async def create_map(self, call: Call, request: pb.CreateMapRequest) -> pb.CreateMapResponse:
+        """Create, pin, open."""
+        convert.check_type(request.type)
+        new = convert.new_map(request, call.principal)
+        session = self._host.handles.session(request.session, call.principal)
+        opened, created = await self._host.create(call.authorize(new))
+        handle = self._host.handles.add(call.authorize(opened), session)
+        return pb.CreateMapResponse(
+            handle=handle, info=convert.map_info(opened.facts, opened), created=created
+        )
+
+    async def open_map(self, call: Call, request: pb.OpenMapRequest) -> pb.OpenMapResponse:
+        """Open what exists."""
+        ref = convert.ref(request.map, call.principal, "open")
+        if isinstance(ref, HandleRef):
+            raise convert.bad_spec("a handle is open already; give a name, a pin or an id", "open")
+        session = self._host.handles.session(request.session, call.principal)
+        opened = await self._host.open(ref, read_only=request.read_only)
+        try:
+            authorized = self._admit(call, opened, by_id=isinstance(ref, IdRef))
+        except MapError:
+            opened.fd.close()
+            raise
+        handle = self._host.handles.add(authorized, session)
+        return pb.OpenMapResponse(handle=handle, info=convert.map_info(opened.facts, opened))
+
+    @staticmethod
+    def _admit(call: Call, opened: OpenMap, *, by_id: bool) -> Authorized[OpenMap]:
+        verbs = call.access.verbs | {Verb.OPEN_BY_ID} if by_id else call.access.verbs
+        return call.authorize(opened, verbs)
+
+    async def get_map(self, call: Call, request: pb.GetMapRequest) -> pb.GetMapResponse:
+        """Describe."""
+        ref = convert.ref(request.map, call.principal, "get")
+        async with self._host.borrow(call.principal, ref) as opened:
+            authorized = self._admit(call, opened, by_id=isinstance(ref, IdRef))
+            facts = await self._host.facts(authorized)
+            return pb.GetMapResponse(info=convert.map_info(facts, opened))
+
+    async def list_maps(self, call: Call, request: pb.ListMapsRequest) -> pb.ListMapsResponse:
+        """Names that match, from after the page token on."""
+        listing = await self._host.list(call.authorize(request.glob or "*"))
+        try:
+            visible = [opened for opened in listing.maps if self._may_see(call, opened)]
+            size = min(request.page_size or LIST_LIMIT, LIST_LIMIT)
+            rest = [opened for opened in visible if opened.name > request.page_token]
+            page = rest[:size]
+            infos: list[MapInfo] = [convert.map_info(opened.facts, opened) for opened in page]
+        finally:
+            for opened in listing.maps:
+                opened.fd.close()
+        return pb.ListMapsResponse(
+            maps=infos,
+            next_page_token=page[-1].name if len(rest) > size else "",
+            sources=listing.sources,
+            not_looked_at=listing.not_looked_at,
+        )
+
+    @staticmethod
+    def _may_see(call: Call, opened: OpenMap) -> bool:
+        try:
+            call.authorize(opened)
+        except MapError:
+            return False
+        return True
+
+    async def close_map(self, call: Call, request: pb.CloseMapRequest) -> pb.CloseMapResponse:
+        """Give a handle back."""
+        self._host.handles.close(request.handle, call.principal)
+        return pb.CloseMapResponse()
+
+    async def pin_map(self, call: Call, request: pb.PinMapRequest) -> pb.PinMapResponse:
+        """One more pin."""
+        ref = convert.ref(request.map, call.principal, "pin")
+        async with self._host.borrow(call.principal, ref) as opened:
+            await self._host.pin(call.authorize(opened), request.path)
+        return pb.PinMapResponse()
+
+    async def unpin_map(self, call: Call, request: pb.UnpinMapRequest) -> pb.UnpinMapResponse:
+        """One pin less."""
+        ref = convert.ref(request.map, call.principal, "unpin")
+        if not isinstance(ref, NameRef | PinRef):
+            raise convert.bad_spec(f"{ref} names no pin; give the name or the path", "unpin")
+        await self._host.unpin(call.authorize(ref))
+        return pb.UnpinMapResponse()
+
+    async def freeze_map(self, call: Call, request: pb.FreezeMapRequest) -> pb.FreezeMapResponse:
+        """No more writes from user space."""
+        ref = convert.ref(request.map, call.principal, "freeze")
+        async with self._host.borrow(call.principal, ref) as opened:
+            await self._host.freeze(call.authorize(opened))
+        return pb.FreezeMapResponse()
+
+    async def get_btf(self, call: Call, request: pb.GetBtfRequest) -> pb.GetBtfResponse:
+        """Type information."""
+        ref = convert.ref(request.map, call.principal, "btf")
+        async with self._host.borrow(call.principal, ref) as opened:
+            btf = await self._host.btf(self._admit(call, opened, by_id=isinstance(ref, IdRef)))
+        return pb.GetBtfResponse(
+            btf=Btf(blob=btf.blob, key_type_id=btf.key_type_id, value_type_id=btf.value_type_id)
+        )

@@ -1,0 +1,98 @@
+"""grpc.aio servers: one per principal, built from the contract's descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from mapd.access.principal import Principal
+from mapd.rpc.guard import Guard, Handler
+from mapd_api import contract, limits
+
+OPTIONS: Final[Sequence[tuple[str, Any]]] = (
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
+    ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.max_metadata_size", 8 << 10),
+    # A second daemon must fail to bind, not share a TCP port silently.
+    ("grpc.so_reuseport", 0),
+)
+
+HEALTH: Final[Any] = health_pb2.DESCRIPTOR.services_by_name["Health"]
+REFLECTION: Final[Any] = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+
+
+class Health:
+    """Standard health: every service at once, since they live and drain together."""
+
+    def __init__(self) -> None:
+        self.servicer = health.aio.HealthServicer()
+
+    async def set_serving(self) -> None:
+        """Ready for work."""
+        for name in ("", *(service.full_name for service in contract.SERVICES)):
+            await self.servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def set_draining(self) -> None:
+        """NOT_SERVING, for good."""
+        await self.servicer.enter_graceful_shutdown()
+
+
+def build(
+    principal: Principal, guard: Guard, handlers: Mapping[str, Handler], health_service: Health
+) -> grpc.aio.Server:
+    """A server whose every caller is ``principal``; not bound to an address yet.
+
+    ``handlers`` by full method name ("/mapd_api.v1.MapService/ListMaps").
+
+    Raises:
+        ContractError: a method states no rights.
+        KeyError: a method has no handler.
+    """
+    rights = contract.check()
+    server = grpc.aio.server(options=OPTIONS)
+    # Generic handlers only: grpcio's accept loop waits on a future for each *registered* method on
+    # every call, 140 us against 165 us a call at 40 methods (grpc/grpc#43461).
+    for service in contract.SERVICES:
+        table = {
+            method.name: _method_handler(
+                method,
+                guard.wrap(name, rights[name], principal, handlers[name]),
+            )
+            for method in service.methods
+            for name in [contract.full_name(method)]
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, table),))
+    names = [service.full_name for service in (*contract.SERVICES, HEALTH, REFLECTION)]
+    for service, servicer in (
+        (HEALTH, health_service.servicer),
+        (REFLECTION, reflection.aio.ReflectionServicer(names)),
+    ):
+        table = {
+            method.name: _method_handler(method, getattr(servicer, method.name)) for method in service.methods
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, table),))
+    return server
+
+
+def _method_handler(method: MethodDescriptor, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    """Grpc's description of one method, by its streaming kind."""
+    make: Any = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[method.client_streaming, method.server_streaming]
+    found: grpc.RpcMethodHandler[Any, Any] = make(
+        handler,
+        request_deserializer=GetMessageClass(method.input_type).FromString,
+        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+    )
+    return found
