@@ -1,0 +1,188 @@
+"""Daemons for tests: real ones, on private folders, as a process or in this process' loop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mapd.config import Config, parse
+from tests.support.bpffs import mounted_bpffs
+
+SOURCE = Path(__file__).parents[2] / "src"
+NOBODY = 65_534
+START_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Private folders of one daemon: runtime folder, bpffs, configuration.
+
+    ``root`` is searchable by everybody, so that an unprivileged client can reach the socket.
+    """
+
+    root: Path
+    bpffs: Path
+
+    @property
+    def runtime_dir(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime_dir / "admin" / "mapd.sock"
+
+    @property
+    def names(self) -> Path:
+        """Where names are pinned."""
+        return self.bpffs / "mapd"
+
+    def toml(self, users: Sequence[int] = (), extra: str = "") -> str:
+        """A configuration for this place."""
+        return (
+            f"[daemon]\nruntime_dir = '{self.runtime_dir}'\nbpffs = '{self.bpffs}'\n"
+            f"state_dir = '{self.root}/state'\npin_roots = ['{self.bpffs}']\nlog_format = 'json'\n"
+            f"{extra}\n[principals.admin]\nusers = {list(users)}\n"
+        )
+
+    def config(self, users: Sequence[int] = (), extra: str = "") -> Config:
+        """The same, parsed."""
+        return parse(self.toml(users, extra), "test")
+
+
+@contextlib.contextmanager
+def private_place() -> Generator[Place]:
+    """Folders and a bpffs of one's own; nothing of them is left."""
+    with tempfile.TemporaryDirectory(prefix="mapd-test-") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        mount = root / "bpffs"
+        mount.mkdir()
+        with mounted_bpffs(mount):
+            yield Place(root, mount)
+
+
+@dataclass(slots=True)
+class DaemonProcess:
+    """A running ``mapd serve``."""
+
+    place: Place
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def fds(self) -> list[str]:
+        """What its descriptors point to, sorted."""
+        found: list[str] = []
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(str(link.readlink()))
+        return sorted(found)
+
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
+
+    def stop(self, timeout: float = 15.0) -> int:
+        """SIGTERM; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+
+def environment(**extra: str) -> Mapping[str, str]:
+    """What a child needs to import the sources, and nothing that would change what it does."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
+    return {**kept, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1", **extra}
+
+
+def spawn(
+    place: Place,
+    *,
+    users: Sequence[int] = (),
+    extra: str = "",
+    prefix: Sequence[str] = (),
+) -> DaemonProcess:
+    """Start a daemon without waiting for it; ``prefix`` is a command to run it under (setpriv ...)."""
+    file = place.root / "mapd.toml"
+    file.write_text(place.toml(users, extra))
+    log = place.root / "daemon.log"
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "mapd", "serve", "--config", file],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+        )
+    return DaemonProcess(place, process, log)
+
+
+def wait_ready(daemon: DaemonProcess) -> None:
+    """Wait until it says that it is ready, or fail with what it said."""
+    with daemon.log.open() as log:
+        said = ""
+        pidfd = os.pidfd_open(daemon.pid)
+        try:
+            while '"event": "ready"' not in said:
+                ended, _, _ = select.select([pidfd], [], [], 0.02)
+                said += log.read()
+                assert not ended or '"event": "ready"' in said, f"the daemon ended: {said}"
+        finally:
+            os.close(pidfd)
+
+
+@contextlib.contextmanager
+def daemon_process(
+    place: Place, *, users: Sequence[int] = (), extra: str = "", prefix: Sequence[str] = ()
+) -> Generator[DaemonProcess]:
+    """A daemon that is ready; stopped at the end, killed if it does not stop."""
+    daemon = spawn(place, users=users, extra=extra, prefix=prefix)
+    try:
+        wait_ready(daemon)
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            daemon.process.send_signal(signal.SIGTERM)
+            try:
+                daemon.process.wait(15)
+            except subprocess.TimeoutExpired:
+                daemon.process.kill()
+                daemon.process.wait()
+
+
+@contextlib.contextmanager
+def client_sources() -> Generator[Path]:
+    """A copy of the client and its vocabulary that every uid can read: the only code it needs."""
+    with tempfile.TemporaryDirectory(prefix="mapd-client-") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        for package in ("mapd_client", "mapd_api"):
+            shutil.copytree(SOURCE / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+        yield root
+
+
+def spawn_unprivileged(
+    sources: Path, code: str, *arguments: str, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Run Python code as uid 65534, with no capability, importing the client from ``sources``."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**environment(), "PYTHONPATH": str(sources), "HOME": "/nonexistent", **(env or {})},
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
