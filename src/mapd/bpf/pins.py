@@ -85,6 +85,8 @@ def unpin(request: Unpin, fds: Sequence[int] = ()) -> None:
 def list_pins(request: ListPins, fds: Sequence[int] = ()) -> Sequence[str]:
     """See ``ListPins``. Paths begin with ``root``; symbolic links are neither listed nor followed.
 
+    Pins of programs are listed too: only opening one tells what it is.
+
     Raises:
         PinNotFound: there is no ``root``.
         SyscallError: EACCES, the root itself cannot be read.
@@ -134,7 +136,9 @@ def _list_folder(root_fd: int, folder: str, found: list[str]) -> list[str]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 folders.append(prefix + entry.name)
-            elif stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+            # No map can be pinned under a name with a '.' (kernel/bpf/inode.c, bpf_lookup()): those are
+            # the kernel's own maps.debug and progs.debug.
+            elif "." not in entry.name and stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
                 found.append(prefix + entry.name)
     return folders
 
