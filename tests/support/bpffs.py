@@ -42,9 +42,10 @@ def require_bpf() -> None:
 
 @contextlib.contextmanager
 def mounted_bpffs(folder: Path | None = None) -> Generator[Path]:
-    """A fresh bpffs, gone afterwards with every pin in it.
+    """An empty folder of a fresh bpffs; both are gone afterwards with every pin in them.
 
-    Holds no ``maps.debug`` and ``progs.debug``, which some kernels put into each new bpffs.
+    A folder, because some kernels put ``maps.debug`` and ``progs.debug`` beside it, which cannot be
+    removed (EPERM).
     """
     with contextlib.ExitStack() as stack:
         if folder is None:
@@ -52,6 +53,6 @@ def mounted_bpffs(folder: Path | None = None) -> Generator[Path]:
         subprocess.run(["mount", "-t", "bpf", "-o", "mode=0700", "mapd-test", folder], check=True)
         # Lazily: a test that failed may still hold a folder of it open.
         stack.callback(lambda: subprocess.run(["umount", "--lazy", folder], check=True))
-        for entry in folder.iterdir():
-            entry.unlink()
-        yield folder
+        root = folder / "mapd"
+        root.mkdir(mode=0o700)
+        yield root
