@@ -11,7 +11,7 @@ from tests.repo.sources import Module, handwritten, within
 
 OURS = ("mapd", "mapd_api", "mapd_client")
 
-PARTS = ("mapd.config", "mapd.daemon", "mapd.cli", "mapd.__main__")
+PARTS = ("mapd.config", "mapd.daemon", "mapd.banner", "mapd.cli", "mapd.__main__")
 """Where the daemon is put together: these may import all of mapd, and nothing imports them."""
 
 MAY_IMPORT = {
@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "mapd.access": ("mapd.access", "mapd_api"),
     "mapd.runtime": ("mapd.runtime", "mapd.maps", "mapd.bpf", "mapd.access", "mapd_api"),
     "mapd.rpc": ("mapd.rpc", "mapd.runtime", "mapd.maps", "mapd.access", "mapd_api"),
+    "mapd.logs": (),
+    "mapd.notify": (),
     **dict.fromkeys(PARTS, ("mapd", "mapd_api")),
 }
 """design: mapd_client -> mapd_api <- mapd.rpc -> mapd.runtime -> mapd.maps -> mapd.bpf."""
