@@ -99,7 +99,7 @@ class LinuxElements:
             words[1] = key
             words[2] = value
             if call():
-                errnos[index] = number = _again(call)
+                errnos[index] = number = retried(call)
                 if number == errno.EPERM:
                     return errnos[: index + 1]
             key += columns.key_stride
@@ -136,7 +136,7 @@ class LinuxElements:
             ValueError: the columns are shorter than their count, or not writable.
 
         Source: kernel/bpf/hashtab.c, __htab_map_lookup_and_delete_batch(); kernel/bpf/syscall.c,
-        generic_map_lookup_batch(). Linux 5.6; arrays 5.13 (per-CPU ones too), LPM 5.6.
+        generic_map_lookup_batch(). Linux 5.6; per-CPU arrays 5.13; some types later or never (524).
         """
         _check(columns, writes_keys=True, writes_values=True)
         attr = _batch_attr(map_fd, columns)
@@ -155,7 +155,7 @@ class LinuxElements:
             ValueError: the columns are shorter than their count.
 
         Source: kernel/bpf/syscall.c, generic_map_update_batch() and generic_map_delete_batch().
-        Linux 5.6; updating arrays 5.13.
+        Linux 5.6; per-CPU arrays 5.13; some types later or never (524).
         """
         _check(columns, reads_values=command is BatchCommand.UPDATE)
         attr = _batch_attr(map_fd, columns)
@@ -179,7 +179,7 @@ def _batch_attr(map_fd: int, columns: Columns) -> abi.BatchAttr:
     )
 
 
-def _again(call: Callable[[], int]) -> int:
+def retried(call: Callable[[], int]) -> int:
     """The errno of a call that has just failed, or 0 if it went through when tried again."""
     for _ in range(_RETRIES):
         number = last_errno()

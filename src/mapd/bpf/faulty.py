@@ -77,6 +77,7 @@ class Seen:
 class FaultyKernel:
     """``Kernel`` with rules. Safe to use from many threads; calls to the kernel inside are not serialised.
 
+    Each call on a map asks the kernel inside for its id first, which makes it some 20 us slower.
     Of several rules that a call meets, the one added first has effect; all of them count the call.
     """
 

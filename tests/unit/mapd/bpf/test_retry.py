@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import ctypes
+import errno
+from collections.abc import Iterator
+
+import pytest
+
+from mapd.bpf import elements
+
+
+def failing(errnos: Iterator[int]) -> int:
+    """Fail like a syscall, with the next errno; 0 succeeds."""
+    number = next(errnos)
+    ctypes.set_errno(number)
+    return -1 if number else 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "result"),
+    [
+        ([errno.ENOENT], errno.ENOENT),
+        ([errno.EBUSY, 0], 0),
+        ([errno.EINTR, errno.EAGAIN, errno.EBUSY, 0], 0),
+        ([errno.EBUSY, errno.E2BIG], errno.E2BIG),
+        ([errno.EBUSY] * 4, errno.EBUSY),
+    ],
+)
+def test_a_passing_refusal_is_tried_three_times_more(answers: list[int], result: int) -> None:
+    errnos = iter(answers)
+    failing(errnos)
+    assert elements.retried(lambda: failing(errnos)) == result
+    assert next(errnos, None) is None
