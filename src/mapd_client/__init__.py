@@ -1,0 +1,118 @@
+"""eBPF maps through mapd: the unprivileged asyncio client.
+
+::
+
+    async with mapd_client.connect() as client:
+        async with client.open_map("flows", key=U32, value=U64) as flows:
+            await flows.update(7, 1)
+            async for key, value in flows.items(): ...
+
+Needs no rights, no Linux and no daemon to be imported.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from mapd_api.reasons import Reason
+from mapd_api.uapi import MapFlag, MapType
+from mapd_client.client import Client, Listing, connect
+from mapd_client.codec import I8, I16, I32, I64, U8, U16, U32, U64, Bytes, Codec, PerCpu, Struct
+from mapd_client.dump import Dump
+from mapd_client.errors import (
+    BatchFailed,
+    DaemonCapability,
+    DeadlineExceeded,
+    DumpIncomplete,
+    Incompatible,
+    IndexOutOfRange,
+    KeyExists,
+    KeyMissing,
+    MapdError,
+    MapExists,
+    MapFrozen,
+    MapFull,
+    MapNotFound,
+    Misuse,
+    NotSent,
+    OutcomeUnknown,
+    PermissionDenied,
+    QuotaExceeded,
+    Refused,
+    SizeMismatch,
+    TypeMismatch,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+)
+from mapd_client.info import Btf, Chunk, Limits, MapInfo, ServerInfo, Trailer, UpdateFlag
+from mapd_client.map import Map
+from mapd_client.netcodec import Cidr4, Cidr6, Ipv4, Ipv6, Mac
+from mapd_client.opening import Opening
+from mapd_client.refs import Id, MapRef, Name, Pin
+
+__all__ = [
+    "I8",
+    "I16",
+    "I32",
+    "I64",
+    "U8",
+    "U16",
+    "U32",
+    "U64",
+    "BatchFailed",
+    "Btf",
+    "Bytes",
+    "Chunk",
+    "Cidr4",
+    "Cidr6",
+    "Client",
+    "Codec",
+    "DaemonCapability",
+    "DeadlineExceeded",
+    "Dump",
+    "DumpIncomplete",
+    "Id",
+    "Incompatible",
+    "IndexOutOfRange",
+    "Ipv4",
+    "Ipv6",
+    "KeyExists",
+    "KeyMissing",
+    "Limits",
+    "Listing",
+    "Mac",
+    "Map",
+    "MapExists",
+    "MapFlag",
+    "MapFrozen",
+    "MapFull",
+    "MapInfo",
+    "MapNotFound",
+    "MapRef",
+    "MapType",
+    "MapdError",
+    "Misuse",
+    "Name",
+    "NotSent",
+    "Opening",
+    "OutcomeUnknown",
+    "PerCpu",
+    "PermissionDenied",
+    "Pin",
+    "QuotaExceeded",
+    "Reason",
+    "Refused",
+    "ServerInfo",
+    "SizeMismatch",
+    "Struct",
+    "Trailer",
+    "TypeMismatch",
+    "Unavailable",
+    "Unreachable",
+    "Unsupported",
+    "UpdateFlag",
+    "connect",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

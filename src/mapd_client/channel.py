@@ -1,0 +1,259 @@
+"""grpc: the only module of this library that imports it.
+
+Two channels to one daemon: one for calls, one for bulk streams, each with a connection of its own,
+so that a dump does not delay a lookup. Everything that grpc raises leaves here as a MapdError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
+
+from grpc import aio
+
+from mapd_api import limits
+from mapd_client import failures
+from mapd_client.errors import MapdError, Misuse, OutcomeUnknown, SizeMismatch, Unavailable
+from mapd_client.failures import Asked, Failure
+from mapd_client.methods import Method, Request, Response
+
+_DETAILS_KEY: Final = "grpc-status-details-bin"
+
+OPTIONS: Final = (
+    # A proxy from the environment would get local calls.
+    ("grpc.enable_http_proxy", 0),
+    # A connection per channel; grpc would share one between all channels to the same address.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
+    # A daemon that restarts is back within a second; grpc's own first pause is one second, its longest 120.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
+_Sent = TypeVar("_Sent")
+_Got = TypeVar("_Got")
+_Sent_contra = TypeVar("_Sent_contra", contravariant=True)
+
+
+class _Call(Protocol[_Sent_contra]):
+    """What is used of grpc.aio's streaming calls."""
+
+    def cancel(self) -> bool: ...
+    def done(self) -> bool: ...
+    async def read(self) -> Any: ...
+    async def write(self, request: _Sent_contra) -> None: ...
+    async def done_writing(self) -> None: ...
+
+
+class Transport:
+    """Both channels of one event loop to one daemon. Made inside the loop; does no I/O until used.
+
+    Attributes:
+        target: "unix:/run/mapd/mapd.sock".
+        version: of the daemon, for messages; "" until known.
+    """
+
+    target: str
+    version: str
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.version = ""
+        self._calls = aio.insecure_channel(target, options=OPTIONS)
+        self._bulk = aio.insecure_channel(target, options=OPTIONS)
+        self._closed = False
+
+    async def unary(
+        self, method: Method[Request, Response], request: Request, asked: Asked, timeout: float | None
+    ) -> Response:
+        """One answer for one request.
+
+        Cancelled: the daemon may still execute the call.
+
+        Raises:
+            MapdError: as the daemon answered; NotSent or OutcomeUnknown where it did not and the call
+                may change something, else Unavailable or DeadlineExceeded.
+        """
+        self._check_open()
+        size = request.ByteSize()
+        if size > limits.MESSAGE_BYTES:
+            raise SizeMismatch(
+                f"{asked}: a message of {size} bytes, at most {limits.MESSAGE_BYTES} are carried",
+                operation=asked.operation,
+                map=asked.map,
+            )
+        call = self._calls.unary_unary(
+            method.path, request_serializer=method.encode, response_deserializer=method.decode
+        )
+        with self._translated(asked, timeout):
+            return await call(request, timeout=timeout)
+
+    def download(
+        self, method: Method[Request, Response], request: Request, asked: Asked, timeout: float | None
+    ) -> Download[Response]:
+        """A stream of answers on the bulk channel; ``timeout`` bounds the wait for each of them."""
+        self._check_open()
+        call = self._bulk.unary_stream(
+            method.path, request_serializer=method.encode, response_deserializer=method.decode
+        )
+        return Download(cast("_Call[Any]", call(request)), self, asked, timeout)
+
+    async def upload(
+        self,
+        method: Method[Request, Response],
+        requests: Iterator[Request],
+        asked: Asked,
+        timeout: float | None,
+    ) -> Response:
+        """One answer for a stream of requests on the bulk channel; ``timeout`` bounds each step.
+
+        Cancelled: what was sent may be executed.
+        """
+        self._check_open()
+        factory = self._bulk.stream_unary(
+            method.path, request_serializer=method.encode, response_deserializer=method.decode
+        )
+        call = factory()
+        writer = cast("_Call[Request]", call)
+        try:
+            with self._translated(asked, timeout):
+                if await self._write_all(writer, requests, timeout):
+                    async with asyncio.timeout(timeout):
+                        await writer.done_writing()
+                async with asyncio.timeout(timeout):
+                    return await call
+        finally:
+            if not writer.done():
+                writer.cancel()
+
+    @staticmethod
+    async def _write_all(call: _Call[Request], requests: Iterator[Request], timeout: float | None) -> bool:
+        """False if the daemon ended the call early; its answer then says why."""
+        for request in requests:
+            if call.done():
+                return False
+            async with asyncio.timeout(timeout):
+                try:
+                    await call.write(request)
+                except (aio.AioRpcError, asyncio.InvalidStateError):
+                    return False
+        return True
+
+    def converse(
+        self, method: Method[Request, Response], asked: Asked, timeout: float | None
+    ) -> Conversation[Request, Response]:
+        """A stream both ways beside the calls."""
+        self._check_open()
+        call = self._calls.stream_stream(
+            method.path, request_serializer=method.encode, response_deserializer=method.decode
+        )
+        return Conversation(cast("_Call[Request]", call()), self, asked, timeout)
+
+    async def aclose(self) -> None:
+        """Cancel what is running and close both connections. Idempotent."""
+        self._closed = True
+        await self._calls.close(None)
+        await self._bulk.close(None)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Misuse("the client is closed")
+
+    @contextmanager
+    def _translated(self, asked: Asked, timeout: float | None) -> Generator[None]:
+        try:
+            yield
+        except aio.AioRpcError as error:
+            raise failures.of_failure(self._failure(error, timeout), asked) from None
+        except TimeoutError:
+            late = Failure("DEADLINE_EXCEEDED", "", None, self.target, timeout)
+            raise failures.of_failure(late, asked) from None
+        except asyncio.CancelledError:
+            # grpc.aio raises it too where the call was cancelled under the task, by aclose().
+            task = asyncio.current_task()
+            if task is None or task.cancelling() or not self._closed:
+                raise
+            kind = OutcomeUnknown if asked.mutates else Unavailable
+            what = "; it may have been executed" if asked.mutates else ""
+            raise kind(
+                f"{asked}: the client was closed meanwhile{what}", operation=asked.operation, map=asked.map
+            ) from None
+        except aio.UsageError:
+            raise Misuse(f"{asked}: the client is closed") from None
+
+    def translated(self, asked: Asked, timeout: float | None) -> Callable[[], Any]:
+        """For the streams of this module."""
+        return lambda: self._translated(asked, timeout)
+
+    def _failure(self, error: aio.AioRpcError, timeout: float | None) -> Failure:
+        status: bytes | None = None
+        for key, value in error.trailing_metadata() or ():
+            if key == _DETAILS_KEY and isinstance(value, bytes):
+                status = value
+        return Failure(error.code().name, error.details() or "", status, self.target, timeout, self.version)
+
+
+class Download(AsyncIterator[_Got], Generic[_Got]):
+    """Answers as they come. Ends by itself, by ``cancel`` or when it is forgotten."""
+
+    def __init__(self, call: _Call[Any], transport: Transport, asked: Asked, timeout: float | None) -> None:
+        self._call = call
+        self._timeout = timeout
+        self._translated = transport.translated(asked, timeout)
+        self._cancelled = False
+        self._loop = asyncio.get_running_loop()
+
+    async def __anext__(self) -> _Got:
+        """The next answer.
+
+        Cancelled: the stream is ended too, for grpc ends it with a cancelled read.
+
+        Raises:
+            MapdError: as the daemon ended the stream; DeadlineExceeded if nothing came in time.
+        """
+        try:
+            with self._translated():
+                async with asyncio.timeout(self._timeout):
+                    message = await self._call.read()
+        except MapdError:
+            self.cancel()
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._cancelled and (task is None or not task.cancelling()):
+                raise StopAsyncIteration from None  # ended by cancel(), not this task
+            raise
+        if message is aio.EOF:
+            raise StopAsyncIteration
+        return cast("_Got", message)
+
+    def __del__(self) -> None:
+        # grpc's own call is part of a cycle, so that leaving a loop early would not end the stream.
+        if hasattr(self, "_loop") and not self._loop.is_closed():
+            self.cancel()
+
+    def cancel(self) -> None:
+        """End the stream now. Idempotent."""
+        self._cancelled = True
+        if not self._call.done():
+            self._call.cancel()
+
+
+class Conversation(Download[_Got], Generic[_Sent, _Got]):
+    """A stream both ways."""
+
+    async def send(self, message: _Sent) -> None:
+        """Hand one message to the connection; raises as ``__anext__``."""
+        with self._translated():
+            async with asyncio.timeout(self._timeout):
+                await self._call.write(message)
+
+    async def end(self) -> None:
+        """Say that nothing more will be sent. Nothing happens on a stream that has ended."""
+        if not self._call.done():
+            with self._translated():
+                await self._call.done_writing()

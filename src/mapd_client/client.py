@@ -1,0 +1,338 @@
+"""The way in: ``connect`` and ``Client``."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar, overload
+
+from mapd_api.reasons import Reason
+from mapd_api.uapi import PER_CPU_TYPES, MapType
+from mapd_api.v1 import maps_pb2
+from mapd_client import methods, replies, requests
+from mapd_client.codec import Bytes, Codec, PerCpu, is_per_cpu
+from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable, Unsupported
+from mapd_client.failures import Asked
+from mapd_client.info import Btf, MapInfo, ServerInfo
+from mapd_client.link import Link, Links
+from mapd_client.map import Map
+from mapd_client.opening import Opener, Opening
+from mapd_client.refs import MapRef, as_ref
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def connect(
+    target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
+) -> Opening[Client]:
+    """Find a daemon and make sure that it answers.
+
+    Args:
+        target: "unix:/path" or "/path". None: $MAPD_ADDRESS, then /run/mapd/mapd.sock, then the
+            /run/mapd/*/mapd.sock that this user may open.
+        tls: for TCP; not in this version.
+        timeout: seconds for this and, where they have none of their own, for all calls.
+
+    Cancelled: nothing stays.
+
+    Raises:
+        Unavailable: no daemon there; the message lists where was looked and what was found.
+        DeadlineExceeded: a daemon that does not answer.
+        Unsupported: a TCP address, or ``tls``.
+    """
+
+    async def opened() -> Client:
+        client = Client(target, tls=tls, timeout=timeout)
+        try:
+            await client.server_info()
+        except BaseException:
+            await client.aclose()
+            raise
+        return client
+
+    return Opener(opened)
+
+
+class Listing(AsyncIterator[MapInfo]):
+    """The maps that the caller may see, sorted by name, asked for page by page.
+
+    Iterate it once.
+    """
+
+    sources: tuple[str, ...]
+    """Where the daemon looked; filled as pages come in."""
+
+    not_looked_at: tuple[str, ...]
+    """Where it did not, and why; filled as pages come in."""
+
+    def __init__(self, links: Links, glob: str) -> None:
+        self._links = links
+        self._glob = glob
+        self._page: deque[MapInfo] = deque()
+        self._token: str | None = ""
+        self.sources = ()
+        self.not_looked_at = ()
+
+    async def __anext__(self) -> MapInfo:
+        """The next map; raises as any call, cancelling costs nothing."""
+        while not self._page:
+            if self._token is None:
+                raise StopAsyncIteration
+            await self._next_page(self._token)
+        return self._page.popleft()
+
+    async def _next_page(self, token: str) -> None:
+        link = await self._links.current()
+        request = requests.list_maps(self._glob, token)
+        page = replies.map_page(await link.call(methods.LIST_MAPS, request, Asked("list", self._glob)))
+        self._page.extend(page.maps)
+        self._token = page.next_token or None
+        self.sources = _merged(self.sources, page.sources)
+        self.not_looked_at = _merged(self.not_looked_at, page.not_looked_at)
+
+
+def _merged(known: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*known, *more)))
+
+
+class Client:
+    """One daemon, as one user of it.
+
+    Making one does no I/O: it may be made at import time, outside of any event loop. Connections are
+    made in the loop that first uses it, and one per loop where there are several.
+
+    Args:
+        target: as for ``connect``.
+        tls: as for ``connect``.
+        timeout: seconds for every call that has none of its own.
+
+    Raises:
+        Unsupported: a TCP address, or ``tls``.
+        Misuse: not an address; or a timeout that is not positive.
+    """
+
+    def __init__(
+        self, target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
+    ) -> None:
+        if tls is not None:
+            raise Unsupported("tls=: this version speaks to a daemon on the same host only, by its socket")
+        if timeout <= 0:
+            raise Misuse(f"timeout={timeout:g}: a positive number of seconds")
+        self._links = Links(target, timeout)
+
+    async def server_info(self) -> ServerInfo:
+        """What the daemon is and can do, asked anew. Cancelling costs nothing."""
+        link = await self._links.current()
+        return await link.ask_server()
+
+    def list_maps(self, glob: str = "*") -> Listing:
+        """The maps that the caller may see whose "namespace/name" matches the shell pattern."""
+        return Listing(self._links, glob)
+
+    @overload
+    def open_map(self, ref: MapRef | str, *, read_only: bool = False) -> Opening[Map[bytes, bytes]]: ...
+    @overload
+    def open_map(
+        self, ref: MapRef | str, *, key: Codec[K], value: Codec[V], read_only: bool = False
+    ) -> Opening[Map[K, V]]: ...
+    def open_map(
+        self,
+        ref: MapRef | str,
+        *,
+        key: Codec[Any] | None = None,
+        value: Codec[Any] | None = None,
+        read_only: bool = False,
+    ) -> Opening[Map[Any, Any]]:
+        """Open a map that exists.
+
+        Args:
+            ref: "flows", "ns/flows", "pin:/sys/fs/bpf/x", "id:42", or a MapRef.
+            key: codec of the keys. Without codecs keys and values are bytes.
+            value: codec of the values; PerCpu(...) for per-CPU maps.
+            read_only: the daemon refuses every write through this map.
+
+        Cancelled: a handle may stay open until the client is closed.
+
+        Raises:
+            MapNotFound: no such map, or none that the caller may know of.
+            SizeMismatch: a codec of another size than the map's keys or values; has both numbers.
+            DaemonCapability: the daemon itself may not open it.
+        """
+        if (key is None) != (value is None):
+            raise Misuse("open_map: give both key= and value=, or neither for bytes")
+        parsed = as_ref(ref)
+
+        async def opened() -> Map[Any, Any]:
+            asked = Asked("open", str(parsed))
+            link = await self._links.current()
+
+            async def ask(session: str) -> tuple[int, MapInfo]:
+                request = requests.open_map(parsed, read_only=read_only, session=session)
+                response = await link.call(methods.OPEN_MAP, request, asked)
+                return response.handle, replies.map_info(response.info)
+
+            handle, info = await _in_session(link, ask)
+            return await self._opened(link, handle, info, key, value, asked)
+
+        return Opener(opened)
+
+    def create_map(
+        self,
+        name: str | None,
+        type: MapType | str,
+        *,
+        key: Codec[K],
+        value: Codec[V],
+        max_entries: int,
+        flags: int = 0,
+        kernel_name: str | None = None,
+        inner: MapRef | str | None = None,
+        btf: Btf | None = None,
+        lease: float | None = None,
+        exist_ok: bool = False,
+    ) -> Opening[Map[K, V]]:
+        """Create a map and open it; exactly one of ``name`` and ``lease``.
+
+        Args:
+            name: "flows" or "ns/flows". The map stays until it is unpinned or the host reboots.
+            type: MapType.LRU_HASH or "lru_hash".
+            key: codec of the keys; its size is the map's key_size.
+            value: codec of the values; its size is the map's value_size (of one CPU's slot).
+            max_entries: elements that fit.
+            flags: BPF_F_* of BPF_MAP_CREATE.
+            kernel_name: at most 15 characters; made from ``name`` if None.
+            inner: template of the maps in a map of maps.
+            btf: type information.
+            lease: seconds that the map outlives its client.
+            exist_ok: open the map of that name if every field agrees.
+
+        Cancelled: the map may exist; repeating with ``exist_ok`` settles it.
+
+        Raises:
+            MapExists: and not ``exist_ok``.
+            Incompatible: ``exist_ok``, and a field differs; the message says which.
+            Misuse: a map that cannot be.
+            Unsupported: a type or lifetime that the daemon does not offer.
+        """
+        kind = requests.map_type(type)
+        template = None if inner is None else as_ref(inner)
+        label = name if name is not None else kernel_name or "a leased map"
+
+        async def opened() -> Map[K, V]:
+            asked = Asked("create", label, mutates=True)
+            link = await self._links.current()
+
+            async def ask(session: str) -> tuple[int, MapInfo]:
+                request = requests.create_map(
+                    name,
+                    kind,
+                    key_size=key.size,
+                    value_size=value.size,
+                    max_entries=max_entries,
+                    flags=flags,
+                    kernel_name=kernel_name,
+                    inner=template,
+                    btf=btf,
+                    lease=lease,
+                    exist_ok=exist_ok,
+                    session=session,
+                )
+                response = await link.call(methods.CREATE_MAP, request, asked)
+                return response.handle, replies.map_info(response.info)
+
+            check_per_cpu(kind, value, asked)
+            handle, info = await _in_session(link, ask)
+            return await self._opened(link, handle, info, key, value, asked)
+
+        return Opener(opened)
+
+    async def unpin_map(self, ref: MapRef | str) -> None:
+        """Remove a name or a pin; the map is gone when its last holder lets go.
+
+        Cancelled: it may be removed.
+
+        Raises:
+            MapNotFound: no such name or pin.
+            Misuse: an id names no pin.
+        """
+        parsed = as_ref(ref)
+        link = await self._links.current()
+        request = maps_pb2.UnpinMapRequest(map=requests.by_ref(parsed))
+        await link.call(methods.UNPIN_MAP, request, Asked("unpin", str(parsed), mutates=True))
+
+    async def aclose(self) -> None:
+        """Close every map opened through this client, end what is running, and the connections.
+
+        Idempotent. A client that was closed cannot be used again.
+        """
+        await self._links.aclose()
+
+    async def _opened(
+        self,
+        link: Link,
+        handle: int,
+        info: MapInfo,
+        key: Codec[Any] | None,
+        value: Codec[Any] | None,
+        asked: Asked,
+    ) -> Map[Any, Any]:
+        try:
+            server = await link.server()
+            keys = (key or Bytes(info.key_stride)).bind(server.byteorder, server.possible_cpus)
+            values = (value or Bytes(info.value_stride)).bind(server.byteorder, server.possible_cpus)
+            if key is not None and value is not None:
+                check_codecs(info, keys, values, asked)
+            return Map(self._links, handle, info, keys, values, asked.map)
+        except BaseException:
+            await _give_back(link, handle, asked)
+            raise
+
+
+async def _in_session(
+    link: Link, ask: Callable[[str], Awaitable[tuple[int, MapInfo]]]
+) -> tuple[int, MapInfo]:
+    """Open under the session; once more under a new one if the daemon has forgotten it."""
+    session = await link.session()
+    try:
+        return await ask(session.id)
+    except MapdError as error:
+        if error.reason not in (Reason.STALE_HANDLE, Reason.EPOCH_CHANGED):
+            raise
+        session.lost = True
+        session = await link.session()
+        return await ask(session.id)
+
+
+async def _give_back(link: Link, handle: int, asked: Asked) -> None:
+    with suppress(Unreachable):  # the session's end closes it then
+        await link.call(methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=handle), asked)
+
+
+def check_per_cpu(type: MapType | int, value: Codec[Any], asked: Asked) -> None:
+    """Raises SizeMismatch unless exactly a per-CPU map has a per-CPU codec."""
+    if (type in PER_CPU_TYPES) == is_per_cpu(value):
+        return
+    if is_per_cpu(value):
+        raise SizeMismatch(f"{asked}: {value!r} is for per-CPU maps, this one has one value per key")
+    raise SizeMismatch(
+        f"{asked}: a per-CPU map has a value for each CPU: use PerCpu({value!r}), or its .sum() to read"
+    )
+
+
+def check_codecs(info: MapInfo, key: Codec[Any], value: Codec[Any], asked: Asked) -> None:
+    """Raises SizeMismatch, with both numbers, unless the codecs describe the map's elements."""
+    check_per_cpu(info.type, value, asked)
+    for what, codec, size in (("key", key, info.key_size), ("value", value, info.value_size)):
+        if codec.size != size:
+            raise SizeMismatch(
+                f"{asked}: {codec!r} has {codec.size} bytes, the map's {what}_size is {size}",
+                operation=asked.operation,
+                map=asked.map,
+                metadata={"codec": str(codec.size), f"{what}_size": str(size)},
+            )
+    if isinstance(value, PerCpu) and value.stride != info.value_stride:
+        raise SizeMismatch(
+            f"{asked}: {value!r} has {value.stride} bytes for all CPUs, the map {info.value_stride}"
+        )

@@ -1,0 +1,139 @@
+"""Where the daemon is: the argument, MAPD_ADDRESS, /run/mapd/mapd.sock, /run/mapd/*/mapd.sock.
+
+Only looks; blocking, a few system calls.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from mapd_client.errors import Misuse, Unavailable, Unsupported
+
+RUN_DIR: Final = Path("/run/mapd")
+SOCKET_NAME: Final = "mapd.sock"
+VARIABLE: Final = "MAPD_ADDRESS"
+
+
+def parse_target(target: str) -> str:
+    """``"unix:/path"`` or ``"/path"`` as gRPC wants it.
+
+    Raises:
+        Unsupported: "host:port"; over TCP a daemon speaks TLS only, and this version has none.
+        Misuse: anything else.
+    """
+    path = target.removeprefix("unix://") if target.startswith("unix:///") else target.removeprefix("unix:")
+    if path.startswith("/"):
+        return f"unix:{path}"
+    if not target.startswith("unix:") and re.fullmatch(r"(\[[^]]+\]|[^:/\s]+):[0-9]{1,5}", target):
+        raise Unsupported(
+            f"{target}: a daemon is reached over TCP with tls= only, and this version has no TLS yet; "
+            "use its socket on the same host, as in 'unix:/run/mapd/mapd.sock'"
+        )
+    raise Misuse(f"{target!r} is no address: 'unix:/run/mapd/mapd.sock' or an absolute path")
+
+
+def discover(run_dir: Path = RUN_DIR, environ: Mapping[str, str] | None = None) -> str:
+    """The daemon's address when none was given, as ``parse_target`` returns it.
+
+    Raises:
+        Unavailable: none was found, or several and none is this user's; lists each place and what is
+            there.
+        Misuse: MAPD_ADDRESS is no address.
+    """
+    environ = os.environ if environ is None else environ
+    named = environ.get(VARIABLE)
+    if named:
+        try:
+            return parse_target(named)
+        except (Misuse, Unsupported) as error:
+            raise type(error)(f"{VARIABLE}: {error}") from None
+    looked = [f"${VARIABLE}: not set"]
+    default = run_dir / SOCKET_NAME
+    problem = examine(default)
+    if problem is None:
+        return f"unix:{default}"
+    looked.append(f"{default}: {problem}")
+    usable: list[Path] = []
+    for path in _principals(run_dir, looked):
+        problem = examine(path)
+        if problem is None:
+            usable.append(path)
+        looked.append(f"{path}: {problem or 'open to you'}")
+    return f"unix:{_choose(usable, looked)}"
+
+
+def examine(path: Path) -> str | None:
+    """Why ``path`` is no socket to talk to, None if it is."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "no such file"
+    except PermissionError:
+        return f"permission denied for {_who()} (a folder above it)"
+    except OSError as error:
+        return f"{error.strerror}"
+    if not stat.S_ISSOCK(mode):
+        return "not a socket"
+    if not os.access(path, os.W_OK):
+        return f"permission denied for {_who()}"
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            return "a socket that nobody listens on"
+        except BlockingIOError:
+            return None  # its queue is full: somebody is there
+        except PermissionError:
+            return f"permission denied for {_who()}"
+        except OSError as error:
+            return f"{error.strerror or error}"
+    return None
+
+
+def _principals(run_dir: Path, looked: list[str]) -> list[Path]:
+    try:
+        folders = sorted(entry for entry in run_dir.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        looked.append(f"{run_dir}/*/{SOCKET_NAME}: no such folder")
+        return []
+    except OSError as error:
+        looked.append(f"{run_dir}/*/{SOCKET_NAME}: {error.strerror} for {_who()}")
+        return []
+    if not folders:
+        looked.append(f"{run_dir}/*/{SOCKET_NAME}: no folders")
+    return [folder / SOCKET_NAME for folder in folders]
+
+
+def _choose(usable: list[Path], looked: list[str]) -> Path:
+    if len(usable) == 1:
+        return usable[0]
+    mine = [path for path in usable if path.parent.name == _user_name()]
+    if mine:
+        return mine[0]
+    places = "".join(f"\n  {line}" for line in looked)
+    if usable:
+        raise Unavailable(f"several daemon sockets are open to you; name one in {VARIABLE}:{places}")
+    raise Unavailable(f"no daemon found; is mapd running, and may {_who()} use it? Looked at:{places}")
+
+
+def _user_name() -> str:
+    with suppress(ImportError, KeyError):
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    return ""
+
+
+def _who() -> str:
+    if not hasattr(os, "getuid"):
+        return "this user"
+    groups = ",".join(str(gid) for gid in sorted({os.getgid(), *os.getgroups()}))
+    return f"uid {os.getuid()}, groups {groups}"

@@ -1,0 +1,213 @@
+"""What the daemon says of itself, of maps and of dumps: plain values. Sans-I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from mapd_api import layout, limits
+from mapd_api.uapi import PER_CPU_TYPES, MapFlag, MapType
+
+UpdateFlag = Literal["any", "noexist", "exist"]
+"""bpftool's words for BPF_ANY, BPF_NOEXIST, BPF_EXIST."""
+
+ByteOrder = Literal["little", "big"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the daemon accepts; this library stays below by itself.
+
+    Attributes:
+        message_bytes: one request or response.
+        chunk_bytes: the columns of one message of a dump or load.
+        batch_elements: elements of one group.
+        groups: groups of one message.
+        handles: maps that one principal may hold open.
+    """
+
+    message_bytes: int = limits.MESSAGE_BYTES
+    chunk_bytes: int = limits.CHUNK_MAX_BYTES
+    batch_elements: int = limits.BATCH_ELEMENTS
+    groups: int = limits.GROUPS
+    handles: int = limits.HANDLES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What a daemon is and can do.
+
+    Attributes:
+        version: of the daemon; ask ``features``, never compare this.
+        epoch: random at every start of the daemon.
+        boot_id: the kernel's; pins and map ids live as long as it.
+        node: host name.
+        kernel_release: of the daemon's host ("6.18.5").
+        byteorder: of integers inside keys and values.
+        possible_cpus: slots of a per-CPU value.
+        features: named abilities.
+        profile: the daemon's rights: minimal, pins-ro, pins-rw, network, inspector.
+        backend: kernel or memory.
+        principal: who the caller is, as the socket it came through says.
+        namespace: of names without one.
+        pin_root: names are pinned at <pin_root>/<namespace>/<name>.
+    """
+
+    version: str
+    epoch: str
+    boot_id: str
+    node: str
+    kernel_release: str
+    byteorder: ByteOrder
+    possible_cpus: int
+    features: frozenset[str]
+    limits: Limits
+    profile: str
+    backend: str
+    principal: str
+    namespace: str
+    pin_root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapInfo:
+    """One map, as it was when it was opened or listed.
+
+    Attributes:
+        id: the kernel's, unique on the host until it reboots.
+        type: a plain int for a type that this library does not know.
+        key_size: bytes.
+        value_size: bytes, of one CPU's slot for per-CPU types.
+        max_entries: elements that fit.
+        flags: BPF_F_* as the kernel holds them; it adds some of its own.
+        frozen: no writes from user space any more.
+        name: "namespace/name", "" if mapd has no name for it.
+        kernel_name: at most 15 characters, not unique.
+        pin_path: for other programs' loaders; "" if the map was reached otherwise.
+        key_stride: bytes of one key in a column.
+        value_stride: bytes of one value in a column: all CPUs' slots for per-CPU types.
+        map_extra: BPF_MAP_CREATE's map_extra.
+        btf_id: the kernel's BTF object, 0 if none.
+        btf_key_type_id: in it, 0 if none.
+        btf_value_type_id: in it, 0 if none.
+        memlock_bytes: kernel memory as fdinfo says.
+        supported_operations: what may be asked of this map here.
+        iteration: how exact a dump is: "exact", "best_effort" or "none"; "" if not said.
+    """
+
+    id: int
+    type: MapType | int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: MapFlag
+    frozen: bool
+    name: str
+    kernel_name: str
+    pin_path: str
+    key_stride: int
+    value_stride: int
+    map_extra: int
+    btf_id: int
+    btf_key_type_id: int
+    btf_value_type_id: int
+    memlock_bytes: int
+    supported_operations: frozenset[str]
+    iteration: str
+
+    @property
+    def type_name(self) -> str:
+        """The type as bpftool writes it: "percpu_hash", "type 99" for one unknown here."""
+        return self.type.name.lower() if isinstance(self.type, MapType) else f"type {self.type}"
+
+    @property
+    def per_cpu(self) -> bool:
+        """Whether a value is one slot per possible CPU."""
+        return self.type in PER_CPU_TYPES
+
+    @property
+    def label(self) -> str:
+        """How messages call it: its name, else its pin, else its id."""
+        return self.name or (f"pin:{self.pin_path}" if self.pin_path else f"id:{self.id}")
+
+    def slots(self) -> int:
+        """How many CPUs' slots a value has; 1 for other types."""
+        slot = layout.round_up8(self.value_size)
+        return self.value_stride // slot if self.per_cpu and slot else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trailer:
+    """How a dump went, said by the daemon at its end.
+
+    Attributes:
+        entries: elements sent.
+        complete: the guarantee of ``MapInfo.iteration`` holds, to the end of the map or the limit.
+        incomplete_reason: why not; "" if complete.
+        method: "lookup_batch", "next_key".
+        restarts: how often the kernel's cursor began again.
+        duplicates_suppressed: elements met twice and sent once.
+        started_at: by the clock of the daemon's host, UTC.
+        ended_at: likewise.
+        map_id: the kernel's.
+        epoch: of the daemon that dumped.
+    """
+
+    entries: int
+    complete: bool
+    incomplete_reason: str
+    method: str
+    restarts: int
+    duplicates_suppressed: int
+    started_at: datetime
+    ended_at: datetime
+    map_id: int
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A part of a dump as packed columns, not decoded.
+
+    Attributes:
+        count: elements.
+        keys: count * key_stride bytes; empty if keys were not asked for.
+        values: count * value_stride bytes; empty if values were not asked for.
+        key_stride: bytes of one key.
+        value_stride: bytes of one value: all CPUs' slots for per-CPU types.
+        token: resumes a dump after this chunk; b"" where only a later chunk can.
+    """
+
+    count: int
+    keys: memoryview
+    values: memoryview
+    key_stride: int
+    value_stride: int
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Btf:
+    """Type information to create a map with.
+
+    Attributes:
+        blob: as in an ELF object's .BTF section.
+        key_type_id: of the key's type in it, 0 for none.
+        value_type_id: of the value's type in it, 0 for none.
+    """
+
+    blob: bytes
+    key_type_id: int = 0
+    value_type_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapPage:
+    """One answer of a listing; ``next_token`` is "" on the last."""
+
+    maps: Sequence[MapInfo]
+    sources: Sequence[str]
+    not_looked_at: Sequence[str]
+    next_token: str

@@ -1,0 +1,337 @@
+"""The daemon's answers, read into plain values. Sans-I/O: a blocking client shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mapd_api.ops import Op
+from mapd_api.reasons import Reason, Refusal
+from mapd_api.uapi import MapFlag, MapType
+from mapd_api.v1 import elements_pb2, errors_pb2, maps_pb2, types_pb2
+from mapd_client import failures
+from mapd_client.errors import BatchFailed, DumpIncomplete, MapdError
+from mapd_client.failures import Asked
+from mapd_client.info import Chunk, Limits, MapInfo, MapPage, ServerInfo, Trailer
+from mapd_client.requests import DumpColumns
+
+_ITERATION: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        types_pb2.ITERATION_EXACT: "exact",
+        types_pb2.ITERATION_BEST_EFFORT: "best_effort",
+        types_pb2.ITERATION_NONE: "none",
+    }
+)
+
+
+def server_info(message: maps_pb2.ServerInfo) -> ServerInfo:
+    """As it came; a limit that the daemon does not name is this library's own."""
+    limits = message.limits
+    own = Limits()
+    return ServerInfo(
+        version=message.version,
+        epoch=message.epoch,
+        boot_id=message.boot_id,
+        node=message.node,
+        kernel_release=message.kernel_release,
+        byteorder="big" if message.byteorder == "big" else "little",
+        possible_cpus=message.possible_cpus,
+        features=frozenset(message.features),
+        limits=Limits(
+            message_bytes=limits.message_bytes or own.message_bytes,
+            chunk_bytes=limits.chunk_bytes or own.chunk_bytes,
+            batch_elements=limits.batch_elements or own.batch_elements,
+            groups=limits.groups or own.groups,
+            handles=limits.handles or own.handles,
+        ),
+        profile=message.profile,
+        backend=message.backend,
+        principal=message.principal,
+        namespace=message.namespace,
+        pin_root=message.pin_root,
+    )
+
+
+def map_info(message: types_pb2.MapInfo) -> MapInfo:
+    """As it came; a map type that is newer than this library stays a number."""
+    number = int(message.type)
+    known = number in MapType.__members__.values()
+    return MapInfo(
+        id=message.id,
+        type=MapType(number) if known else number,
+        key_size=message.key_size,
+        value_size=message.value_size,
+        max_entries=message.max_entries,
+        flags=MapFlag(message.map_flags),
+        frozen=message.frozen,
+        name=message.name,
+        kernel_name=message.kernel_name,
+        pin_path=message.pin_path,
+        key_stride=message.key_stride,
+        value_stride=message.value_stride,
+        map_extra=message.map_extra,
+        btf_id=message.btf_id,
+        btf_key_type_id=message.btf_key_type_id,
+        btf_value_type_id=message.btf_value_type_id,
+        memlock_bytes=message.memlock_bytes,
+        supported_operations=frozenset(message.supported_operations),
+        iteration=_ITERATION.get(int(message.iteration), ""),
+    )
+
+
+def map_page(message: maps_pb2.ListMapsResponse) -> MapPage:
+    """One page of a listing."""
+    return MapPage(
+        maps=tuple(map_info(one) for one in message.maps),
+        sources=tuple(message.sources),
+        not_looked_at=tuple(message.not_looked_at),
+        next_token=message.next_page_token,
+    )
+
+
+def reason(number: int) -> Reason:
+    """A reason by its number; one that is newer than this library reads as INTERNAL."""
+    return Reason(number) if number in Reason.__members__.values() else Reason.INTERNAL
+
+
+def refusal(error: errors_pb2.Error, asked: Asked) -> MapdError:
+    """The exception for an Error inside an answer."""
+    retry = error.retry_after.ToNanoseconds() / 1e9 if error.HasField("retry_after") else None
+    found = Refusal(reason(int(error.reason)), error.message, dict(error.metadata))
+    return failures.of_refusal(found, asked, retry_after=retry)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one group.
+
+    Attributes:
+        statuses: a Reason a byte for each element.
+        values: value_stride bytes for each element, where the operation answers values.
+        errnos: Linux's numbers, for the first sixteen elements that failed.
+    """
+
+    statuses: bytes
+    values: bytes
+    errnos: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def absent(self) -> int:
+        """How many keys were not there."""
+        return self.statuses.count(Reason.KEY_ABSENT)
+
+    def failed(self) -> list[int]:
+        """The elements that were refused, in order; a key that is not there is no failure."""
+        if self.statuses.count(Reason.DONE) + self.absent == len(self.statuses):
+            return []
+        answers = (Reason.DONE, Reason.KEY_ABSENT)
+        return [at for at, status in enumerate(self.statuses) if status not in answers]
+
+
+def outcome(response: elements_pb2.ApplyResponse, *, count: int, value_bytes: int, asked: Asked) -> Outcome:
+    """The result of the only group of a message.
+
+    Args:
+        response: the answer.
+        count: elements that were sent.
+        value_bytes: value_stride if the operation answers values, else 0.
+        asked: for the message of an error.
+
+    Raises:
+        MapdError: the class of the group's refusal; or an answer that does not fit the question.
+    """
+    if len(response.results) != 1:
+        raise MapdError(f"{asked}: the daemon answered {len(response.results)} groups for 1")
+    result = response.results[0]
+    if result.HasField("error"):
+        raise refusal(result.error, asked)
+    if len(result.statuses) != count or len(result.values) != count * value_bytes:
+        raise MapdError(
+            f"{asked}: the daemon answered {len(result.statuses)} statuses and {len(result.values)} bytes "
+            f"of values for {count} elements of {value_bytes}",
+            operation=asked.operation,
+            map=asked.map,
+        )
+    errnos = {one.index: one.errno for one in result.errors}
+    return Outcome(result.statuses, result.values, errnos)
+
+
+_ELEMENT_TEXT: Final[Mapping[Reason, str]] = MappingProxyType(
+    {
+        Reason.KEY_ABSENT: "no such key",
+        Reason.KEY_EXISTS: 'the key exists and flags="noexist"',
+        Reason.KEY_MISSING: 'no such key and flags="exist"',
+        Reason.MAP_FULL: "full, max_entries={max_entries}",
+        Reason.KERNEL_MEMORY: "the kernel has no memory for another element",
+        Reason.INDEX_OUT_OF_RANGE: "no such index, max_entries={max_entries} and the first is 0",
+        Reason.MAP_FROZEN: "the map is frozen: no writes from user space",
+        Reason.READ_ONLY: "it was opened read-only",
+        Reason.OPERATION_UNSUPPORTED: "not with a map of type {type}",
+        Reason.BUSY: "the kernel was busy three times; nothing was executed",
+        Reason.EXPIRED: "the time was over before it was executed",
+        Reason.OUTCOME_UNKNOWN: "it may have been executed",
+    }
+)
+
+
+def element_error(status: int, *, errno: int, key: bytes, asked: Asked, info: MapInfo) -> MapdError:
+    """The exception for one element.
+
+    Args:
+        status: its byte of the status column.
+        errno: Linux's number, 0 if it was not told.
+        key: the element's key, for the message.
+        asked: operation and map.
+        info: the map, for its numbers.
+    """
+    why = reason(status)
+    text = _ELEMENT_TEXT.get(why, why.name.lower().replace("_", " "))
+    text = text.format(max_entries=info.max_entries, type=info.type_name)
+    name = f" [errno {errno}]" if errno else ""
+    shown = key[:16].hex() + ("..." if len(key) > 16 else "")
+    return failures.CLASSES[why](
+        f"{asked}: {text} (key {shown}){name}",
+        reason=why,
+        errno=errno or None,
+        operation=asked.operation,
+        map=asked.map,
+        metadata={"key": key.hex(), "max_entries": str(info.max_entries), "map_type": info.type_name},
+    )
+
+
+def load_result(response: elements_pb2.LoadResponse, asked: Asked, info: MapInfo) -> int:
+    """How many elements were written; raises BatchFailed if some were not."""
+    if not response.failed:
+        return response.applied
+    errors = {
+        one.index: element_error(int(one.reason), errno=one.errno, key=b"", asked=asked, info=info)
+        for one in response.errors
+    }
+    raise batch_failed(response.applied, errors, asked, failed=response.failed)
+
+
+def batch_failed(
+    applied: int, errors: Mapping[int, MapdError], asked: Asked, *, failed: int | None = None
+) -> BatchFailed:
+    """The exception for a batch of which some elements failed; names the first."""
+    number = len(errors) if failed is None else failed
+    at, first = next(iter(errors.items()), (0, None))
+    example = f"; element {at}: {first}" if first is not None else ""
+    return BatchFailed(
+        f"{asked}: {number} elements failed, {applied} were written{example}",
+        applied=applied,
+        errors=errors,
+        failed=number,
+        operation=asked.operation,
+        map=asked.map,
+        metadata={"applied": str(applied), "failed": str(number)},
+    )
+
+
+def _when(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(UTC)
+
+
+def trailer(message: elements_pb2.DumpTrailer) -> Trailer:
+    """As it came."""
+    return Trailer(
+        entries=message.entries,
+        complete=message.complete,
+        incomplete_reason=message.incomplete_reason,
+        method=message.method,
+        restarts=message.restarts,
+        duplicates_suppressed=message.duplicates_suppressed,
+        started_at=_when(message.started_at),
+        ended_at=_when(message.ended_at),
+        map_id=message.map_id,
+        epoch=message.epoch,
+    )
+
+
+class DumpReader:
+    """A dump's messages in order: header, chunks, trailer.
+
+    Attributes:
+        trailer: None until it came.
+        started: whether anything came.
+    """
+
+    trailer: Trailer | None
+    started: bool
+
+    def __init__(
+        self, asked: Asked, *, columns: DumpColumns = "both", key_stride: int, value_stride: int
+    ) -> None:
+        self._asked = asked
+        self._strides = (key_stride, value_stride)
+        # What the columns must have per element: nothing, where a column was not asked for.
+        self._wanted = (0 if columns == "values" else key_stride, 0 if columns == "keys" else value_stride)
+        self.trailer = None
+        self.started = False
+
+    def feed(self, message: elements_pb2.DumpResponse) -> Chunk | None:
+        """The chunk in a message, if it is one; raises MapdError for columns of another length."""
+        self.started = True
+        match message.WhichOneof("message"):
+            case "chunk":
+                return self._chunk(message.chunk)
+            case "trailer":
+                self.trailer = trailer(message.trailer)
+                return None
+            case _:
+                return None
+
+    def incomplete(self, token: bytes) -> DumpIncomplete | None:
+        """The exception for the stream's end, None if the daemon calls the dump complete."""
+        if self.trailer is None:
+            return self.broken("the stream ended without a trailer", token)
+        if self.trailer.complete:
+            return None
+        why = self.trailer.incomplete_reason or "the daemon did not say why"
+        return DumpIncomplete(
+            f"{self._asked}: incomplete after {self.trailer.entries} elements: {why}; "
+            "partial_ok=True accepts that",
+            trailer=self.trailer,
+            token=token,
+            operation=self._asked.operation,
+            map=self._asked.map,
+        )
+
+    def broken(self, why: str, token: bytes) -> DumpIncomplete:
+        """The exception for a stream that broke."""
+        hint = "; resume=token goes on after the last whole chunk" if token else ""
+        return DumpIncomplete(
+            f"{self._asked}: {why}{hint}",
+            token=token,
+            operation=self._asked.operation,
+            map=self._asked.map,
+        )
+
+    def _chunk(self, message: elements_pb2.DumpChunk) -> Chunk:
+        columns = message.columns
+        key_stride, value_stride = self._strides
+        keys, values = columns.keys, columns.values
+        for column, stride in zip((keys, values), self._wanted, strict=True):
+            if len(column) != columns.count * stride:
+                raise MapdError(
+                    f"{self._asked}: the daemon sent a column of {len(column)} bytes for {columns.count} "
+                    f"elements of {stride}"
+                )
+        return Chunk(
+            count=columns.count,
+            keys=memoryview(keys),
+            values=memoryview(values),
+            key_stride=key_stride,
+            value_stride=value_stride,
+            token=message.token,
+        )
+
+
+def asked_op(op: Op) -> str:
+    """An operation as messages call it."""
+    return op.name.lower().replace("update_noexist", "update").replace("update_exist", "update")

@@ -1,0 +1,203 @@
+"""The daemon's requests, built from plain values. Sans-I/O: a blocking client shares it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+from google.protobuf import duration_pb2
+
+from mapd_api.ops import Op
+from mapd_api.uapi import ElementFlag, MapType
+from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
+from mapd_client.errors import Misuse, Unsupported
+from mapd_client.info import Btf, ServerInfo, UpdateFlag
+from mapd_client.refs import Id, MapRef, Name, Pin
+
+DumpColumns = Literal["both", "keys", "values"]
+
+UPDATE_OPS: Final[Mapping[str, Op]] = MappingProxyType(
+    {"any": Op.UPDATE, "noexist": Op.UPDATE_NOEXIST, "exist": Op.UPDATE_EXIST}
+)
+_LOAD_FLAGS: Final = MappingProxyType(
+    {
+        "any": elements_pb2.UPDATE_FLAG_ANY,
+        "noexist": elements_pb2.UPDATE_FLAG_NOEXIST,
+        "exist": elements_pb2.UPDATE_FLAG_EXIST,
+    }
+)
+_COLUMNS: Final = MappingProxyType(
+    {
+        "both": elements_pb2.DUMP_COLUMNS_UNSPECIFIED,
+        "keys": elements_pb2.DUMP_COLUMNS_KEYS,
+        "values": elements_pb2.DUMP_COLUMNS_VALUES,
+    }
+)
+_U32: Final = 0xFFFF_FFFF
+
+
+def by_ref(ref: MapRef) -> types_pb2.MapRef:
+    """A reference by name, pin or id."""
+    match ref:
+        case Name(name):
+            return types_pb2.MapRef(name=name)
+        case Pin(path):
+            return types_pb2.MapRef(pin=path)
+        case Id(id):
+            return types_pb2.MapRef(id=id)
+        case _:
+            raise Misuse(f"{ref!r} is no map reference: use Name, Pin, Id or their string forms")
+
+
+def by_handle(handle: int) -> types_pb2.MapRef:
+    """A reference by an open handle."""
+    return types_pb2.MapRef(handle=handle)
+
+
+def update_op(flags: UpdateFlag) -> Op:
+    """The operation of an update; raises Misuse for another word."""
+    if flags not in UPDATE_OPS:
+        raise Misuse(f'flags={flags!r}: "any", "noexist" or "exist"')
+    return UPDATE_OPS[flags]
+
+
+def map_type(type: MapType | str) -> MapType:
+    """``"lru_hash"`` as bpftool spells it, or the enum's member; raises Misuse for another word."""
+    if isinstance(type, MapType):
+        return type
+    found = MapType.__members__.get(type.upper().replace("-", "_"))
+    if found is None or found is MapType.UNSPEC:
+        raise Misuse(f"{type!r} is no map type: hash, array, lru_hash, percpu_hash, lpm_trie, ...")
+    return found
+
+
+def open_map(ref: MapRef, *, read_only: bool, session: str) -> maps_pb2.OpenMapRequest:
+    """Open a map that exists."""
+    return maps_pb2.OpenMapRequest(map=by_ref(ref), read_only=read_only, session=session)
+
+
+def create_map(
+    name: str | None,
+    type: MapType,
+    *,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int,
+    kernel_name: str | None,
+    inner: MapRef | None,
+    btf: Btf | None,
+    lease: float | None,
+    exist_ok: bool,
+    session: str,
+) -> maps_pb2.CreateMapRequest:
+    """Create a map; exactly one of ``name`` and ``lease`` (seconds)."""
+    if (name is None) == (lease is None):
+        raise Misuse("create_map: give either a name (it stays) or lease=seconds (it goes with you)")
+    for what, number in (("max_entries", max_entries), ("flags", flags)):
+        if not 0 <= number <= _U32:
+            raise Misuse(f"create_map: {what}={number}, 0 to {_U32} can be asked for")
+    request = maps_pb2.CreateMapRequest(
+        type=types_pb2.MapType.Name(int(type)),
+        key_size=key_size,
+        value_size=value_size,
+        max_entries=max_entries,
+        map_flags=flags,
+        kernel_name=kernel_name or "",
+        exist_ok=exist_ok,
+        session=session,
+    )
+    if inner is not None:
+        request.inner.CopyFrom(by_ref(inner))
+    if btf is not None:
+        request.btf.CopyFrom(
+            types_pb2.Btf(blob=btf.blob, key_type_id=btf.key_type_id, value_type_id=btf.value_type_id)
+        )
+    if name is not None:
+        request.named.name = str(Name(name))
+    if lease is not None:
+        request.lease.CopyFrom(_lease(lease, kernel_name))
+    return request
+
+
+def _lease(seconds: float, kernel_name: str | None) -> maps_pb2.Lease:
+    if seconds <= 0:
+        raise Misuse(f"create_map: lease={seconds:g}: a lease lasts a positive number of seconds")
+    ttl = duration_pb2.Duration()
+    ttl.FromNanoseconds(int(seconds * 1e9))
+    name = (kernel_name or "map").lower().replace(".", "_")
+    return maps_pb2.Lease(id=f"l{secrets.token_hex(8)}", ttl=ttl, name=name)
+
+
+def list_maps(glob: str, page_token: str) -> maps_pb2.ListMapsRequest:
+    """One page of a listing."""
+    return maps_pb2.ListMapsRequest(glob="" if glob == "*" else glob, page_token=page_token)
+
+
+def apply(
+    handle: int,
+    op: Op,
+    count: int,
+    keys: bytes,
+    values: bytes = b"",
+    *,
+    lock: bool = False,
+    touch: bool = False,
+    timeout: float | None,
+) -> elements_pb2.ApplyRequest:
+    """One group of the same operation on ``count`` elements."""
+    group = elements_pb2.OpGroup(
+        map=by_handle(handle),
+        count=count,
+        ops=bytes((op,)),
+        keys=keys,
+        values=values,
+        flags=ElementFlag.LOCK if lock else 0,
+        remaining_ms=remaining_ms(timeout),
+        touch=touch,
+    )
+    return elements_pb2.ApplyRequest(groups=[group])
+
+
+def remaining_ms(timeout: float | None) -> int:
+    """Seconds as OpGroup.remaining_ms: at least 1, for 0 would mean no limit."""
+    return 0 if timeout is None else min(max(1, round(timeout * 1000)), _U32)
+
+
+def check_touch(server: ServerInfo, label: str) -> None:
+    """Raises Unsupported unless the daemon can let a lookup refresh recency."""
+    if "touch" not in server.features:
+        raise Unsupported(
+            f"lookup {label}: touch=True is not offered by the daemon (version {server.version}): "
+            "its lookups do not refresh the recency of LRU entries",
+            operation="lookup",
+            map=label,
+        )
+
+
+def dump(
+    handle: int, *, columns: DumpColumns, prefix: bytes, limit: int | None, resume: bytes | None
+) -> elements_pb2.DumpRequest:
+    """A dump; raises Misuse for a limit that is none (0 would mean all)."""
+    if limit is not None and limit < 1:
+        raise Misuse(f"limit={limit}: a dump hands out at least one element; None for all")
+    return elements_pb2.DumpRequest(
+        map=by_handle(handle),
+        columns=_COLUMNS[columns],
+        prefix=prefix,
+        limit=limit or 0,
+        resume_token=resume or b"",
+    )
+
+
+def load(
+    handle: int, flags: UpdateFlag, count: int, keys: bytes, values: bytes, *, first: bool
+) -> elements_pb2.LoadRequest:
+    """One message of a load; only the first names map and flag."""
+    update_op(flags)
+    columns = types_pb2.Columns(count=count, keys=keys, values=values)
+    if not first:
+        return elements_pb2.LoadRequest(columns=columns)
+    return elements_pb2.LoadRequest(map=by_handle(handle), flag=_LOAD_FLAGS[flags], columns=columns)
