@@ -24,6 +24,13 @@ BATCH_MIN_ELEMENTS: Final = 256
 GROUPS: Final = 1_024
 """Groups of one Apply."""
 
+CONCURRENT_CALLS: Final = 1_024
+"""Calls under way on one connection. grpc resets those beyond it (REFUSED_STREAM), and a client that had
+2,000 in flight saw them fail; so clients keep below IN_FLIGHT and let the rest wait."""
+
+IN_FLIGHT: Final = 128
+"""Unary calls that one client has under way; more wait in the client. Rates stop rising at about 64."""
+
 HANDLES: Final = 1_024
 """Open handles per principal."""
 

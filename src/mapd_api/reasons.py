@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -97,7 +97,7 @@ RETRY_AFTER_S: Final[Mapping[Reason, float]] = MappingProxyType(
 """How long to wait at least, where waiting helps (google.rpc.RetryInfo)."""
 
 
-_TO_GRPC: Final = cast("Callable[[status_pb2.Status], grpc.Status]", rpc_status.to_status)
+_TO_GRPC: Final[Callable[[status_pb2.Status], grpc.Status]] = cast("Any", rpc_status).to_status
 
 
 @dataclass(frozen=True, slots=True)

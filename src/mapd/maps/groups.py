@@ -87,23 +87,24 @@ class Plan:
         return frozenset(run.op for run in self.runs)
 
 
-def distinct_ops(ops: bytes, label: str) -> frozenset[Op]:
+def distinct_ops(ops: bytes) -> frozenset[Op]:
     """The operations of an op column.
 
     Raises:
-        MapError: BAD_FLAGS, a byte that is no operation.
+        MapError: BAD_FLAGS, a byte that is no operation; BAD_COLUMNS, no byte at all.
     """
+    if not ops:
+        raise MapError(Reason.BAD_COLUMNS, "apply: the op column is empty", operation="apply")
     try:
         return frozenset(map(Op, set(ops)))
     except ValueError:
         bad = sorted(set(ops) - {int(op) for op in Op})
         raise MapError(
             Reason.BAD_FLAGS,
-            f"apply {label}: {bad[0]} is no operation; this daemon knows "
+            f"apply: {bad[0]} is no operation; this daemon knows "
             + ", ".join(f"{op.value} {op.name}" for op in Op)
             + " (a newer client asks ServerInfo.features first)",
             operation="apply",
-            map=label,
         ) from None
 
 
@@ -115,6 +116,7 @@ def plan(group: Group, opened: OpenMap) -> Plan:
             READ_ONLY, with the numbers that disagree.
     """
     facts = opened.facts
+    facts.check_message("apply")
     if not 1 <= group.count <= limits.BATCH_ELEMENTS:
         raise _columns(facts, f"count is {group.count}; a group has 1 to {limits.BATCH_ELEMENTS} elements")
     if len(group.ops) not in (1, group.count):
@@ -122,7 +124,7 @@ def plan(group: Group, opened: OpenMap) -> Plan:
             facts,
             f"the op column has {len(group.ops)} bytes for {group.count} elements; it has one byte or one each",
         )
-    for op in sorted(distinct_ops(group.ops, facts.label)):
+    for op in sorted(distinct_ops(group.ops)):
         facts.supports(op)
         opened.check_writable(op)
     if group.flags & ~int(ElementFlag.LOCK):

@@ -8,6 +8,7 @@ from mapd.bpf.fd import FdLease, OwnedFd
 from mapd.bpf.kernel import RawMapInfo
 from mapd.maps.errors import MapError
 from mapd.maps.types import TYPES, TypeTraits, type_name
+from mapd_api import limits
 from mapd_api.layout import value_stride
 from mapd_api.ops import MUTATES, Op
 from mapd_api.reasons import Reason
@@ -62,6 +63,17 @@ class MapFacts:
                 **self.about(op.name.lower()),
             )
         return self.traits
+
+    def check_message(self, operation: str) -> None:
+        """Refuse a map whose elements are larger than a message (made by others; mapd creates none)."""
+        element = self.key_stride + self.value_stride
+        if element > limits.COLUMN_BYTES:
+            raise MapError(
+                Reason.BAD_COLUMNS,
+                f"{operation} {self.label}: an element has {element} bytes, a message holds {limits.COLUMN_BYTES}; "
+                "read this map on its host",
+                **self.about(operation),
+            )
 
     def iterable(self, operation: str) -> TypeTraits:
         """The traits of a type that can be dumped."""

@@ -286,6 +286,7 @@ class Scan:
                 **{**facts.about("dump"), "given": len(options.prefix), "expected": facts.key_stride},
             )
         facts.iterable("dump")
+        facts.check_message("dump")
         method, cursor = self._parse_token(options.token) if options.token else (_METHODS[0], b"")
         walker = BatchWalker if method == BatchWalker.method else NextKeyWalker
         self._walker: Walker = walker(elements, facts, cursor)
@@ -406,7 +407,7 @@ class Scan:
             raise MapError(
                 Reason.BAD_SPEC, f"dump {self._facts.label}: the token is damaged; start anew", **about
             )
-        return _METHODS[method], cursor
+        return _METHODS[int(method)], cursor
 
     def _refusal(self, error: SyscallError) -> MapError:
         return MapError(

@@ -9,15 +9,17 @@ from typing import Any
 
 import grpc.aio
 
+from mapd.access.authorize import Authorized
 from mapd.maps.errors import MapError
 from mapd.maps.groups import Group, Outcome, distinct_ops, element_message
 from mapd.maps.opened import MapFacts, OpenMap
 from mapd.maps.scan import Page
 from mapd.rpc import convert
+from mapd.rpc.admit import admitted
 from mapd.rpc.guard import Call, Handler
 from mapd.runtime.host import MapHost
 from mapd_api import contract, limits
-from mapd_api.ops import Op, Verb
+from mapd_api.ops import ANSWERS_VALUE, Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ElementFlag
 from mapd_api.v1 import elements_pb2 as pb
@@ -79,22 +81,21 @@ class ElementHandlers:
     async def _single(self, call: Call, message: MapRef, group: Group) -> Outcome:
         """Run one element; its refusal is the call's."""
         op = Op(group.ops[0])
-        ref = convert.ref(message, call.principal, op.name.lower())
-        async with self._host.borrow(call.principal, ref) as opened:
-            outcome = await self._host.apply(call.authorize(opened), group, expires=call.expires)
+        async with admitted(self._host, call, message, op.name.lower()) as opened:
+            outcome = await self._host.apply(opened, group, expires=call.expires)
+            facts = opened.target.facts
             for failure in outcome.errors:
                 raise MapError(
                     failure.reason,
-                    element_message(opened.facts, op, failure.reason, failure.errno),
-                    **opened.facts.about(op.name.lower()),
+                    element_message(facts, op, failure.reason, failure.errno),
+                    **facts.about(op.name.lower()),
                 )
         return outcome
 
     async def get_next_key(self, call: Call, request: pb.GetNextKeyRequest) -> pb.GetNextKeyResponse:
         """The key after a key."""
-        ref = convert.ref(request.map, call.principal, "get_next_key")
-        async with self._host.borrow(call.principal, ref) as opened:
-            facts = opened.facts
+        async with admitted(self._host, call, request.map, "get_next_key") as opened:
+            facts = opened.target.facts
             facts.iterable("get_next_key")
             if request.HasField("key") and len(request.key) != facts.key_stride:
                 raise MapError(
@@ -103,7 +104,7 @@ class ElementHandlers:
                     **facts.about("get_next_key"),
                 )
             key = request.key if request.HasField("key") else None
-            next_key = await self._host.next_key(call.authorize(opened), key)
+            next_key = await self._host.next_key(opened, key)
         return pb.GetNextKeyResponse(next_key=next_key)
 
     async def apply(self, call: Call, request: pb.ApplyRequest) -> pb.ApplyResponse:
@@ -134,38 +135,21 @@ class ElementHandlers:
         if message.remaining_ms:
             expires = min(expires, arrived + message.remaining_ms / 1000)
         try:
-            ref = convert.ref(message.map, call.principal, "apply")
             group = convert.group(message)
-            verbs = frozenset(verb for op in distinct_ops(group.ops, str(ref)) for verb in _OP_VERBS[op])
-            if not verbs:
-                raise MapError(Reason.BAD_COLUMNS, f"apply {ref}: the op column is empty", operation="apply")
-            async with self._host.borrow(call.principal, ref) as opened:
-                if group.count * (1 + opened.facts.value_stride) > room:
-                    self._check_room(opened, group, room)
-                outcome = await self._host.apply(call.authorize(opened, verbs), group, expires=expires)
+            verbs = frozenset(verb for op in distinct_ops(group.ops) for verb in _OP_VERBS[op])
+            async with admitted(self._host, call, message.map, "apply", verbs) as opened:
+                _check_room(opened.target, group, room)
+                outcome = await self._host.apply(opened, group, expires=expires)
             return convert.outcome(outcome)
         except MapError as error:
             return pb.GroupResult(error=convert.error(error.refusal))
 
-    @staticmethod
-    def _check_room(opened: OpenMap, group: Group, room: int) -> None:
-        """Refuse a group whose answer would not fit into what is left of the message."""
-        if not distinct_ops(group.ops, opened.facts.label) & {Op.LOOKUP, Op.LOOKUP_AND_DELETE}:
-            return
-        raise MapError(
-            Reason.BAD_COLUMNS,
-            f"apply {opened.facts.label}: up to {group.count * (1 + opened.facts.value_stride)} bytes would be "
-            f"answered; {room} of the message's {limits.COLUMN_BYTES} are left: ask for fewer values at once",
-            **opened.facts.about("apply"),
-        )
-
     async def dump(self, call: Call, request: pb.DumpRequest) -> None:
         """Header, chunks, trailer."""
-        ref = convert.ref(request.map, call.principal, "dump")
-        async with self._host.borrow(call.principal, ref) as opened:
-            facts = opened.facts
-            dump = self._host.dump(call.authorize(opened), convert.scan_options(request))
-            header = pb.DumpHeader(info=convert.map_info(facts, opened))
+        async with admitted(self._host, call, request.map, "dump") as opened:
+            facts = opened.target.facts
+            dump = self._host.dump(opened, convert.scan_options(request))
+            header = pb.DumpHeader(info=convert.map_info(facts, opened.target))
             await call.context.write(pb.DumpResponse(header=header))
 
             async def emit(page: Page) -> None:
@@ -180,23 +164,22 @@ class ElementHandlers:
         first = await _read(call.context)
         if first is None:
             raise convert.bad_spec("the stream ended before it named a map", "load")
-        ref = convert.ref(first.map, call.principal, "load")
         response = pb.LoadResponse()
-        async with self._host.borrow(call.principal, ref) as opened:
+        async with admitted(self._host, call, first.map, "load") as opened:
             op = convert.update_op(first.flag, "load")
             message: pb.LoadRequest | None = first
             while message is not None:
-                await self._load_message(call, opened, op, message, response)
+                await self._load_message(opened, op, message, response)
                 message = await _read(call.context)
                 if message is not None and (message.HasField("map") or message.flag):
                     raise convert.bad_spec("map and flag stand in the first message only", "load")
         return response
 
     async def _load_message(
-        self, call: Call, opened: OpenMap, op: Op, message: pb.LoadRequest, response: pb.LoadResponse
+        self, opened: Authorized[OpenMap], op: Op, message: pb.LoadRequest, response: pb.LoadResponse
     ) -> None:
-        for group in _slices(message, op, opened.facts):
-            outcome = await self._host.apply(call.authorize(opened, frozenset({Verb.WRITE})), group)
+        for group in _slices(message, op, opened.target.facts):
+            outcome = await self._host.apply(opened, group)
             done = outcome.statuses.count(0)
             room = limits.ERROR_DETAILS - len(response.errors)
             offset = response.applied + response.failed
@@ -271,3 +254,16 @@ def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:
         )
         for start in range(0, columns.count, size)
     ]
+
+
+def _check_room(opened: OpenMap, group: Group, room: int) -> None:
+    """Refuse a group whose answer might not fit into what is left of the message."""
+    answers = bool(distinct_ops(group.ops) & ANSWERS_VALUE)
+    due = group.count * (1 + answers * opened.facts.value_stride)
+    if due > room:
+        raise MapError(
+            Reason.BAD_COLUMNS,
+            f"apply {opened.facts.label}: up to {due} bytes would be answered; {room} of the message's "
+            f"{limits.COLUMN_BYTES} are left: ask for fewer values at once",
+            **opened.facts.about("apply"),
+        )

@@ -82,8 +82,13 @@ class Guard:
     def _calls(self) -> list[asyncio.Task[Any]]:
         return [task for task, name in self._running.items() if name != _SESSION]
 
-    def wrap(self, name: str, access: MethodAccess, principal: Principal, handler: Handler) -> Handler:
-        """``handler`` as grpc wants it, for callers who are ``principal``."""
+    def wrap(
+        self, name: str, access: MethodAccess, principal: Principal, handler: Handler, *, unary: bool
+    ) -> Handler:
+        """``handler`` as grpc wants it, for callers who are ``principal``.
+
+        A ``unary`` one is given up after limits.UNARY_S, whatever deadline the caller chose or forgot.
+        """
 
         async def guarded(request: Any, context: Context) -> Any:
             began = time.monotonic()
@@ -100,9 +105,13 @@ class Guard:
                 try:
                     if self.draining.is_set():
                         raise MapError(Reason.DRAINING, "the daemon is stopping; connect again in a moment")
-                    return await handler(call, request)
+                    async with asyncio.timeout(limits.UNARY_S if unary else None):
+                        return await handler(call, request)
                 except asyncio.CancelledError:
                     await self._cancelled(name, context)
+                except TimeoutError:
+                    late = f"not done after {limits.UNARY_S:g} s, given up; it may still be executed"
+                    await self._refuse(name, principal, Refusal(Reason.OUTCOME_UNKNOWN, late), context, began)
                 except MapError as error:
                     await self._refuse(name, principal, error.refusal, context, began)
                 except Exception as error:

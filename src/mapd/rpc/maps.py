@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mapd.access.authorize import Authorized
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
-from mapd.maps.store import IdRef, NameRef, PinRef
+from mapd.maps.store import NameRef, PinRef
 from mapd.rpc import convert
+from mapd.rpc.admit import admit, admitted
 from mapd.rpc.guard import Call, Handler
 from mapd.rpc.server_info import Facts
 from mapd.runtime.host import HandleRef, MapHost
-from mapd_api.ops import Verb
 from mapd_api.v1 import maps_pb2 as pb
 from mapd_api.v1.types_pb2 import Btf, MapInfo
 
@@ -68,25 +67,18 @@ class MapHandlers:
         session = self._host.handles.session(request.session, call.principal)
         opened = await self._host.open(ref, read_only=request.read_only)
         try:
-            authorized = self._admit(call, opened, by_id=isinstance(ref, IdRef))
+            authorized = admit(call, opened, ref)
         except MapError:
             opened.fd.close()
             raise
         handle = self._host.handles.add(authorized, session)
         return pb.OpenMapResponse(handle=handle, info=convert.map_info(opened.facts, opened))
 
-    @staticmethod
-    def _admit(call: Call, opened: OpenMap, *, by_id: bool) -> Authorized[OpenMap]:
-        verbs = call.access.verbs | {Verb.OPEN_BY_ID} if by_id else call.access.verbs
-        return call.authorize(opened, verbs)
-
     async def get_map(self, call: Call, request: pb.GetMapRequest) -> pb.GetMapResponse:
         """Describe."""
-        ref = convert.ref(request.map, call.principal, "get")
-        async with self._host.borrow(call.principal, ref) as opened:
-            authorized = self._admit(call, opened, by_id=isinstance(ref, IdRef))
-            facts = await self._host.facts(authorized)
-            return pb.GetMapResponse(info=convert.map_info(facts, opened))
+        async with admitted(self._host, call, request.map, "get") as opened:
+            facts = await self._host.facts(opened)
+            return pb.GetMapResponse(info=convert.map_info(facts, opened.target))
 
     async def list_maps(self, call: Call, request: pb.ListMapsRequest) -> pb.ListMapsResponse:
         """Names that match, from after the page token on."""
@@ -122,9 +114,8 @@ class MapHandlers:
 
     async def pin_map(self, call: Call, request: pb.PinMapRequest) -> pb.PinMapResponse:
         """One more pin."""
-        ref = convert.ref(request.map, call.principal, "pin")
-        async with self._host.borrow(call.principal, ref) as opened:
-            await self._host.pin(call.authorize(opened), request.path)
+        async with admitted(self._host, call, request.map, "pin") as opened:
+            await self._host.pin(opened, request.path)
         return pb.PinMapResponse()
 
     async def unpin_map(self, call: Call, request: pb.UnpinMapRequest) -> pb.UnpinMapResponse:
@@ -137,16 +128,14 @@ class MapHandlers:
 
     async def freeze_map(self, call: Call, request: pb.FreezeMapRequest) -> pb.FreezeMapResponse:
         """No more writes from user space."""
-        ref = convert.ref(request.map, call.principal, "freeze")
-        async with self._host.borrow(call.principal, ref) as opened:
-            await self._host.freeze(call.authorize(opened))
+        async with admitted(self._host, call, request.map, "freeze") as opened:
+            await self._host.freeze(opened)
         return pb.FreezeMapResponse()
 
     async def get_btf(self, call: Call, request: pb.GetBtfRequest) -> pb.GetBtfResponse:
         """Type information."""
-        ref = convert.ref(request.map, call.principal, "btf")
-        async with self._host.borrow(call.principal, ref) as opened:
-            btf = await self._host.btf(self._admit(call, opened, by_id=isinstance(ref, IdRef)))
+        async with admitted(self._host, call, request.map, "btf") as opened:
+            btf = await self._host.btf(opened)
         return pb.GetBtfResponse(
             btf=Btf(blob=btf.blob, key_type_id=btf.key_type_id, value_type_id=btf.value_type_id)
         )

@@ -19,7 +19,7 @@ from mapd_api import contract, limits
 OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
-    ("grpc.max_concurrent_streams", 256),
+    ("grpc.max_concurrent_streams", limits.CONCURRENT_CALLS),
     ("grpc.max_metadata_size", 8 << 10),
     # A second daemon must fail to bind, not share a TCP port silently.
     ("grpc.so_reuseport", 0),
@@ -64,7 +64,7 @@ def build(
         table = {
             method.name: _method_handler(
                 method,
-                guard.wrap(name, rights[name], principal, handlers[name]),
+                guard.wrap(name, rights[name], principal, handlers[name], unary=_is_unary(method)),
             )
             for method in service.methods
             for name in [contract.full_name(method)]
@@ -80,6 +80,10 @@ def build(
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, table),))
     return server
+
+
+def _is_unary(method: MethodDescriptor) -> bool:
+    return not (method.client_streaming or method.server_streaming)
 
 
 def _method_handler(method: MethodDescriptor, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
