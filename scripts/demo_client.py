@@ -97,7 +97,7 @@ async def shared_maps(client: Client, bpffs: str) -> None:
             check(f"{before} <= {counted} <= {after}", before <= counted <= after, True)
             runs.append(counted)
             say(
-                f"     the program had run {before:>9,} times; the map adds up to {counted:>9,}; then it had {after:>9,}"
+                f"     the program had run {before:>9,} times; the map holds {counted:>9,}; then it had {after:>8,}"
             )
         check("it is being written", runs[1] > runs[0], True)
         try:

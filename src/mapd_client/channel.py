@@ -15,7 +15,15 @@ from grpc import aio
 
 from mapd_api import limits
 from mapd_client import failures
-from mapd_client.errors import MapdError, Misuse, OutcomeUnknown, SizeMismatch, Unavailable
+from mapd_client.errors import (
+    DeadlineExceeded,
+    MapdError,
+    Misuse,
+    NotSent,
+    OutcomeUnknown,
+    SizeMismatch,
+    Unavailable,
+)
 from mapd_client.failures import Asked, Failure
 from mapd_client.methods import Method, Request, Response
 
@@ -66,6 +74,8 @@ class Transport:
         self._calls = aio.insecure_channel(target, options=OPTIONS)
         self._bulk = aio.insecure_channel(target, options=OPTIONS)
         self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._turns = asyncio.Semaphore(limits.IN_FLIGHT)
 
     async def unary(
         self, method: Method[Request, Response], request: Request, asked: Asked, timeout: float | None
@@ -89,8 +99,28 @@ class Transport:
         call = self._calls.unary_unary(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
-        with self._translated(asked, timeout):
-            return await call(request, timeout=timeout)
+        began = self._loop.time()
+        await self._wait_turn(asked, timeout)
+        try:
+            left = None if timeout is None else began + timeout - self._loop.time()
+            with self._translated(asked, timeout):
+                return await call(request, timeout=left)
+        finally:
+            self._turns.release()
+
+    async def _wait_turn(self, asked: Asked, timeout: float | None) -> None:
+        """Be one of limits.IN_FLIGHT calls; grpc would have the daemon reset what exceeds its own limit."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._turns.acquire()
+        except TimeoutError:
+            kind = NotSent if asked.mutates else DeadlineExceeded
+            raise kind(
+                f"{asked}: not sent within {timeout:g} s: {limits.IN_FLIGHT} calls of this client are under way; "
+                "give it more time, or send many elements in one call (update_many, lookup_many)",
+                operation=asked.operation,
+                map=asked.map,
+            ) from None
 
     def download(
         self, method: Method[Request, Response], request: Request, asked: Asked, timeout: float | None
