@@ -1,0 +1,19 @@
+"""mapctl: maps from the command line. ``app`` holds the verbs; this only finds out whether it can run."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+_NEEDS = ("cyclopts", "rich")
+
+
+def main() -> None:
+    """The command ``mapctl``; ends the process with one of the exit codes of ``outcomes``."""
+    missing = [name for name in _NEEDS if find_spec(name) is None]
+    if missing:
+        sys.stderr.write(f"mapctl needs {' and '.join(missing)}\npip install 'bpf-mapd[cli]'\n")
+        sys.exit(2)
+    from mapd_client.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))

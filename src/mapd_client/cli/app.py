@@ -1,0 +1,263 @@
+"""The verbs of mapctl. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+import mapd_api
+from mapd_client.cli import literals, outcomes, render
+from mapd_client.cli.render import Output
+from mapd_client.client import Client, connect
+from mapd_client.errors import MapdError, Misuse
+from mapd_client.info import UpdateFlag
+from mapd_client.map import Map
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What stands before or after any verb."""
+
+    address: str | None
+    timeout: float
+
+
+Given = Annotated[Options, Parameter(parse=False)]
+Format = Annotated[Output, Parameter(name=["--output", "-o"])]
+
+_HELP = """eBPF maps through mapd.
+
+MAP is a name ("flows", "ns/flows"), "pin:/sys/fs/bpf/x" or "id:42".
+KEY and VALUE are hex:0a00 or 0x0a00 (bytes as in memory), u32:7 (u8 to u64, i8 to i64),
+7 (an integer of the map's size), 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 permission, 5 unavailable or too late,
+6 conflict, 130 interrupted.
+"""
+
+app = App(name="mapctl", help=_HELP, version=mapd_api.__version__, result_action="return_value")
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    address: str | None = None,
+    timeout: float = 30.0,
+) -> int:
+    """Run one verb.
+
+    Args:
+        tokens: the verb and its arguments.
+        address: the daemon's socket; default: $MAPD_ADDRESS, then /run/mapd.
+        timeout: seconds that any one call may take.
+    """
+    command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=True)
+    given = {name: Options(address, timeout) for name in ignored}
+    result: Any = command(*bound.args, **bound.kwargs, **given)
+    return result if isinstance(result, int) else outcomes.OK
+
+
+@app.command(name="list")
+def list_(glob: str = "*", /, *, output: Format = "table", options: Given) -> int:
+    """The maps that you may see.
+
+    Args:
+        glob: shell pattern over "namespace/name".
+        output: table or ndjson.
+        options: of every verb.
+    """
+
+    async def work(client: Client) -> int:
+        listing = client.list_maps(glob)
+        found = [info async for info in listing]
+        if output == "table":
+            render.write_maps(found, sys.stdout)
+        else:
+            for info in found:
+                render.write_record(render.map_record(info), sys.stdout)
+        for place in listing.not_looked_at:
+            sys.stderr.write(f"not looked at: {place}\n")
+        return outcomes.OK
+
+    return _with_client(options, work)
+
+
+@app.command
+def show(map: str, /, *, output: Format = "table", options: Given) -> int:
+    """One map: its type, sizes, flags, and what it supports.
+
+    Args:
+        map: name, pin:PATH or id:NUMBER.
+        output: table or ndjson.
+        options: of every verb.
+    """
+
+    async def work(opened: Map[bytes, bytes], client: Client) -> int:
+        del client
+        if output == "table":
+            render.write_map(opened.info, sys.stdout)
+        else:
+            render.write_record(render.map_record(opened.info), sys.stdout)
+        return outcomes.OK
+
+    return _with_map(options, map, work)
+
+
+@app.command
+def lookup(map: str, key: str, /, *, output: Format = "table", options: Given) -> int:
+    """The value of one key; exit code 3 if it is not there.
+
+    Args:
+        map: name, pin:PATH or id:NUMBER.
+        key: as above.
+        output: table or ndjson.
+        options: of every verb.
+    """
+
+    async def work(opened: Map[bytes, bytes], client: Client) -> int:
+        server = await client.server_info()
+        data = literals.parse_key(key, opened.info, server.byteorder)
+        value = await opened[data]
+        if output == "table":
+            render.write_element(data, value, opened.info, sys.stdout)
+        else:
+            render.write_record(render.element_record(data, value, opened.info), sys.stdout)
+        return outcomes.OK
+
+    return _with_map(options, map, work)
+
+
+@app.command
+def update(map: str, key: str, value: str, flags: UpdateFlag = "any", /, *, options: Given) -> int:
+    """Create or replace one element; in a per-CPU map every CPU gets the value.
+
+    Args:
+        map: name, pin:PATH or id:NUMBER.
+        key: as above.
+        value: as above.
+        flags: any; noexist (only create); exist (only replace).
+        options: of every verb.
+    """
+
+    async def work(opened: Map[bytes, bytes], client: Client) -> int:
+        server = await client.server_info()
+        await opened.update(
+            literals.parse_key(key, opened.info, server.byteorder),
+            literals.parse_value(value, opened.info, server.byteorder),
+            flags=flags,
+        )
+        return outcomes.OK
+
+    return _with_map(options, map, work)
+
+
+@app.command
+def delete(map: str, key: str, /, *, options: Given) -> int:
+    """Remove one element; exit code 3 if it was not there.
+
+    Args:
+        map: name, pin:PATH or id:NUMBER.
+        key: as above.
+        options: of every verb.
+    """
+
+    async def work(opened: Map[bytes, bytes], client: Client) -> int:
+        server = await client.server_info()
+        data = literals.parse_key(key, opened.info, server.byteorder)
+        if await opened.delete(data):
+            return outcomes.OK
+        return _complain(f"delete {map}: no such key {data.hex()}", "nothing was removed", outcomes.NOT_FOUND)
+
+    return _with_map(options, map, work)
+
+
+@app.command
+def dump(
+    map: str,
+    /,
+    *,
+    prefix: str = "",
+    limit: int | None = None,
+    partial_ok: bool = False,
+    output: Format = "table",
+    options: Given,
+) -> int:
+    """Every element.
+
+    Args:
+        map: name, pin:PATH or id:NUMBER.
+        prefix: hex digits that the keys begin with.
+        limit: at most so many elements.
+        partial_ok: exit code 0 even if the daemon calls the dump incomplete.
+        output: table or ndjson.
+        options: of every verb.
+    """
+
+    async def work(opened: Map[bytes, bytes], client: Client) -> int:
+        del client
+        info = opened.info
+        async with opened.items(prefix=_prefix(prefix), limit=limit, partial_ok=partial_ok) as elements:
+            async for key, value in elements:
+                if output == "table":
+                    render.write_element(key, value, info, sys.stdout)
+                else:
+                    render.write_record(render.element_record(key, value, info), sys.stdout)
+        trailer = elements.trailer
+        if trailer is not None and not trailer.complete:
+            sys.stderr.write(f"incomplete: {trailer.incomplete_reason}\n")
+        return outcomes.OK
+
+    return _with_map(options, map, work)
+
+
+def _prefix(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text.removeprefix("hex:").removeprefix("0x"))
+    except ValueError:
+        raise Misuse(f"--prefix {text!r}: two hex digits for each byte") from None
+
+
+def _with_client(options: Options, work: Callable[[Client], Awaitable[int]]) -> int:
+    async def connected() -> int:
+        async with connect(options.address, timeout=options.timeout) as client:
+            return await work(client)
+
+    return asyncio.run(connected())
+
+
+def _with_map(options: Options, ref: str, work: Callable[[Map[bytes, bytes], Client], Awaitable[int]]) -> int:
+    async def opened(client: Client) -> int:
+        async with client.open_map(ref) as found:
+            return await work(found, client)
+
+    return _with_client(options, opened)
+
+
+def _complain(what: str, advice: str, code: int) -> int:
+    sys.stderr.write(f"mapctl: {what}\n{advice}\n")
+    return code
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code."""
+    try:
+        code: int = app.meta(list(arguments), exit_on_error=False, print_error=True) or outcomes.OK
+        sys.stdout.flush()
+    except CycloptsError:
+        return outcomes.USAGE  # said already
+    except MapdError as error:
+        code, advice = outcomes.of_error(error)
+        return _complain(str(error), advice, code)
+    except BrokenPipeError:
+        # What Python still wants to flush at its end goes nowhere, in silence.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return outcomes.BROKEN_PIPE
+    except KeyboardInterrupt:
+        return outcomes.INTERRUPTED
+    return code

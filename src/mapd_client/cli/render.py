@@ -1,0 +1,91 @@
+"""What mapctl prints: one record schema, as a table for people or NDJSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from mapd_client.cli.literals import split_value
+from mapd_client.info import MapInfo
+
+Output = Literal["table", "ndjson"]
+
+_PIPE_WIDTH: Final = 10_000
+"""Columns where nobody looks: a table in a file is not wrapped."""
+
+
+def map_record(info: MapInfo) -> dict[str, object]:
+    """A map, as ``list`` and ``show`` print it."""
+    return {
+        "id": info.id,
+        "name": info.name,
+        "type": info.type_name,
+        "key_size": info.key_size,
+        "value_size": info.value_size,
+        "max_entries": info.max_entries,
+        "flags": int(info.flags),
+        "frozen": info.frozen,
+        "kernel_name": info.kernel_name,
+        "pin_path": info.pin_path,
+        "btf_id": info.btf_id,
+        "memlock_bytes": info.memlock_bytes,
+        "iteration": info.iteration,
+        "supported_operations": sorted(info.supported_operations),
+    }
+
+
+def element_record(key: bytes, value: bytes, info: MapInfo) -> dict[str, object]:
+    """An element: hex strings, a list of them for a per-CPU value."""
+    cpus = [one.hex() for one in split_value(value, info)]
+    return {"key": key.hex(), "value": cpus if info.per_cpu else cpus[0]}
+
+
+def write_record(record: Mapping[str, object], file: TextIO) -> None:
+    """One line of NDJSON."""
+    file.write(json.dumps(record, separators=(", ", ": ")) + "\n")
+
+
+def write_maps(maps: Iterable[MapInfo], file: TextIO) -> None:
+    """A table of maps."""
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for title in ("ID", "NAME", "TYPE", "KEY", "VALUE", "MAX", "FROZEN", "PIN"):
+        numeric = title in ("ID", "KEY", "VALUE", "MAX")
+        table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
+    for info in maps:
+        table.add_row(
+            str(info.id),
+            info.name or info.kernel_name or "-",
+            info.type_name,
+            str(info.key_size),
+            str(info.value_size),
+            str(info.max_entries),
+            "yes" if info.frozen else "no",
+            info.pin_path or "-",
+        )
+    _console(file).print(table)
+
+
+def write_map(info: MapInfo, file: TextIO) -> None:
+    """One map, a line per field."""
+    table = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    record = {**map_record(info), "supported_operations": " ".join(sorted(info.supported_operations))}
+    for name, value in record.items():
+        table.add_row(name, str(value))
+    _console(file).print(table)
+
+
+def write_element(key: bytes, value: bytes, info: MapInfo, file: TextIO) -> None:
+    """One element; keys and values have one width each, so that lines align by themselves."""
+    file.write(f"{key.hex()}  {' '.join(one.hex() for one in split_value(value, info))}\n")
+
+
+def _console(file: TextIO) -> Console:
+    # Names and paths are data: neither markup nor emoji is to be read into them.
+    width = None if file.isatty() else _PIPE_WIDTH
+    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)

@@ -1,0 +1,125 @@
+"""Where the daemon is looked for, on real sockets, and what is said when it is not there."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from mapd_client import Misuse, Unavailable, Unsupported
+from mapd_client.discovery import discover, examine, parse_target
+
+
+class Sockets:
+    """Sockets that live as long as the test."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def listen(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        server = self._stack.enter_context(socket.socket(socket.AF_UNIX))
+        server.bind(os.fspath(path))
+        server.listen()
+        return path
+
+    def dead(self, path: Path) -> Path:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.fspath(path))
+        return path
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    with ExitStack() as stack:
+        yield Sockets(stack)
+
+
+@pytest.mark.parametrize("text", ["unix:/run/x.sock", "unix:///run/x.sock", "/run/x.sock"])
+def test_socket_addresses(text: str) -> None:
+    assert parse_target(text) == "unix:/run/x.sock"
+
+
+@pytest.mark.parametrize("text", ["host:7777", "10.0.0.1:80", "[::1]:443"])
+def test_tcp_is_refused_for_want_of_tls(text: str) -> None:
+    with pytest.raises(Unsupported, match="tls="):
+        parse_target(text)
+
+
+@pytest.mark.parametrize("text", ["", "run/x.sock", "unix:", "unix:relative", "http://host"])
+def test_other_addresses_are_misuse(text: str) -> None:
+    with pytest.raises(Misuse, match="no address"):
+        parse_target(text)
+
+
+def test_the_variable_comes_first(short_folder: Path, sockets: Sockets) -> None:
+    sockets.listen(short_folder / "mapd.sock")
+    assert discover(short_folder, {"MAPD_ADDRESS": "/else/mapd.sock"}) == "unix:/else/mapd.sock"
+    with pytest.raises(Misuse, match="MAPD_ADDRESS: 'else' is no address"):
+        discover(short_folder, {"MAPD_ADDRESS": "else"})
+
+
+def test_then_the_folders_own_socket(short_folder: Path, sockets: Sockets) -> None:
+    path = sockets.listen(short_folder / "mapd.sock")
+    sockets.listen(short_folder / "a" / "mapd.sock")
+    assert discover(short_folder, {}) == f"unix:{path}"
+
+
+def test_then_the_only_principals_socket_that_answers(short_folder: Path, sockets: Sockets) -> None:
+    sockets.dead(short_folder / "mapd.sock")
+    path = sockets.listen(short_folder / "a" / "mapd.sock")
+    (short_folder / "b").mkdir()
+    assert discover(short_folder, {}) == f"unix:{path}"
+
+
+def test_of_several_the_one_named_like_the_user(short_folder: Path, sockets: Sockets) -> None:
+    sockets.listen(short_folder / "a" / "mapd.sock")
+    mine = sockets.listen(short_folder / pwd.getpwuid(os.getuid()).pw_name / "mapd.sock")
+    assert discover(short_folder, {}) == f"unix:{mine}"
+
+
+def test_of_several_strangers_none(short_folder: Path, sockets: Sockets) -> None:
+    first = sockets.listen(short_folder / "a" / "mapd.sock")
+    second = sockets.listen(short_folder / "b" / "mapd.sock")
+    with pytest.raises(Unavailable, match="MAPD_ADDRESS") as caught:
+        discover(short_folder, {})
+    assert f"{first}: open to you" in str(caught.value)
+    assert f"{second}: open to you" in str(caught.value)
+
+
+def test_what_was_found_where_is_said(short_folder: Path, sockets: Sockets) -> None:
+    (short_folder / "mapd.sock").write_text("")
+    (short_folder / "a").mkdir()
+    sockets.dead(short_folder / "a" / "mapd.sock")
+    (short_folder / "b").mkdir()
+    with pytest.raises(Unavailable) as caught:
+        discover(short_folder, {})
+    assert str(caught.value).splitlines()[1:] == [
+        "  $MAPD_ADDRESS: not set",
+        f"  {short_folder}/mapd.sock: not a socket",
+        f"  {short_folder}/a/mapd.sock: a socket that nobody listens on",
+        f"  {short_folder}/b/mapd.sock: no such file",
+    ]
+
+
+def test_a_missing_folder_is_said(short_folder: Path) -> None:
+    with pytest.raises(Unavailable, match="no such folder"):
+        discover(short_folder / "none", {})
+
+
+def test_a_socket_that_may_not_be_opened_names_the_user(
+    short_folder: Path, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sockets.listen(short_folder / "mapd.sock")
+
+    # Root may open everything: the answer of access(2) is the only thing put in its place.
+    def refused(_path: Path, _mode: int) -> bool:
+        return False
+
+    monkeypatch.setattr(os, "access", refused)
+    assert str(examine(path)).startswith(f"permission denied for uid {os.getuid()}, groups ")
