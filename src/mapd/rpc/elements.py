@@ -149,14 +149,16 @@ class ElementHandlers:
         async with admitted(self._host, call, request.map, "dump") as opened:
             facts = opened.target.facts
             dump = self._host.dump(opened, convert.scan_options(request))
-            header = pb.DumpHeader(info=convert.map_info(facts, opened.target))
-            await call.context.write(pb.DumpResponse(header=header))
+
+            async def begin() -> None:
+                header = pb.DumpHeader(info=convert.map_info(facts, opened.target))
+                await call.context.write(pb.DumpResponse(header=header))
 
             async def emit(page: Page) -> None:
                 for chunk in convert.chunks(page, facts):
                     await call.context.write(chunk)
 
-            trailer = await dump.run(emit)
+            trailer = await dump.run(begin, emit)
             await call.context.write(pb.DumpResponse(trailer=convert.trailer(trailer, self._epoch)))
 
     async def load(self, call: Call, _requests: object) -> pb.LoadResponse:

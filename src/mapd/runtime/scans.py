@@ -17,6 +17,7 @@ from mapd_api import limits
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
 
+Begin = Callable[[], Awaitable[None]]
 Emit = Callable[[Page], Awaitable[None]]
 
 
@@ -77,8 +78,11 @@ class Dump:
         self._chunk = limits.CHUNK_MIN_BYTES
         self._stalled = False
 
-    async def run(self, emit: Emit) -> Trailer:
+    async def run(self, begin: Begin, emit: Emit) -> Trailer:
         """Hand every page to ``emit``, in order; the trailer when the end was reached.
+
+        ``begin`` is awaited before the first page, and only when there is one: a dump that is refused
+        has not begun.
 
         Cancelling ends it after the syscall that runs; nothing is changed by a dump.
 
@@ -95,6 +99,7 @@ class Dump:
             )
         try:
             page = await self._read()
+            await begin()
             while not self._scan.done:
                 page = await self._step(page, emit)
                 held = self._budget.grow(held, HELD_CHUNKS * self._chunk)
