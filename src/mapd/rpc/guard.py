@@ -114,9 +114,13 @@ class Guard:
                     await self._refuse(name, principal, Refusal(Reason.OUTCOME_UNKNOWN, late), context, began)
                 except MapError as error:
                     await self._refuse(name, principal, error.refusal, context, began)
+                except grpc.aio.AbortError:
+                    raise
+                except grpc.aio.InternalError:
+                    # A stream's message could not be handed over: its client has gone. No fault of ours.
+                    _log.debug("the client went", method=name, principal=principal.name)
+                    raise asyncio.CancelledError from None
                 except Exception as error:
-                    if isinstance(error, grpc.aio.AbortError):
-                        raise
                     await self._fault(name, principal, error, context)
 
         return guarded
