@@ -72,11 +72,12 @@ def private_place() -> Generator[Place]:
 
 @dataclass(slots=True)
 class DaemonProcess:
-    """A running ``mapd serve``."""
+    """A running ``mapd serve``. Its words in ``log`` begin at ``log_begin``, behind those of earlier ones."""
 
     place: Place
     process: subprocess.Popen[bytes]
     log: Path
+    log_begin: int
 
     @property
     def pid(self) -> int:
@@ -117,6 +118,7 @@ def spawn(
     file.write_text(place.toml(users, extra))
     log = place.root / "daemon.log"
     with log.open("ab") as stream:
+        begin = stream.tell()
         process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "mapd", "serve", "--config", file],
             env=environment(),
@@ -124,12 +126,13 @@ def spawn(
             stdout=stream,
             stderr=stream,
         )
-    return DaemonProcess(place, process, log)
+    return DaemonProcess(place, process, log, begin)
 
 
 def wait_ready(daemon: DaemonProcess) -> None:
     """Wait until it says that it is ready, or fail with what it said."""
     with daemon.log.open() as log:
+        log.seek(daemon.log_begin)
         said = ""
         pidfd = os.pidfd_open(daemon.pid)
         try:
