@@ -35,7 +35,7 @@ BATCH_COMMANDS: Final = {
 }
 
 _OP_FLAGS: Final = {Op.UPDATE_NOEXIST: ElementFlag.NOEXIST, Op.UPDATE_EXIST: ElementFlag.EXIST}
-_RETRIES: Final = 3
+_TRIES: Final = 3
 # A bucket lock taken below us on this CPU answers EBUSY (kernel/bpf/hashtab.c, htab_lock_bucket()); the
 # element was not touched, so the same call may be made again.
 _TRANSIENT: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.EBUSY})
@@ -78,7 +78,7 @@ class LinuxElements:
     def each(self, map_fd: int, op: Op, columns: Columns, flags: int = 0) -> list[int]:
         """See ``Elements.each``. An element costs about 1.3 times the syscall itself.
 
-        EINTR, EAGAIN and EBUSY are tried three times more before they are the answer.
+        EINTR, EAGAIN and EBUSY are the answer after three tries.
 
         Raises:
             ValueError: the columns are shorter than their count, or not writable where they must be.
@@ -181,7 +181,7 @@ def _batch_attr(map_fd: int, columns: Columns) -> abi.BatchAttr:
 
 def retried(call: Callable[[], int]) -> int:
     """The errno of a call that has just failed, or 0 if it went through when tried again."""
-    for _ in range(_RETRIES):
+    for _ in range(_TRIES - 1):
         number = last_errno()
         if number not in _TRANSIENT:
             return number
