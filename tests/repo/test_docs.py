@@ -64,3 +64,10 @@ def test_pictures_are_well_formed_and_described() -> None:
         root = ET.parse(picture).getroot()  # noqa: S314 # our own file
         tags = {child.tag.rpartition("}")[2] for child in root}
         assert {"title", "desc"} <= tags, picture.name
+
+
+def test_the_program_of_the_readme_is_the_example() -> None:
+    """What people paste first is a file that runs in the tests, to the letter."""
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example = (ROOT / "examples" / "first_steps.py").read_text()
+    assert example[example.index("import asyncio") :] == program
