@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar
 
@@ -27,7 +27,7 @@ _SIGNED: Final[dict[int, _Letter]] = {1: "b", 2: "h", 4: "i", 8: "q"}
 _UNSIGNED: Final[dict[int, _Letter]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
-class Codec(Generic[T]):
+class Codec(ABC, Generic[T]):
     """How one key or value lies in memory.
 
     Attributes:

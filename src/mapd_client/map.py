@@ -42,7 +42,9 @@ class Map(Generic[K, V]):
     info: MapInfo
     """The map as it was when it was opened."""
 
-    def __init__(self, links: Links, handle: int, info: MapInfo, key: Codec[K], value: Codec[V], name: str):
+    def __init__(
+        self, links: Links, handle: int, info: MapInfo, key: Codec[K], value: Codec[V], name: str
+    ) -> None:
         self.info = info
         self._links = links
         self._handle = handle

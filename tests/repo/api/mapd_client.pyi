@@ -1,0 +1,358 @@
+# What mapd_client exports, as built: names and signatures. tests/repo/test_public_surface.py compares them with the
+# code. To change this file is to change the public surface: say why in docs/decisions.
+# Map, Dump and Listing are made by a client, so their constructors are nobody's business.
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
+
+from mapd_api.reasons import Reason as Reason
+from mapd_api.uapi import MapFlag as MapFlag
+from mapd_api.uapi import MapType as MapType
+from mapd_client.codec import Buffer
+from mapd_client.info import ByteOrder
+
+K = TypeVar("K")
+V = TypeVar("V")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+UpdateFlag: TypeAlias = Literal["any", "noexist", "exist"]
+
+def connect(
+    target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
+) -> Opening[Client]: ...
+
+class Client:
+    def __init__(
+        self, target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
+    ) -> None: ...
+    async def server_info(self) -> ServerInfo: ...
+    def list_maps(self, glob: str = "*") -> Listing: ...
+    @overload
+    def open_map(self, ref: MapRef | str, *, read_only: bool = False) -> Opening[Map[bytes, bytes]]: ...
+    @overload
+    def open_map(
+        self, ref: MapRef | str, *, key: Codec[K], value: Codec[V], read_only: bool = False
+    ) -> Opening[Map[K, V]]: ...
+    def create_map(
+        self,
+        name: str | None,
+        type: MapType | str,
+        *,
+        key: Codec[K],
+        value: Codec[V],
+        max_entries: int,
+        flags: int = 0,
+        kernel_name: str | None = None,
+        inner: MapRef | str | None = None,
+        btf: Btf | None = None,
+        lease: float | None = None,
+        exist_ok: bool = False,
+    ) -> Opening[Map[K, V]]: ...
+    async def unpin_map(self, ref: MapRef | str) -> None: ...
+    async def aclose(self) -> None: ...
+
+class Listing(AsyncIterator[MapInfo]):
+    sources: tuple[str, ...]
+    not_looked_at: tuple[str, ...]
+    async def __anext__(self) -> MapInfo: ...
+
+class Map(Generic[K, V]):
+    info: MapInfo
+    async def lookup(self, key: K, *, touch: bool = False, timeout: float | None = None) -> V | None: ...
+    def __getitem__(self, key: K) -> Awaitable[V]: ...
+    async def update(
+        self, key: K, value: V, *, flags: UpdateFlag = "any", lock: bool | None = None
+    ) -> None: ...
+    async def delete(self, key: K) -> bool: ...
+    async def lookup_and_delete(self, key: K) -> V | None: ...
+    async def lookup_many(self, keys: Sequence[K], *, touch: bool = False) -> list[V | None]: ...
+    async def update_many(
+        self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any"
+    ) -> int: ...
+    async def delete_many(self, keys: Iterable[K]) -> int: ...
+    def items(
+        self,
+        *,
+        prefix: bytes = b"",
+        limit: int | None = None,
+        resume: bytes | None = None,
+        partial_ok: bool = False,
+    ) -> Dump[tuple[K, V]]: ...
+    def keys(
+        self,
+        *,
+        prefix: bytes = b"",
+        limit: int | None = None,
+        resume: bytes | None = None,
+        partial_ok: bool = False,
+    ) -> Dump[K]: ...
+    def values(
+        self, *, limit: int | None = None, resume: bytes | None = None, partial_ok: bool = False
+    ) -> Dump[V]: ...
+    def chunks(
+        self,
+        *,
+        prefix: bytes = b"",
+        keys_only: bool = False,
+        resume: bytes | None = None,
+        partial_ok: bool = False,
+    ) -> Dump[Chunk]: ...
+    async def load(
+        self, source: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any"
+    ) -> int: ...
+    async def pin(self, path: str) -> None: ...
+    async def unpin(self, path: str) -> None: ...
+    async def freeze(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T]):
+    trailer: Trailer | None
+    @property
+    def token(self) -> bytes: ...
+    async def __anext__(self) -> T: ...
+    async def aclose(self) -> None: ...
+    async def __aenter__(self) -> Dump[T]: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None: ...
+
+class Opening(AbstractAsyncContextManager[T_co], Awaitable[T_co], Protocol[T_co]): ...
+
+class MapRef:
+    @staticmethod
+    def parse(text: str) -> MapRef: ...
+
+@dataclass(frozen=True, slots=True)
+class Name(MapRef):
+    name: str
+
+@dataclass(frozen=True, slots=True)
+class Pin(MapRef):
+    path: str
+
+@dataclass(frozen=True, slots=True)
+class Id(MapRef):
+    id: int
+
+class Codec(ABC, Generic[T]):
+    size: int
+    @property
+    def stride(self) -> int: ...
+    def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[T]: ...
+    @abstractmethod
+    def encode(self, value: T) -> bytes: ...
+    @abstractmethod
+    def decode_many(self, column: Buffer) -> list[T]: ...
+    def decode(self, data: Buffer) -> T: ...
+    def encode_many(self, values: Iterable[T]) -> bytes: ...
+
+class Bytes(Codec[bytes]):
+    def __init__(self, size: int) -> None: ...
+    def encode(self, value: bytes) -> bytes: ...
+    def decode_many(self, column: Buffer) -> list[bytes]: ...
+
+class Struct(Codec[tuple[Any, ...]]):
+    def __init__(self, format: str) -> None: ...
+    def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[tuple[Any, ...]]: ...
+    def encode(self, value: tuple[Any, ...]) -> bytes: ...
+    def decode_many(self, column: Buffer) -> list[tuple[Any, ...]]: ...
+
+class PerCpu(Codec[list[T]]):
+    def __init__(self, inner: Codec[T], possible_cpus: int | None = None) -> None: ...
+    @property
+    def stride(self) -> int: ...
+    def bind(self, byteorder: ByteOrder, possible_cpus: int) -> PerCpu[T]: ...
+    def sum(self: PerCpu[int]) -> Codec[int]: ...
+    def encode(self, value: list[T]) -> bytes: ...
+    def decode_many(self, column: Buffer) -> list[list[T]]: ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    version: str
+    epoch: str
+    boot_id: str
+    node: str
+    kernel_release: str
+    byteorder: ByteOrder
+    possible_cpus: int
+    features: frozenset[str]
+    limits: Limits
+    profile: str
+    backend: str
+    principal: str
+    namespace: str
+    pin_root: str
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    message_bytes: int = ...
+    chunk_bytes: int = ...
+    batch_elements: int = ...
+    groups: int = ...
+    handles: int = ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapInfo:
+    id: int
+    type: MapType | int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: MapFlag
+    frozen: bool
+    name: str
+    kernel_name: str
+    pin_path: str
+    key_stride: int
+    value_stride: int
+    map_extra: int
+    btf_id: int
+    btf_key_type_id: int
+    btf_value_type_id: int
+    memlock_bytes: int
+    supported_operations: frozenset[str]
+    iteration: str
+    @property
+    def type_name(self) -> str: ...
+    @property
+    def per_cpu(self) -> bool: ...
+    @property
+    def label(self) -> str: ...
+    def slots(self) -> int: ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trailer:
+    entries: int
+    complete: bool
+    incomplete_reason: str
+    method: str
+    restarts: int
+    duplicates_suppressed: int
+    started_at: datetime
+    ended_at: datetime
+    map_id: int
+    epoch: str
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    count: int
+    keys: memoryview
+    values: memoryview
+    key_stride: int
+    value_stride: int
+    token: bytes
+
+@dataclass(frozen=True, slots=True)
+class Btf:
+    blob: bytes
+    key_type_id: int = ...
+    value_type_id: int = ...
+
+class MapdError(Exception):
+    reason: Reason | None
+    errno: int | None
+    operation: str
+    map: str
+    metadata: Mapping[str, str]
+    retry_after: float | None
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Reason | None = None,
+        errno: int | None = None,
+        operation: str = "",
+        map: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+    ) -> None: ...
+
+class Misuse(MapdError): ...
+class SizeMismatch(Misuse, ValueError): ...
+class TypeMismatch(Misuse, TypeError): ...
+class IndexOutOfRange(Misuse, IndexError): ...
+class Unsupported(Misuse): ...
+class Refused(MapdError): ...
+class MapNotFound(Refused, LookupError): ...
+class MapExists(Refused): ...
+class Incompatible(Refused): ...
+class KeyMissing(Refused, KeyError): ...
+class KeyExists(Refused): ...
+class MapFull(Refused): ...
+class MapFrozen(Refused): ...
+class PermissionDenied(Refused, PermissionError): ...
+class QuotaExceeded(Refused): ...
+
+class DaemonCapability(Refused):
+    @property
+    def capability(self) -> str: ...
+    @property
+    def fix(self) -> str: ...
+
+class BatchFailed(Refused):
+    applied: int
+    errors: Mapping[int, MapdError]
+    failed: int
+    def __init__(
+        self,
+        message: str,
+        *,
+        applied: int = 0,
+        errors: Mapping[int, MapdError] | None = None,
+        failed: int | None = None,
+        operation: str = "",
+        map: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None: ...
+
+class Unreachable(MapdError): ...
+class Unavailable(Unreachable, ConnectionError): ...
+class NotSent(Unreachable): ...
+class OutcomeUnknown(Unreachable): ...
+class DeadlineExceeded(Unreachable, TimeoutError): ...
+
+class DumpIncomplete(Unreachable):
+    trailer: Trailer | None
+    token: bytes
+    def __init__(
+        self,
+        message: str,
+        *,
+        trailer: Trailer | None = None,
+        token: bytes = b"",
+        operation: str = "dump",
+        map: str = "",
+    ) -> None: ...
+
+I8: Final[Codec[int]]
+
+I16: Final[Codec[int]]
+
+I32: Final[Codec[int]]
+
+I64: Final[Codec[int]]
+
+U8: Final[Codec[int]]
+
+U16: Final[Codec[int]]
+
+U32: Final[Codec[int]]
+
+U64: Final[Codec[int]]
+
+Cidr4: Final[Codec[IPv4Network]]
+
+Cidr6: Final[Codec[IPv6Network]]
+
+Ipv4: Final[Codec[IPv4Address]]
+
+Ipv6: Final[Codec[IPv6Address]]
+
+Mac: Final[Codec[str]]

@@ -1,0 +1,213 @@
+"""mapctl as a process, against a server of the tests' own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+import pytest
+
+from mapd_api.uapi import MapType
+from mapd_client import Misuse, SizeMismatch, errors
+from mapd_client.cli import literals, outcomes
+from mapd_client.info import ByteOrder
+from tests.unit.mapd_client.daemon import Daemon, map_info
+
+_MAIN = "from mapd_client.cli import main; main()"
+_NO_EXTRA = (
+    "import importlib.util as u, sys; f = u.find_spec\n"
+    "u.find_spec = lambda name, *a: None if name == 'rich' else f(name, *a)\n"
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a process left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@asynccontextmanager
+async def running(*arguments: str, program: str = _MAIN) -> AsyncGenerator[asyncio.subprocess.Process]:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environ.pop("MAPD_ADDRESS", None)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        program,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environ,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def mapctl(*arguments: str, program: str = _MAIN) -> Result:
+    async with running(*arguments, program=program) as process:
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return Result(process.returncode, out.decode(), err.decode())
+
+
+async def test_write_read_delete_with_exit_codes(daemon: Daemon) -> None:
+    daemon.add(map_info("ns/flows"))
+    at = ("--address", daemon.target)
+    assert await mapctl(*at, "update", "flows", "u32:7", "u64:9", "noexist") == Result(0, "", "")
+    assert await mapctl(*at, "lookup", "flows", "7") == Result(0, "07000000  0900000000000000\n", "")
+    again = await mapctl(*at, "update", "flows", "7", "9", "noexist")
+    assert (again.code, again.out, len(again.err.splitlines())) == (outcomes.CONFLICT, "", 2)
+    assert (await mapctl(*at, "delete", "flows", "hex:07000000")).code == 0
+    assert (await mapctl(*at, "delete", "flows", "0x07000000")).code == outcomes.NOT_FOUND
+    assert (await mapctl(*at, "lookup", "flows", "7")).code == outcomes.NOT_FOUND
+    assert (await mapctl(*at, "lookup", "nothing", "7")).code == outcomes.NOT_FOUND
+
+
+async def test_records_are_one_json_object_a_line(daemon: Daemon) -> None:
+    daemon.add(map_info("ns/hits", MapType.PERCPU_HASH, value_size=4))
+    at = ("--address", daemon.target, "-o", "ndjson")
+    assert (await mapctl("update", "hits", "1", "u32:5", *at[:2])).code == 0
+    for verb in (("dump", "hits"), ("lookup", "hits", "1")):
+        found = await mapctl(*verb, *at)
+        assert json.loads(found.out) == {"key": "01000000", "value": ["05000000"] * 3}
+    shown = await mapctl("show", "hits", *at)
+    listed = await mapctl("list", *at)
+    assert json.loads(shown.out) == json.loads(listed.out)
+    assert json.loads(shown.out)["type"] == "percpu_hash"
+
+
+async def test_tables_are_for_people(daemon: Daemon) -> None:
+    found = daemon.add(map_info("ns/flows"))
+    found.data = {bytes([n, 0, 0, 0]): bytes(8) for n in range(3)}
+    listed = await mapctl("list", "--address", daemon.target)
+    assert [line.split()[:3] for line in listed.out.splitlines()] == [
+        ["ID", "NAME", "TYPE"],
+        ["41", "ns/flows", "hash"],
+    ]
+    assert listed.err == "not looked at: page 0\n"
+    dumped = await mapctl("dump", "flows", "--address", daemon.target, "--limit", "2")
+    assert dumped.out == "00000000  0000000000000000\n01000000  0000000000000000\n"
+
+
+async def test_an_incomplete_dump_fails_after_its_last_line(daemon: Daemon) -> None:
+    daemon.dump_complete = False
+    found = daemon.add(map_info("ns/flows"))
+    found.data = {bytes(4): bytes(8)}
+    at = ("dump", "flows", "--address", daemon.target)
+    failed = await mapctl(*at)
+    assert (failed.code, len(failed.out.splitlines())) == (outcomes.FAILURE, 1)
+    assert "it was cut" in failed.err
+    accepted = await mapctl(*at, "--partial-ok")
+    assert (accepted.code, accepted.err) == (0, "incomplete: it was cut\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nope",), ("lookup", "flows"), ("lookup", "flows", "7", "-o", "xml"), ("lookup", "UP", "7")],
+)
+async def test_usage_errors(daemon: Daemon, arguments: tuple[str, ...]) -> None:
+    daemon.add(map_info("ns/flows"))
+    found = await mapctl("--address", daemon.target, *arguments)
+    assert (found.code, found.out) == (outcomes.USAGE, "")
+    assert found.err
+
+
+async def test_without_a_daemon() -> None:
+    found = await mapctl("--address", "/nowhere/mapd.sock", "list")
+    assert (found.code, found.out) == (outcomes.UNAVAILABLE, "")
+    assert "/nowhere/mapd.sock" in found.err.splitlines()[0]
+    assert len(found.err.splitlines()) == 2
+
+
+async def test_a_reader_that_goes_away_is_no_news(daemon: Daemon) -> None:
+    found = daemon.add(map_info("ns/flows"))
+    found.data = {n.to_bytes(4, "little"): bytes(8) for n in range(200_000)}
+    daemon.chunk_elements = 10_000
+    async with running("dump", "flows", "--address", daemon.target) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert await process.stdout.readline() == b"00000000  0000000000000000\n"
+        process.stdout._transport.close()  # type: ignore[attr-defined]  # asyncio has no other way to close a pipe
+        assert await process.stderr.read() == b""
+        assert await process.wait() == outcomes.BROKEN_PIPE
+
+
+async def test_interrupted(daemon: Daemon) -> None:
+    daemon.add(map_info("ns/flows"))
+    arrived = asyncio.Event()
+
+    async def hang(request: object, context: object) -> None:
+        del request, context
+        arrived.set()
+        await asyncio.Event().wait()
+
+    daemon.hooks["Apply"] = hang
+    async with running("lookup", "flows", "7", "--address", daemon.target) as process:
+        await arrived.wait()
+        process.send_signal(2)
+        out, err = await process.communicate()
+        assert (process.returncode, out, err) == (outcomes.INTERRUPTED, b"", b"")
+
+
+async def test_without_the_extra_the_line_to_install_it() -> None:
+    found = await mapctl("list", program=_NO_EXTRA + _MAIN)
+    assert found == Result(2, "", "mapctl needs rich\npip install 'bpf-mapd[cli]'\n")
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_has_a_code_and_one_line_of_advice(name: str) -> None:
+    kind: type[errors.MapdError] = getattr(errors, name)
+    code, advice = outcomes.of_error(kind("x"))
+    assert code in range(1, 7)
+    assert len(advice.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "byteorder", "data"),
+    [
+        ("hex:0a00", 2, "little", b"\x0a\0"),
+        ("0x0A00", 2, "little", b"\x0a\0"),
+        ("u32:7", 4, "little", b"\7\0\0\0"),
+        ("u32:7", 4, "big", b"\0\0\0\7"),
+        ("i16:-2", 2, "little", b"\xfe\xff"),
+        ("u16:0x0102", 2, "little", b"\2\1"),
+        ("7", 8, "big", bytes(7) + b"\7"),
+        ("-1", 1, "little", b"\xff"),
+        ("10.0.0.1", 4, "little", b"\x0a\0\0\1"),
+        ("10.0.0.0/8", 8, "little", b"\x08\0\0\0\x0a\0\0\0"),
+        ("2001:db8::/32", 20, "big", b"\0\0\0\x20" + ip_network("2001:db8::/32").network_address.packed),
+        ("02:00:5e:10:00:01", 6, "little", bytes.fromhex("02005e100001")),
+    ],
+)
+def test_literals(text: str, size: int, byteorder: ByteOrder, data: bytes) -> None:
+    assert literals.parse(text, size, byteorder) == data
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "error", "why"),
+    [
+        ("hex:0a0", 2, Misuse, "two hex digits"),
+        ("hex:0a", 2, SizeMismatch, "1 bytes, 2 are needed"),
+        ("u32:x", 4, Misuse, "a number follows"),
+        ("u8:256", 1, SizeMismatch, "0 to 255"),
+        ("7", 3, Misuse, "no integer has 3 bytes"),
+        ("10.0.0.1/8", 8, Misuse, "host bits"),
+        ("cheese", 4, Misuse, "write hex:0a00"),
+    ],
+)
+def test_what_is_no_literal(text: str, size: int, error: type[Exception], why: str) -> None:
+    with pytest.raises(error, match=why):
+        literals.parse(text, size, "little")
