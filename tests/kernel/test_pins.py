@@ -190,8 +190,15 @@ def test_only_maps_are_pinned(bpffs: Path) -> None:
 
 def test_a_folder_is_no_pin(bpffs: Path) -> None:
     (bpffs / "ns").mkdir()
-    assert open_errno(bpffs, bpffs / "ns") == errno.EACCES
-    assert open_errno(bpffs, bpffs) == errno.EACCES
+    assert open_errno(bpffs, bpffs / "ns") == errno.EISDIR
+    assert open_errno(bpffs, bpffs) == errno.EISDIR
+
+
+def test_a_path_with_a_nul_pins_nothing(maps: Maps, bpffs: Path) -> None:
+    """The kernel would end the name there, and pin at another path than was asked for."""
+    with pytest.raises(SyscallError, match="EINVAL"):
+        pin(bpffs, "name\0rest", maps.create().fd)
+    assert list(bpffs.iterdir()) == []
 
 
 def test_unpinning_removes_the_name_and_then_the_map(maps: Maps, bpffs: Path) -> None:

@@ -34,7 +34,7 @@ def open_pin(request: OpenPin, fds: Sequence[int] = ()) -> OwnedFd:
     Raises:
         PinNotFound: there is nothing of that name.
         SyscallError: EXDEV or ELOOP, the path leaves the root or a symbolic link is in it; EACCES, no
-            rights; EINVAL, a program or a link is pinned there.
+            rights; EINVAL, a program or a link is pinned there; EISDIR, it is a folder.
 
     Source: kernel/bpf/inode.c, bpf_obj_get_user(). Linux 5.6 (openat2).
     """
@@ -114,6 +114,9 @@ def is_map(fd: int) -> bool:
 
 
 def _get_map(pin_fd: int, path: str, *, read_only: bool) -> OwnedFd:
+    # bpf(2) says EACCES of a folder, as it does where the modes forbid it.
+    if stat.S_ISDIR(os.fstat(pin_fd).st_mode):
+        raise SyscallError(errno.EISDIR, Command.OBJ_GET.uapi_name, path)
     pathname = Buffer.of(f"/proc/self/fd/{pin_fd}".encode() + b"\0")
     attr = abi.ObjectAttr(pathname=pathname.address, file_flags=abi.F_RDONLY if read_only else 0)
     found = OwnedFd(bpf(Command.OBJ_GET, attr, path))
@@ -203,7 +206,7 @@ def _relative(root: str, path: str) -> str:
 
 def _split(path: str) -> tuple[str, str]:
     folder, _, name = path.rpartition("/")
-    if not name:
+    if not name or "\0" in name:  # a NUL would end the name there
         raise SyscallError(errno.EINVAL, "openat2", path)
     return folder, name
 
