@@ -12,11 +12,11 @@ import numpy as np
 
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.errnos import errno_name
-from mapd.bpf.kernel import BatchCommand, Columns, Elements
-from mapd.maps.errors import UNSUPPORTED, MapError
-from mapd.maps.opened import MapFacts, OpenMap
+from mapd.bpf.kernel import BatchCommand, Columns, Elements, SyscallError
+from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
+from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd_api import limits
-from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
+from mapd_api.ops import ANSWERS_VALUE, MUTATES, TAKES_VALUE, Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ElementFlag, MapType
 
@@ -29,13 +29,23 @@ BATCH_FROM: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Operations on one map as they arrived (elements.proto, OpGroup). Columns are packed bytes."""
+    """Operations on one map as they arrived (elements.proto, OpGroup). Columns are packed bytes.
+
+    ``asked`` is the caller's word for it ("load"); "" where the operations say it.
+    """
 
     count: int
     ops: bytes
     keys: bytes
     values: bytes = b""
     flags: int = 0
+    asked: str = ""
+
+    @property
+    def operation(self) -> str:
+        """For messages: what was asked, the one operation of the group, or "apply" where it has several."""
+        words = {operation_of(op) for op in Op if op in self.ops}
+        return self.asked or (words.pop() if len(words) == 1 else "apply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +125,28 @@ def plan(group: Group, opened: OpenMap) -> Plan:
         MapError: BAD_COLUMNS, KEY_SIZE_MISMATCH, VALUE_SIZE_MISMATCH, BAD_FLAGS, OPERATION_UNSUPPORTED or
             READ_ONLY, with the numbers that disagree.
     """
-    facts = opened.facts
-    facts.check_message("apply")
+    facts, operation = opened.facts, group.operation
+    facts.check_message(operation)
     if not 1 <= group.count <= limits.BATCH_ELEMENTS:
-        raise _columns(facts, f"count is {group.count}; a group has 1 to {limits.BATCH_ELEMENTS} elements")
+        raise _columns(
+            facts, operation, f"count is {group.count}; a group has 1 to {limits.BATCH_ELEMENTS} elements"
+        )
     if len(group.ops) not in (1, group.count):
         raise _columns(
             facts,
+            operation,
             f"the op column has {len(group.ops)} bytes for {group.count} elements; it has one byte or one each",
         )
     for op in sorted(distinct_ops(group.ops)):
-        facts.supports(op)
-        opened.check_writable(op)
+        facts.supports(op, group.asked or operation_of(op))
+        opened.check_writable(op, group.asked or operation_of(op))
     if group.flags & ~int(ElementFlag.LOCK):
         raise MapError(
             Reason.BAD_FLAGS,
-            f"apply {facts.label}: flags {group.flags:#x}; a group takes BPF_F_LOCK (4) or 0, and says ANY, NOEXIST "
-            "or EXIST by operation",
-            **facts.about("apply"),
+            f"{operation} {facts.label}: flags {group.flags:#x}; BPF_F_LOCK (4) or 0 is taken here, and ANY, NOEXIST "
+            "or EXIST is said by the operation",
+            **facts.about(operation),
+            flags=hex(group.flags),
         )
     runs = tuple(_runs(group))
     return Plan(group, runs, _check_columns(group, runs, facts))
@@ -155,6 +169,7 @@ def _runs(group: Group) -> Iterator[Run]:
 
 def _check_columns(group: Group, runs: Sequence[Run], facts: MapFacts) -> int:
     """Compare columns with what the operations need; the bytes of the answer's value column."""
+    operation = group.operation
     taken = sum(run.count for run in runs if run.op in TAKES_VALUE)
     answered = sum(run.count for run in runs if run.op in ANSWERS_VALUE)
     for reason, what, got, elements, stride in (
@@ -165,20 +180,29 @@ def _check_columns(group: Group, runs: Sequence[Run], facts: MapFacts) -> int:
             continue
         if elements == 0 or got % elements:
             raise _columns(
-                facts, f"the {what} column has {got} bytes; {elements} {what}s of {stride} bytes each are due"
+                facts,
+                operation,
+                f"the {what} column has {got} bytes; {elements} {what}s of {stride} bytes each are due",
+                given=got,
+                expected=elements * stride,
             )
         raise MapError(
             reason,
-            f"apply {facts.label}: {what}s of {got // elements} bytes; this {facts.type_name} map's {what}s "
+            f"{operation} {facts.label}: {what}s of {got // elements} bytes; this {facts.type_name} map's {what}s "
             f"have {stride} bytes" + _per_cpu_hint(facts, what),
-            **{**facts.about("apply"), "given": got // elements, "expected": stride},
+            **facts.about(operation),
+            given=got // elements,
+            expected=stride,
         )
     answer = answered * facts.value_stride
     if answer > limits.COLUMN_BYTES:
         raise _columns(
             facts,
-            f"the answer would have {answer} bytes; a message holds {limits.COLUMN_BYTES}: ask for at most "
-            f"{limits.COLUMN_BYTES // facts.value_stride} values at once",
+            operation,
+            f"{answered} values of {facts.value_stride} bytes would be answered; a message holds "
+            f"{limits.COLUMN_BYTES}: ask for at most {limits.COLUMN_BYTES // facts.value_stride} at once",
+            given=answer,
+            limit=limits.COLUMN_BYTES,
         )
     return answer
 
@@ -189,8 +213,10 @@ def _per_cpu_hint(facts: MapFacts, what: str) -> str:
     return ""
 
 
-def _columns(facts: MapFacts, what: str) -> MapError:
-    return MapError(Reason.BAD_COLUMNS, f"apply {facts.label}: {what}", **facts.about("apply"))
+def _columns(facts: MapFacts, operation: str, what: str, **numbers: int) -> MapError:
+    return MapError(
+        Reason.BAD_COLUMNS, f"{operation} {facts.label}: {what}", **facts.about(operation), **numbers
+    )
 
 
 def execute(elements: Elements, map_fd: int, opened: OpenMap, plan: Plan) -> Outcome:
@@ -218,7 +244,8 @@ def execute(elements: Elements, map_fd: int, opened: OpenMap, plan: Plan) -> Out
         if refused is None:
             continue
         done, number = refused
-        error = map_refusal(elements, map_fd, facts, run.op, number)
+        asked = group.asked or operation_of(run.op)
+        error = map_refusal(elements, map_fd, facts, run.op, number, asked)
         if done == 0 and run.start == 0:
             raise error
         for index in range(run.start + done, group.count):
@@ -227,12 +254,37 @@ def execute(elements: Elements, map_fd: int, opened: OpenMap, plan: Plan) -> Out
     return outcome
 
 
+def next_key(elements: Elements, map_fd: int, facts: MapFacts, key: bytes | None) -> bytes | None:
+    """The key after ``key`` (None: the first), None after the last. Blocks.
+
+    Raises:
+        MapError: OPERATION_UNSUPPORTED; KEY_SIZE_MISMATCH with both numbers.
+    """
+    operation = "get_next_key"
+    facts.iterable(operation)
+    if key is not None and len(key) != facts.key_stride:
+        raise MapError(
+            Reason.KEY_SIZE_MISMATCH,
+            f"{operation} {facts.label}: a key of {len(key)} bytes; this {facts.type_name} map's keys "
+            f"have {facts.key_stride} bytes",
+            **facts.about(operation),
+            given=len(key),
+            expected=facts.key_stride,
+        )
+    try:
+        return elements.next_key(map_fd, key, facts.key_stride)
+    except SyscallError as error:
+        if error.errno == errno.EPERM:
+            raise facts.access_refusal(operation, writes=False) from error
+        raise
+
+
 def _run(
     elements: Elements, map_fd: int, facts: MapFacts, run: Run, columns: Columns, flags: int, outcome: Outcome
 ) -> tuple[int, int] | None:
     """One run; (elements done, errno) where the map itself refused, None otherwise."""
     command = _BATCHES.get(run.op)
-    traits = facts.supports(run.op)
+    traits = facts.supports(run.op, operation_of(run.op))
     has_batch = traits.batch_update if run.op is Op.UPDATE else traits.batch_delete
     if command is not None and has_batch and run.count >= BATCH_FROM:
         return _run_batch(elements, map_fd, facts, run, command, columns, flags, outcome)
@@ -277,22 +329,29 @@ def _run_batch(
         if batch.errno in UNSUPPORTED:
             return _run_each(elements, map_fd, facts, run, columns, flags, outcome, done)
         done += batch.count
-        if batch.errno == errno.EPERM:
-            return done, batch.errno
-        if batch.errno:
-            outcome.fail(run.start + done, element_reason(facts, run.op, batch.errno), batch.errno)
+        number = batch.errno
+        if number in PASSING:
+            # A batch is made once; a single syscall is tried again until it goes through or three times.
+            (number,) = elements.each(map_fd, run.op, _rest(columns, done, 1), flags)
+            done += number == 0
+            if number == 0:
+                continue
+        if number == errno.EPERM:
+            return done, number
+        if number:
+            outcome.fail(run.start + done, element_reason(facts, run.op, number), number)
             done += 1
         elif batch.count == 0:
             raise MapError(Reason.INTERNAL, f"{command} {facts.label}: did nothing and gave no reason")
     return None
 
 
-def _rest(columns: Columns, done: int) -> Columns:
-    """The columns behind the first ``done`` elements."""
-    if done == 0:
+def _rest(columns: Columns, done: int, count: int | None = None) -> Columns:
+    """The columns behind the first ``done`` elements: all that are left, or ``count``."""
+    if done == 0 and count is None:
         return columns
     return Columns(
-        count=columns.count - done,
+        count=columns.count - done if count is None else count,
         keys=columns.keys,
         key_stride=columns.key_stride,
         key_offset=columns.key_offset + done * columns.key_stride,
@@ -307,8 +366,7 @@ _ELEMENT_REASONS: Final = {
     errno.E2BIG: Reason.MAP_FULL,
     errno.ENOSPC: Reason.MAP_FULL,
     errno.ENOMEM: Reason.KERNEL_MEMORY,
-    errno.EBUSY: Reason.BUSY,
-    errno.EAGAIN: Reason.BUSY,
+    **dict.fromkeys(PASSING, Reason.BUSY),
     errno.EINVAL: Reason.BAD_COLUMNS,
 }
 
@@ -325,32 +383,43 @@ def element_reason(facts: MapFacts, op: Op, number: int) -> Reason:
     return _ELEMENT_REASONS.get(number, Reason.INTERNAL)
 
 
-def map_refusal(elements: Elements, map_fd: int, facts: MapFacts, op: Op, number: int) -> MapError:
+def map_refusal(
+    elements: Elements, map_fd: int, facts: MapFacts, op: Op, number: int, operation: str
+) -> MapError:
     """Why the map as a whole refuses an operation, told apart by asking the kernel."""
-    what = f"{op.name.lower()} {facts.label}"
-    about = {**facts.about(op.name.lower()), "errno": errno_name(number)}
+    what = f"{operation} {facts.label}"
+    about = {**facts.about(operation), "errno": errno_name(number)}
     if number in UNSUPPORTED:
         return MapError(
             Reason.OPERATION_UNSUPPORTED,
             f"{what}: this kernel has no such operation for {facts.type_name} maps [{errno_name(number)}]",
             **about,
         )
-    if elements.info(map_fd).frozen:
+    if op in MUTATES and elements.info(map_fd).frozen:
         return MapError(
             Reason.MAP_FROZEN,
-            f"{what}: the map is frozen; user space can never write it again [EPERM]",
+            f"{what}: the map is frozen; user space can never write it again, only programs can: "
+            "use another map [EPERM]",
             **about,
         )
+    return facts.access_refusal(operation, writes=op in MUTATES)
+
+
+def element_error(facts: MapFacts, op: Op, failure: ElementFailure) -> MapError:
+    """The refusal of a call that had one element."""
+    operation = operation_of(op)
     return MapError(
-        Reason.READ_ONLY,
-        f"{what}: the daemon's descriptor of this map does not allow it (opened or created read-only) [EPERM]",
-        **about,
+        failure.reason,
+        element_message(facts, op, failure.reason, failure.errno),
+        **facts.about(operation),
+        errno=errno_name(failure.errno),
+        max_entries=facts.info.max_entries,
     )
 
 
 def element_message(facts: MapFacts, op: Op, reason: Reason, number: int) -> str:
     """One sentence about one element that was refused."""
-    what = f"{op.name.lower()} {facts.label}"
+    what = f"{operation_of(op)} {facts.label}"
     size = f"max_entries={facts.info.max_entries}"
     said = f" [{errno_name(number)}]"
     match reason:
@@ -365,13 +434,19 @@ def element_message(facts: MapFacts, op: Op, reason: Reason, number: int) -> str
         case Reason.KEY_MISSING:
             return f"{what}: the key is not there and EXIST was asked for{said}"
         case Reason.KERNEL_MEMORY:
-            return f"{what}: the kernel has no memory for another element{said}"
+            return (
+                f"{what}: the kernel has no memory for another element; free some, or give the daemon's "
+                f"cgroup more{said}"
+            )
         case Reason.BUSY:
             return f"{what}: the kernel was busy three times; nothing was changed, try again{said}"
         case Reason.BAD_COLUMNS if facts.info.map_type == MapType.LPM_TRIE:
             bits = (facts.info.key_size - 4) * 8
-            return f"{what}: refused; a prefix length above {bits} bits?{said}"
+            return f"{what}: refused; a prefix length above {bits} bits, or BPF_F_LOCK?{said}"
         case Reason.BAD_COLUMNS:
-            return f"{what}: the kernel refuses this key, value or flag{said}"
+            return (
+                f"{what}: the kernel refuses this key, value or flag; BPF_F_LOCK needs a bpf_spin_lock "
+                f"in the value's BTF{said}"
+            )
         case _:
             return f"{what}: unexpected answer of the kernel{said}"

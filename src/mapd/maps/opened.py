@@ -10,7 +10,7 @@ from mapd.maps.errors import MapError
 from mapd.maps.types import TYPES, TypeTraits, type_name
 from mapd_api import limits
 from mapd_api.layout import value_stride
-from mapd_api.ops import MUTATES, Op
+from mapd_api.ops import MUTATES, TAKES_VALUE, Op
 from mapd_api.reasons import Reason
 
 
@@ -49,18 +49,24 @@ class MapFacts:
         """Metadata that every refusal concerning this map carries."""
         return {"operation": operation, "map": self.label, "map_type": self.type_name}
 
-    def supports(self, op: Op) -> TypeTraits:
-        """The traits of a type that has ``op``.
+    def supports(self, op: Op, operation: str) -> TypeTraits:
+        """The traits of a type that has ``op``; ``operation`` is the caller's word for it.
 
         Raises:
             MapError: OPERATION_UNSUPPORTED, with type and operation; no syscall was made.
         """
         if self.traits is None or op not in self.traits.ops:
-            have = ", ".join(self.traits.operations) if self.traits else "none yet"
+            if self.traits is None:
+                why = f"this daemon serves no elements of {self.type_name} maps; it serves " + ", ".join(
+                    type_name(number) for number in sorted(TYPES)
+                )
+            else:
+                why = (
+                    f"{self.type_name} maps have no {op.name.lower()}; they have "
+                    f"{', '.join(self.traits.operations)}"
+                )
             raise MapError(
-                Reason.OPERATION_UNSUPPORTED,
-                f"{op.name.lower()} {self.label}: a {self.type_name} map has no such operation; it has: {have}",
-                **self.about(op.name.lower()),
+                Reason.OPERATION_UNSUPPORTED, f"{operation} {self.label}: {why}", **self.about(operation)
             )
         return self.traits
 
@@ -75,6 +81,19 @@ class MapFacts:
                 **self.about(operation),
             )
 
+    def access_refusal(self, operation: str, *, writes: bool) -> MapError:
+        """What EPERM says of a map that is not frozen: its creator's descriptor has one direction only."""
+        only, flag, wanted = (
+            ("read", "BPF_F_RDONLY", "write") if writes else ("write", "BPF_F_WRONLY", "read")
+        )
+        return MapError(
+            Reason.READ_ONLY if writes else Reason.OPERATION_UNSUPPORTED,
+            f"{operation} {self.label}: this handle can only {only}: the map was created through it with {flag}, "
+            f"which binds its creator alone; open the map again to {wanted} it [EPERM]",
+            **self.about(operation),
+            errno="EPERM",
+        )
+
     def iterable(self, operation: str) -> TypeTraits:
         """The traits of a type that can be dumped."""
         if self.traits is None:
@@ -84,6 +103,11 @@ class MapFacts:
                 **self.about(operation),
             )
         return self.traits
+
+
+def operation_of(op: Op) -> str:
+    """The caller's word for an operation: "update" whatever its flag."""
+    return "update" if op in TAKES_VALUE else op.name.lower()
 
 
 def facts(info: RawMapInfo, possible_cpus: int) -> MapFacts:
@@ -126,11 +150,11 @@ class OpenMap:
                 **self.facts.about("resolve"),
             ) from None
 
-    def check_writable(self, op: Op) -> None:
-        """Refuse a mutation through a read-only opening."""
+    def check_writable(self, op: Op, operation: str) -> None:
+        """Refuse a mutation through a read-only opening; ``operation`` is the caller's word for it."""
         if self.read_only and op in MUTATES:
             raise MapError(
                 Reason.READ_ONLY,
-                f"{op.name.lower()} {self.facts.label}: opened read-only; open it again without read_only",
-                **self.facts.about(op.name.lower()),
+                f"{operation} {self.facts.label}: opened read-only; open it again without read_only",
+                **self.facts.about(operation),
             )

@@ -93,10 +93,11 @@ def _check_sizes(spec: MapSpec, traits: TypeTraits, possible_cpus: int) -> None:
 def _check_flags(spec: MapSpec, traits: TypeTraits) -> None:
     unknown = spec.flags & ~int(traits.flags)
     if unknown:
-        names = MapFlag(unknown & sum(MapFlag)).name or ""
+        known = MapFlag(unknown & sum(MapFlag)).name
+        names = f" ({known})" if known else ""
         raise MapError(
             Reason.BAD_FLAGS,
-            f"create {spec}: flags {unknown:#x} {names} are none of this type's; accepted: "
+            f"create {spec}: flags {unknown:#x}{names} are none of this type's; accepted: "
             + ", ".join(f"BPF_F_{flag.name}" for flag in traits.flags),
             operation="create",
             map_type=type_name(spec.map_type),
@@ -121,7 +122,7 @@ def _check_flags(spec: MapSpec, traits: TypeTraits) -> None:
 def _bad(spec: MapSpec, field: str, given: str, accepted: str) -> MapError:
     return MapError(
         Reason.BAD_SPEC,
-        f"create {spec}: {field} is {given}; a {type_name(spec.map_type)} map takes {accepted}",
+        f"create {spec}: {field} is {given}; {type_name(spec.map_type)} maps take {accepted}",
         operation="create",
         map_type=type_name(spec.map_type),
         field=field,

@@ -143,7 +143,10 @@ class MapStore:
                     if error.errno == errno.EPERM:
                         raise capability("CAP_BPF", "load BTF", operation="create") from error
                     raise MapError(
-                        Reason.BAD_SPEC, f"create {spec}: the kernel refuses this BTF: {error.strerror}"
+                        Reason.BAD_SPEC,
+                        f"create {spec}: the kernel refuses this BTF of {len(spec.btf.blob)} bytes: {error.strerror}",
+                        operation="create",
+                        errno=errno_name(error.errno or 0),
                     ) from error
                 stack.callback(btf.close)
                 fds.append(stack.enter_context(btf.lease()))
@@ -219,7 +222,9 @@ class MapStore:
                 except SyscallError as error:
                     if error.errno == errno.EPERM:
                         raise capability("CAP_SYS_ADMIN", f"open {ref}", operation="open") from error
-                    raise self._not_found(ref) from error
+                    if error.errno != errno.ENOENT:
+                        raise
+                    raise self._not_found(ref, "open") from error
                 return self._opened(fd, read_only=read_only)
 
     def _open_pin(self, root: str, path: str, ref: Ref, *, read_only: bool, name: str) -> OpenMap:
@@ -227,7 +232,7 @@ class MapStore:
             fd = self.kernel.control(OpenPin(root=root, path=path, read_only=read_only))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                raise self._not_found(ref) from None
+                raise self._not_found(ref, "open") from None
             raise self._pin_refusal(error, "open", str(ref), path) from error
         return self._opened(fd, read_only=read_only, name=name, pin_path=path)
 
@@ -290,7 +295,7 @@ class MapStore:
             self.kernel.control(Unpin(root=root, path=path))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                raise self._not_found(ref) from None
+                raise self._not_found(ref, "unpin") from None
             raise self._pin_refusal(error, "unpin", str(ref), path) from error
 
     def freeze(self, opened: OpenMap) -> None:
@@ -315,6 +320,8 @@ class MapStore:
                         f"freeze {opened_facts.label}: a writable mmap of it exists; unmap it first [EBUSY]",
                         **about,
                     ) from error
+                if error.errno == errno.EPERM:
+                    raise opened_facts.access_refusal("freeze", writes=True) from error
                 raise MapError(
                     Reason.OPERATION_UNSUPPORTED, f"freeze {opened_facts.label}: {error.strerror}", **about
                 ) from error
@@ -354,24 +361,32 @@ class MapStore:
 
     def _root_of(self, path: str, operation: str) -> str:
         for root in (self.names_root, *self.pin_roots):
-            if path.startswith(root + "/") and ".." not in path.split("/"):
+            if path.startswith(root + "/") and ".." not in path.split("/") and "\0" not in path:
                 return root
         raise MapError(
             Reason.BAD_SPEC,
-            f"{operation} {path!r}: not an absolute path below {' or '.join(self.pin_roots)}; the daemon's "
+            f"{operation} {path!r}: not a path below {' or '.join(self.pin_roots)} without '..'; the daemon's "
             "configuration names where pins may be ([daemon] pin_roots)",
             operation=operation,
         )
 
-    def _not_found(self, ref: Ref) -> MapError:
-        where = f" (looked at {self.path_of(ref)})" if isinstance(ref, NameRef) else ""
-        return MapError(Reason.MAP_NOT_FOUND, f"no map {ref}{where}", operation="open", map=str(ref))
+    def _not_found(self, ref: Ref, operation: str) -> MapError:
+        match ref:
+            case NameRef():
+                why = f"no such map (nothing is pinned at {self.path_of(ref)}); list the maps, or create it"
+            case PinRef():
+                why = "nothing is pinned there"
+            case _:
+                why = "no map has this id now: an id ends with its map and is not given again"
+        return MapError(Reason.MAP_NOT_FOUND, f"{operation} {ref}: {why}", operation=operation, map=str(ref))
 
     def _pin_refusal(self, error: OSError, operation: str, what: str, path: str) -> MapError:
         """A pin that could not be opened, made or removed, for a reason of the file system."""
         name = errno_name(error.errno or 0)
         about = {"operation": operation, "errno": name, "map": what}
         match error.errno:
+            case errno.EACCES if "." in PurePosixPath(path).name:
+                hint = "no map's pin: their names have no '.'"
             case errno.EACCES:
                 fix = (
                     "let mapd's user reach it (chown or chmod the pin and its folders), or give mapd CAP_DAC_OVERRIDE "
@@ -388,6 +403,8 @@ class MapStore:
                 hint = "it is not on a bpffs, or its name has a '.', which bpffs refuses"
             case errno.EINVAL:
                 hint = "what is pinned there is not a map"
+            case errno.EISDIR:
+                hint = "this is a folder; name a pin in it"
             case errno.ELOOP | errno.EXDEV:
                 hint = "the path leads through a symbolic link or out of its root; give the real path"
             case errno.ENOENT | errno.ENOTDIR:

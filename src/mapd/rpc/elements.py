@@ -11,12 +11,12 @@ import grpc.aio
 
 from mapd.access.authorize import Authorized
 from mapd.maps.errors import MapError
-from mapd.maps.groups import Group, Outcome, distinct_ops, element_message
-from mapd.maps.opened import MapFacts, OpenMap
+from mapd.maps.groups import Group, Outcome, distinct_ops, element_error
+from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.scan import Page
 from mapd.rpc import convert
 from mapd.rpc.admit import admitted
-from mapd.rpc.guard import Call, Handler
+from mapd.rpc.guard import Call, Handler, readable
 from mapd.runtime.host import MapHost
 from mapd_api import contract, limits
 from mapd_api.ops import ANSWERS_VALUE, Op
@@ -53,7 +53,11 @@ class ElementHandlers:
     async def lookup(self, call: Call, request: pb.LookupRequest) -> pb.LookupResponse:
         """One value, or none."""
         if request.touch:
-            raise MapError(Reason.OPERATION_UNSUPPORTED, "lookup: this daemon has no feature 'touch'")
+            raise MapError(
+                Reason.OPERATION_UNSUPPORTED,
+                "lookup: this daemon cannot let lookups refresh recency (feature 'touch')",
+                operation="lookup",
+            )
         group = Group(count=1, ops=bytes([Op.LOOKUP]), keys=request.key, flags=request.flags)
         outcome = await self._single(call, request.map, group)
         if outcome.statuses[0] == Reason.KEY_ABSENT:
@@ -81,28 +85,15 @@ class ElementHandlers:
     async def _single(self, call: Call, message: MapRef, group: Group) -> Outcome:
         """Run one element; its refusal is the call's."""
         op = Op(group.ops[0])
-        async with admitted(self._host, call, message, op.name.lower()) as opened:
+        async with admitted(self._host, call, message, operation_of(op)) as opened:
             outcome = await self._host.apply(opened, group, expires=call.expires)
-            facts = opened.target.facts
             for failure in outcome.errors:
-                raise MapError(
-                    failure.reason,
-                    element_message(facts, op, failure.reason, failure.errno),
-                    **facts.about(op.name.lower()),
-                )
+                raise element_error(opened.target.facts, op, failure)
         return outcome
 
     async def get_next_key(self, call: Call, request: pb.GetNextKeyRequest) -> pb.GetNextKeyResponse:
         """The key after a key."""
         async with admitted(self._host, call, request.map, "get_next_key") as opened:
-            facts = opened.target.facts
-            facts.iterable("get_next_key")
-            if request.HasField("key") and len(request.key) != facts.key_stride:
-                raise MapError(
-                    Reason.KEY_SIZE_MISMATCH,
-                    f"get_next_key {facts.label}: key of {len(request.key)} bytes; keys have {facts.key_stride} bytes",
-                    **facts.about("get_next_key"),
-                )
             key = request.key if request.HasField("key") else None
             next_key = await self._host.next_key(opened, key)
         return pb.GetNextKeyResponse(next_key=next_key)
@@ -137,7 +128,7 @@ class ElementHandlers:
         try:
             group = convert.group(message)
             verbs = frozenset(verb for op in distinct_ops(group.ops) for verb in _OP_VERBS[op])
-            async with admitted(self._host, call, message.map, "apply", verbs) as opened:
+            async with admitted(self._host, call, message.map, group.operation, verbs) as opened:
                 _check_room(opened.target, group, room)
                 outcome = await self._host.apply(opened, group, expires=expires)
             return convert.outcome(outcome)
@@ -170,11 +161,14 @@ class ElementHandlers:
         async with admitted(self._host, call, first.map, "load") as opened:
             op = convert.update_op(first.flag, "load")
             message: pb.LoadRequest | None = first
-            while message is not None:
-                await self._load_message(opened, op, message, response)
-                message = await _read(call.context)
-                if message is not None and (message.HasField("map") or message.flag):
-                    raise convert.bad_spec("map and flag stand in the first message only", "load")
+            try:
+                while message is not None:
+                    await self._load_message(opened, op, message, response)
+                    message = await _read(call.context)
+                    if message is not None and (message.HasField("map") or message.flag):
+                        raise convert.bad_spec("map and flag stand in the first message only", "load")
+            except MapError as error:
+                raise _stopped(error, response) from None
         return response
 
     async def _load_message(
@@ -227,9 +221,24 @@ class ElementHandlers:
 
 
 async def _read(context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-    """The next message of the client, or None when it has ended its side."""
+    """The next message of the client, or None when it has ended its side.
+
+    Raises:
+        MapError: BAD_SPEC, these bytes are no message.
+    """
     message = await context.read()
-    return None if message is grpc.aio.EOF else message
+    return None if message is grpc.aio.EOF else readable(message)
+
+
+def _stopped(error: MapError, response: pb.LoadResponse) -> MapError:
+    """A load that is refused in the middle says how far it came."""
+    if not response.applied + response.failed:
+        return error
+    return MapError(
+        error.reason,
+        f"{error}; {response.applied} elements of this load had been written before, {response.failed} refused",
+        **{**error.refusal.metadata, "applied": response.applied, "failed": response.failed},
+    )
 
 
 def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:
@@ -245,12 +254,15 @@ def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:
                 f"load {facts.label}: the {what} column has {got} bytes; {columns.count} {what}s of {stride} bytes "
                 "each are due",
                 **facts.about("load"),
+                given=got,
+                expected=columns.count * stride,
             )
     size = limits.BATCH_ELEMENTS
     return [
         Group(
             count=min(size, columns.count - start),
             ops=bytes([op]),
+            asked="load",
             keys=columns.keys[start * facts.key_stride : (start + size) * facts.key_stride],
             values=columns.values[start * facts.value_stride : (start + size) * facts.value_stride],
         )
@@ -265,7 +277,7 @@ def _check_room(opened: OpenMap, group: Group, room: int) -> None:
     if due > room:
         raise MapError(
             Reason.BAD_COLUMNS,
-            f"apply {opened.facts.label}: up to {due} bytes would be answered; {room} of the message's "
+            f"{group.operation} {opened.facts.label}: up to {due} bytes would be answered; {room} of the message's "
             f"{limits.COLUMN_BYTES} are left: ask for fewer values at once",
-            **opened.facts.about("apply"),
+            **opened.facts.about(group.operation),
         )

@@ -12,10 +12,11 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError, Message
 
 from mapd.access.authorize import Authorized, Authorizer, Denied
 from mapd.access.principal import Principal
@@ -65,6 +66,47 @@ class Call:
 
 Handler = Callable[[Call, Any], Awaitable[Any]]
 
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes that are no message of the type that the method takes."""
+
+    wanted: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reader(Generic[M]):
+    """Decodes requests, and leaves refusing those that are none to the guard.
+
+    grpc.aio itself would answer UNKNOWN, with the exception's text.
+    """
+
+    kind: type[M]
+
+    def __call__(self, data: bytes) -> M | Unreadable:
+        """A message, or what stands in for one."""
+        try:
+            return self.kind.FromString(data)
+        except DecodeError:
+            return Unreadable(self.kind.DESCRIPTOR.name, len(data))
+
+
+def readable(message: Any) -> Any:
+    """A message as ``Reader`` gave it.
+
+    Raises:
+        MapError: BAD_SPEC, it is none.
+    """
+    if isinstance(message, Unreadable):
+        raise MapError(
+            Reason.BAD_SPEC,
+            f"{message.size} bytes that are no {message.wanted}; is this client made from mapd's proto files?",
+        )
+    return message
+
 
 class Guard:
     """Wraps the handlers of one daemon, whatever server they are on; knows which calls run."""
@@ -106,7 +148,7 @@ class Guard:
                     if self.draining.is_set():
                         raise MapError(Reason.DRAINING, "the daemon is stopping; connect again in a moment")
                     async with asyncio.timeout(limits.UNARY_S if unary else None):
-                        return await handler(call, request)
+                        return await handler(call, readable(request))
                 except asyncio.CancelledError:
                     await self._cancelled(name, context)
                 except TimeoutError:

@@ -53,6 +53,7 @@ class MapHandlers:
         convert.check_type(request.type)
         new = convert.new_map(request, call.principal)
         session = self._host.handles.session(request.session, call.principal)
+        self._host.handles.check_room(call.principal)
         opened, created = await self._host.create(call.authorize(new))
         handle = self._host.handles.add(call.authorize(opened), session)
         return pb.CreateMapResponse(

@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mapd.access.principal import Principal
-from mapd.rpc.guard import Guard, Handler
+from mapd.rpc.guard import Guard, Handler, Reader
 from mapd_api import contract, limits
 
 OPTIONS: Final[Sequence[tuple[str, Any]]] = (
@@ -96,7 +96,7 @@ def _method_handler(method: MethodDescriptor, handler: Any) -> grpc.RpcMethodHan
     }[method.client_streaming, method.server_streaming]
     found: grpc.RpcMethodHandler[Any, Any] = make(
         handler,
-        request_deserializer=GetMessageClass(method.input_type).FromString,
+        request_deserializer=Reader(GetMessageClass(method.input_type)),
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
     return found

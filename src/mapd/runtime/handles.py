@@ -93,14 +93,22 @@ class HandleTable:
             )
         return session
 
+    def check_room(self, principal: Principal) -> None:
+        """Refuse a principal who holds all the handles it may, before anything is made for it.
+
+        Raises:
+            MapError: QUOTA, with both numbers.
+        """
+        held = sum(handle.principal == principal for handle in self._handles.values())
+        self._check_quota(principal, held, self._per_principal, "handles")
+
     def add(self, authorized: Authorized[OpenMap], session: Session | None) -> int:
         """Keep an open map; the table owns its fd from here on. Closes it if it cannot be kept."""
         opened, principal = authorized.target, authorized.principal
         try:
             if session is not None and session.id not in self._sessions:
                 raise MapError(Reason.STALE_HANDLE, f"session {session.id} ended while the map was opened")
-            held = sum(handle.principal == principal for handle in self._handles.values())
-            self._check_quota(principal, held, self._per_principal, "handles")
+            self.check_room(principal)
         except MapError:
             opened.fd.close()
             raise

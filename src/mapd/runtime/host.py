@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mapd.access.authorize import Authorized
 from mapd.access.principal import Principal
-from mapd.maps.groups import Group, Outcome, Plan, execute, plan
+from mapd.maps.groups import Group, Outcome, Plan, execute, next_key, plan
 from mapd.maps.opened import MapFacts, OpenMap, facts
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
@@ -126,8 +126,7 @@ class MapHost:
     async def next_key(self, opened: Authorized[OpenMap], key: bytes | None) -> bytes | None:
         """The key after ``key`` (None: the first), or None."""
         target = opened.demand({Verb.READ})
-        size = target.facts.key_stride
-        return await self._on(target, Lane.POINT, partial(_next_key, self._store, key, size))
+        return await self._on(target, Lane.POINT, partial(_next_key, self._store, target.facts, key))
 
     def dump(self, opened: Authorized[OpenMap], options: ScanOptions) -> Dump:
         """A dump to ``run``."""
@@ -168,5 +167,5 @@ def _execute(store: MapStore, opened: OpenMap, checked: Plan, map_fd: int) -> Ou
     return execute(store.kernel, map_fd, opened, checked)
 
 
-def _next_key(store: MapStore, key: bytes | None, key_size: int, map_fd: int) -> bytes | None:
-    return store.kernel.next_key(map_fd, key, key_size)
+def _next_key(store: MapStore, of: MapFacts, key: bytes | None, map_fd: int) -> bytes | None:
+    return next_key(store.kernel, map_fd, of, key)
