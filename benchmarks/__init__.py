@@ -1,0 +1,1 @@
+"""Measurements against what people run otherwise, in one run; never timed tests."""
