@@ -29,6 +29,23 @@ class MapError(Exception):
 UNSUPPORTED: Final = frozenset({ENOTSUPP, errno.EOPNOTSUPP})
 """Two errnos for one thing: the kernel's internal 524 leaks out beside 95."""
 
+PASSING: Final = frozenset({errno.EBUSY, errno.EAGAIN, errno.EINTR})
+"""Nothing is wrong but the moment: the same call may go through when it is made again."""
+
+_SCARCE: Final[Mapping[int, tuple[Reason, str]]] = MappingProxyType(
+    {
+        errno.ENOMEM: (
+            Reason.KERNEL_MEMORY,
+            "the kernel has no memory for it; give the daemon's cgroup more, or the host",
+        ),
+        errno.EMFILE: (
+            Reason.QUOTA,
+            "the daemon has no file descriptors left; close maps, or raise LimitNOFILE",
+        ),
+        errno.ENFILE: (Reason.QUOTA, "the host has no file descriptors left"),
+    }
+)
+
 _CREATE_HINTS: Final[Mapping[int, tuple[Reason, str]]] = MappingProxyType(
     {
         errno.ENOMEM: (
@@ -42,13 +59,17 @@ _CREATE_HINTS: Final[Mapping[int, tuple[Reason, str]]] = MappingProxyType(
             "this kernel cannot create it so",
         ),
         errno.EOPNOTSUPP: (Reason.OPERATION_UNSUPPORTED, "this kernel cannot create it so"),
-        errno.EMFILE: (
-            Reason.QUOTA,
-            "the daemon has no file descriptors left; close maps, or raise LimitNOFILE",
-        ),
-        errno.ENFILE: (Reason.QUOTA, "the host has no file descriptors left"),
     }
 )
+
+
+def scarcity(error: OSError, what: str, **metadata: object) -> MapError | None:
+    """The refusal where the daemon or its host has run out of something; None for any other errno."""
+    number = error.errno or 0
+    if number not in _SCARCE:
+        return None
+    reason, hint = _SCARCE[number]
+    return MapError(reason, f"{what}: {hint} [{errno_name(number)}]", errno=errno_name(number), **metadata)
 
 
 def from_create(error: SyscallError, what: str, **metadata: object) -> MapError:
@@ -57,7 +78,7 @@ def from_create(error: SyscallError, what: str, **metadata: object) -> MapError:
     about = {"errno": errno_name(number), "operation": "create", **metadata}
     if number == errno.EPERM:
         return capability("CAP_BPF", f"create {what}", **about)
-    reason, hint = _CREATE_HINTS.get(number, (Reason.INTERNAL, "unexpected"))
+    reason, hint = _CREATE_HINTS.get(number) or _SCARCE.get(number, (Reason.INTERNAL, "unexpected"))
     return MapError(reason, f"create {what}: {hint} [{error.command}: {errno_name(number)}]", **about)
 
 

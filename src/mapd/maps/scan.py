@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mapd.bpf.buffer import Buffer
-from mapd.bpf.kernel import Columns, Elements, SyscallError
-from mapd.maps.errors import UNSUPPORTED, MapError
+from mapd.bpf.errnos import errno_name
+from mapd.bpf.kernel import Batch, Columns, Elements, SyscallError
+from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
 from mapd.maps.opened import MapFacts
 from mapd.maps.types import Cursor
 from mapd_api import limits
@@ -34,6 +35,7 @@ SEEN_BYTES: Final = 64 << 20
 """Memory for remembering keys of one scan whose kernel cursor may restart; at about 100 bytes a key,
 600,000 keys. A larger map's dump says that it is not complete."""
 _SEEN_OVERHEAD: Final = 90
+_RETRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +51,19 @@ class ScanOptions:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Elements read in one go; ``token`` resumes behind them."""
+    """Elements read in one go; ``token`` resumes behind them, and is empty where none could."""
 
     count: int
     keys: bytes
     values: bytes
     token: bytes
+
+
+_REFUSALS: Final = {
+    **dict.fromkeys(PASSING, Reason.BUSY),
+    **dict.fromkeys(UNSUPPORTED, Reason.OPERATION_UNSUPPORTED),
+    errno.ENOMEM: Reason.KERNEL_MEMORY,
+}
 
 
 class Walker(Protocol):
@@ -140,7 +149,7 @@ class BatchWalker:
             value_stride=facts.value_stride,
             value_offset=row * facts.value_stride,
         )
-        batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns)
+        batch = self._lookup(map_fd, columns)
         if batch.errno == errno.ENOSPC:
             return None
         if batch.errno not in (0, errno.ENOENT):
@@ -154,6 +163,21 @@ class BatchWalker:
         if not self.done and (stop := self._seen.must_stop(self._rows)):
             self.done, self.incomplete = True, stop
         return kept
+
+    def _lookup(self, map_fd: int, columns: Columns) -> Batch:
+        """One batch; where the moment was bad, the same again from the same place.
+
+        A bucket whose lock is taken below us is EBUSY, an LPM key that goes under the kernel's hand EINTR
+        (kernel/bpf/hashtab.c, syscall.c). The cursor has moved by then, past rows that were not answered.
+        """
+        before = self._cursor.take(self._cursor.size)
+        batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns)
+        for _ in range(_RETRIES):
+            if batch.errno not in PASSING:
+                break
+            self._cursor.view[:] = before
+            batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns)
+        return batch
 
 
 class NextKeyWalker:
@@ -274,9 +298,9 @@ class Scan:
         self._facts = facts
         self._options = options
         self._boot_id = boot_id
-        self.entries = 0
+        self.entries: int = 0
         self.done = False
-        self._capacity = 0
+        self._capacity: int = 0
         self._batch = limits.BATCH_ELEMENTS
         self._keys = self._values = Buffer.allocate(0)
         if len(options.prefix) > facts.key_stride:
@@ -320,7 +344,11 @@ class Scan:
             MapError: the map cannot be read.
         """
         row_bytes = self._facts.key_stride + self._facts.value_stride
-        self._reserve(max(1, max_bytes // row_bytes))
+        rows = max(1, max_bytes // row_bytes)
+        if self._options.limit and not self._options.prefix:
+            # Not to read what is not wanted, nor to cut it off: no token resumes inside a kernel bucket.
+            rows = min(rows, self._options.limit - self.entries)
+        self._reserve(rows)
         try:
             rows = self._fill(map_fd)
         except SyscallError as error:
@@ -374,6 +402,8 @@ class Scan:
             keys = _rows(keys, facts.key_stride)[mask].tobytes()
             values = _rows(values, facts.value_stride)[mask].tobytes() if options.values else b""
         if options.limit and self.entries + rows >= options.limit:
+            if self.entries + rows > options.limit:
+                token = b""  # it would resume behind what is cut off here
             rows = options.limit - self.entries
             keys, values = keys[: rows * facts.key_stride], values[: rows * facts.value_stride]
             self.done = True
@@ -410,10 +440,14 @@ class Scan:
         return _METHODS[int(method)], cursor
 
     def _refusal(self, error: SyscallError) -> MapError:
+        if error.errno == errno.EPERM:
+            return self._facts.access_refusal("dump", writes=False)
+        number = error.errno or 0
         return MapError(
-            Reason.READ_ONLY if error.errno == errno.EPERM else Reason.INTERNAL,
+            _REFUSALS.get(number, Reason.INTERNAL),
             f"dump {self._facts.label}: {error.strerror}",
             **self._facts.about("dump"),
+            errno=errno_name(number),
         )
 
 

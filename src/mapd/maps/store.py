@@ -29,7 +29,7 @@ from mapd.bpf.kernel import (
     Unpin,
 )
 from mapd.maps import spec as specs
-from mapd.maps.errors import MapError, capability, from_create
+from mapd.maps.errors import MapError, capability, from_create, scarcity
 from mapd.maps.opened import OpenMap, facts
 from mapd.maps.scan import Scan, ScanOptions
 from mapd.maps.spec import MapSpec
@@ -222,6 +222,8 @@ class MapStore:
                 except SyscallError as error:
                     if error.errno == errno.EPERM:
                         raise capability("CAP_SYS_ADMIN", f"open {ref}", operation="open") from error
+                    if (scarce := scarcity(error, f"open {ref}", operation="open", map=str(ref))) is not None:
+                        raise scarce from error
                     if error.errno != errno.ENOENT:
                         raise
                     raise self._not_found(ref, "open") from error
@@ -251,16 +253,21 @@ class MapStore:
         """Named maps whose "namespace/name" matches a shell pattern; whoever gets them closes them."""
         maps: list[OpenMap] = []
         hidden: list[str] = []
-        for path in self.kernel.control(ListPins(root=self.names_root)):
-            name = self._name_of(path)
-            if not name:
-                hidden.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
-            elif fnmatchcase(name, glob) or (glob == "*" and name):
-                try:
-                    maps.append(self.open(NameRef(*name.split("/"))))
-                except MapError as error:
-                    if error.reason is not Reason.MAP_NOT_FOUND:  # unpinned since it was listed
-                        hidden.append(f"{name}: {error}")
+        try:
+            for path in self.kernel.control(ListPins(root=self.names_root)):
+                name = self._name_of(path)
+                if not name:
+                    hidden.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
+                elif fnmatchcase(name, glob):
+                    try:
+                        maps.append(self.open(NameRef(*name.split("/"))))
+                    except MapError as error:
+                        if error.reason is not Reason.MAP_NOT_FOUND:  # unpinned since it was listed
+                            hidden.append(f"{name}: {error}")
+        except BaseException:
+            for opened in maps:
+                opened.fd.close()
+            raise
         return Listing(
             maps=maps,
             sources=[f"names below {self.names_root}"],
@@ -384,6 +391,8 @@ class MapStore:
         """A pin that could not be opened, made or removed, for a reason of the file system."""
         name = errno_name(error.errno or 0)
         about = {"operation": operation, "errno": name, "map": what}
+        if (scarce := scarcity(error, f"{operation} {what}", operation=operation, map=what)) is not None:
+            return scarce
         match error.errno:
             case errno.EACCES if "." in PurePosixPath(path).name:
                 hint = "no map's pin: their names have no '.'"
