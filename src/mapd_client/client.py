@@ -315,10 +315,10 @@ def check_per_cpu(type: MapType | int, value: Codec[Any], asked: Asked) -> None:
     if (type in PER_CPU_TYPES) == is_per_cpu(value):
         return
     if is_per_cpu(value):
-        raise SizeMismatch(f"{asked}: {value!r} is for per-CPU maps, this one has one value per key")
-    raise SizeMismatch(
-        f"{asked}: a per-CPU map has a value for each CPU: use PerCpu({value!r}), or its .sum() to read"
-    )
+        what = f"{value!r} is for per-CPU maps, this one has one value per key"
+    else:
+        what = f"a per-CPU map has a value for each CPU: use PerCpu({value!r}), or its .sum() to read"
+    raise SizeMismatch(f"{asked}: {what}", operation=asked.operation, map=asked.map)
 
 
 def check_codecs(info: MapInfo, key: Codec[Any], value: Codec[Any], asked: Asked) -> None:

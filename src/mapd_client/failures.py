@@ -108,6 +108,30 @@ class Failure:
     version: str = ""
 
 
+_ERRNO_NAMES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        1: "EPERM",
+        2: "ENOENT",
+        4: "EINTR",
+        7: "E2BIG",
+        11: "EAGAIN",
+        12: "ENOMEM",
+        14: "EFAULT",
+        16: "EBUSY",
+        17: "EEXIST",
+        22: "EINVAL",
+        28: "ENOSPC",
+        95: "EOPNOTSUPP",
+        ENOTSUPP: "ENOTSUPP",
+    }
+)
+
+
+def errno_name(number: int) -> str:
+    """Linux's name for an errno of an element operation; this host may count otherwise."""
+    return _ERRNO_NAMES.get(number, f"errno {number}")
+
+
 def errno_number(name: str) -> int | None:
     """``"E2BIG"`` as a number, None for a name that this host's libc does not have."""
     if name == "ENOTSUPP":

@@ -180,7 +180,7 @@ class Map(Generic[K, V]):
             async for part in in_order(source, one, _LOOKUP_WINDOW):
                 found.extend(part)
         except BadElement as bad:
-            raise bad.error from None
+            raise _named(bad, self._asked(Op.LOOKUP)) from None
         return found
 
     async def update_many(
@@ -225,9 +225,10 @@ class Map(Generic[K, V]):
                 for at in outcome.failed():
                     errors[batch.first + at] = self._batch_error(op, batch, outcome, at)
         except BadElement as bad:
+            error = _named(bad, self._asked(op))
             if not applied and not errors:
-                raise bad.error from None
-            errors[bad.index] = bad.error
+                raise error from None
+            errors[bad.index] = error
         except MapdError as error:
             if batch is None or (not applied and not errors):
                 raise
@@ -355,7 +356,7 @@ class Map(Generic[K, V]):
         try:
             response = await link.transport.upload(methods.LOAD, messages(), asked, link.timeout)
         except BadElement as bad:
-            raise bad.error from None
+            raise _named(bad, asked) from None
         return replies.load_result(response, asked, self.info)
 
     # The map itself
@@ -478,3 +479,9 @@ class Map(Generic[K, V]):
         stride = self.info.key_stride
         key = batch.keys[at * stride : (at + 1) * stride]
         return self._element_error(op, outcome.statuses[at], outcome.errnos.get(at, 0), key)
+
+
+def _named(bad: BadElement, asked: Asked) -> MapdError:
+    """The error of an element with the call that it was passed to."""
+    kind = type(bad.error)
+    return kind(f"{asked}: {bad.error}", operation=asked.operation, map=asked.map)

@@ -166,9 +166,10 @@ _ELEMENT_TEXT: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.KEY_ABSENT: "no such key",
         Reason.KEY_EXISTS: 'the key exists and flags="noexist"',
         Reason.KEY_MISSING: 'no such key and flags="exist"',
-        Reason.MAP_FULL: "full, max_entries={max_entries}",
+        Reason.MAP_FULL: "full, {max_entries} of max_entries={max_entries}; remove elements or create a larger map",
+        Reason.BAD_COLUMNS: "the kernel refuses this key, value or flag{hint}",
         Reason.KERNEL_MEMORY: "the kernel has no memory for another element",
-        Reason.INDEX_OUT_OF_RANGE: "no such index, max_entries={max_entries} and the first is 0",
+        Reason.INDEX_OUT_OF_RANGE: "index out of range: max_entries={max_entries}, so indexes go from 0 to {last}",
         Reason.MAP_FROZEN: "the map is frozen: no writes from user space",
         Reason.READ_ONLY: "it was opened read-only",
         Reason.OPERATION_UNSUPPORTED: "not with a map of type {type}",
@@ -191,17 +192,26 @@ def element_error(status: int, *, errno: int, key: bytes, asked: Asked, info: Ma
     """
     why = reason(status)
     text = _ELEMENT_TEXT.get(why, why.name.lower().replace("_", " "))
-    text = text.format(max_entries=info.max_entries, type=info.type_name)
-    name = f" [errno {errno}]" if errno else ""
-    shown = key[:16].hex() + ("..." if len(key) > 16 else "")
+    text = text.format(
+        max_entries=info.max_entries, last=info.max_entries - 1, type=info.type_name, hint=_hint(info)
+    )
+    name = f" [{failures.errno_name(errno)}]" if errno else ""
+    shown = f" (key {key[:16].hex()}{'...' if len(key) > 16 else ''})" if key else ""
     return failures.CLASSES[why](
-        f"{asked}: {text} (key {shown}){name}",
+        f"{asked}: {text}{shown}{name}",
         reason=why,
         errno=errno or None,
         operation=asked.operation,
         map=asked.map,
         metadata={"key": key.hex(), "max_entries": str(info.max_entries), "map_type": info.type_name},
     )
+
+
+def _hint(info: MapInfo) -> str:
+    """What EINVAL most likely is about."""
+    if info.type == MapType.LPM_TRIE:
+        return f"; is the prefix longer than {(info.key_size - 4) * 8} bits?"
+    return "; lock=True needs a bpf_spin_lock in the value"
 
 
 def load_result(response: elements_pb2.LoadResponse, asked: Asked, info: MapInfo) -> int:
