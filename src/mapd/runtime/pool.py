@@ -136,6 +136,7 @@ class SyscallPool:
             return await job.future
         except asyncio.CancelledError:
             self._drop(self._lanes[lane], key, job)
+            _discard(job)
             raise
 
     def _enqueue(self, queue: _LaneQueue, lane: Lane, key: Hashable, job: _Job[Any]) -> None:
@@ -225,6 +226,9 @@ class SyscallPool:
             if job.expires is not None and time.monotonic() >= job.expires:
                 raise MapError(Reason.EXPIRED, "its time was over before it was begun; nothing was executed")
             return job.call(), None
+        except StopIteration as error:
+            # No future takes one: it would end the coroutine that awaits it.
+            return None, RuntimeError(f"a call raised {error!r}")
         except BaseException as error:
             return None, error
         finally:
@@ -247,6 +251,13 @@ class SyscallPool:
         for thread in self._threads:
             thread.join(max(0.0, give_up - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
+
+
+def _discard(job: _Job[Any]) -> None:
+    """Discard a result that had come, but not reached the task before that was cancelled."""
+    future = job.future
+    if future.done() and not future.cancelled() and future.exception() is None and job.discard is not None:
+        job.discard(future.result())
 
 
 def _deliver(results: list[tuple[_Job[Any], Any, BaseException | None]]) -> None:

@@ -186,8 +186,11 @@ class DictKernel:
         return owned
 
     def control(self, request: ControlRequest[R], fds: Sequence[int] = ()) -> R:
+        return cast("R", self._answer(request, fds))
+
+    def _answer(self, request: Any, fds: Sequence[int]) -> object:
         answer: object = None
-        match cast("ControlRequest[Any]", request):
+        match request:
             case CreateMap():
                 answer = self._create(request)
             case OpenPin():
@@ -211,7 +214,7 @@ class DictKernel:
                 answer = b"blob"
             case _:
                 raise SyscallError(errno.ENOSYS, type(request).__name__)
-        return cast("R", answer)
+        return answer
 
     def _create(self, request: CreateMap) -> OwnedFd:
         self.created.append(request)

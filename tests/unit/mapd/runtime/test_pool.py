@@ -1,0 +1,335 @@
+"""The pool: order per key, one hop for all that waits, bounds, and what cancelling and closing leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+
+from mapd.bpf import OwnedFd
+from mapd.maps.errors import MapError
+from mapd.runtime.pool import MERGE, Lane, LaneSize, SyscallPool
+from mapd_api.reasons import Reason
+
+pytestmark = pytest.mark.usefixtures("strict_loop")
+
+WAIT_S = 10.0
+
+
+class Held:
+    """A call that has begun and stands still until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.let_go = threading.Event()
+
+    def __call__(self) -> str:
+        self.begun.set()
+        assert self.let_go.wait(WAIT_S)
+        return "held"
+
+
+@asynccontextmanager
+async def running(threads: int = 1, queue: int = 10_000) -> AsyncGenerator[SyscallPool]:
+    pool = SyscallPool({lane: LaneSize(threads=threads, queue=queue) for lane in Lane})
+    try:
+        yield pool
+    finally:
+        assert await pool.close(WAIT_S)
+
+
+@asynccontextmanager
+async def held(pool: SyscallPool, key: object = "map", lane: Lane = Lane.POINT) -> AsyncGenerator[Held]:
+    """While inside, one thread of the lane is busy with ``key``."""
+    call = Held()
+    task = asyncio.create_task(pool.run(lane, key, call))
+    await asyncio.to_thread(call.begun.wait, WAIT_S)
+    try:
+        yield call
+    finally:
+        call.let_go.set()
+        assert await task == "held"
+
+
+async def queued(pool: SyscallPool, count: int, lane: Lane = Lane.POINT) -> None:
+    """Until so many calls wait: they are enqueued in the loop turn that starts their tasks."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert pool.counts(lane).queued == count
+
+
+def fail(error: BaseException) -> Callable[[], None]:
+    def call() -> None:
+        raise error
+
+    return call
+
+
+async def test_a_result_reaches_its_caller_from_another_thread() -> None:
+    async with running() as pool:
+        thread = await pool.run(Lane.POINT, 1, threading.get_ident)
+        assert thread != threading.get_ident()
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), MapError(Reason.BUSY, "busy"), KeyboardInterrupt("no"), StopIteration("no")]
+)
+async def test_an_exception_reaches_its_caller_and_the_thread_goes_on(error: BaseException) -> None:
+    async with running() as pool:
+        with pytest.raises((type(error), RuntimeError)):
+            await pool.run(Lane.POINT, 1, fail(error))
+        assert await pool.run(Lane.POINT, 1, lambda: 7) == 7
+
+
+async def test_calls_of_one_key_run_in_the_order_they_were_made_one_at_a_time() -> None:
+    done: list[int] = []
+    inside = threading.Lock()
+
+    def step(number: int) -> None:
+        assert inside.acquire(blocking=False)
+        done.append(number)
+        inside.release()
+
+    async with running(threads=4) as pool, asyncio.TaskGroup() as group:
+        for number in range(500):
+            group.create_task(pool.run(Lane.POINT, "map", partial(step, number)))
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+    assert done == list(range(500))
+
+
+async def test_all_that_waits_for_a_key_runs_in_one_hop() -> None:
+    async with running() as pool:
+        async with held(pool):
+            tasks = [
+                asyncio.create_task(pool.run(Lane.POINT, "map", threading.get_ident)) for _ in range(100)
+            ]
+            await queued(pool, 100)
+        threads = await asyncio.gather(*tasks)
+        counts = pool.counts(Lane.POINT)
+        assert len(set(threads)) == 1
+        assert (counts.hops, counts.jobs, counts.queued) == (2, 101, 0)
+
+
+async def test_a_hop_takes_no_more_than_its_bound() -> None:
+    async with running() as pool:
+        async with held(pool):
+            tasks = [asyncio.create_task(pool.run(Lane.POINT, "map", int)) for _ in range(MERGE + 1)]
+            await queued(pool, MERGE + 1)
+        await asyncio.gather(*tasks)
+        assert pool.counts(Lane.POINT).hops == 3
+
+
+async def test_a_busy_map_lets_others_in_between_its_hops() -> None:
+    done: list[str] = []
+    async with running() as pool:
+        async with held(pool):
+            busy = [
+                asyncio.create_task(pool.run(Lane.POINT, "map", lambda: done.append("map")))
+                for _ in range(2 * MERGE)
+            ]
+            await queued(pool, 2 * MERGE)
+            other = asyncio.create_task(pool.run(Lane.POINT, "other", lambda: done.append("other")))
+            await queued(pool, 2 * MERGE + 1)
+        await asyncio.gather(*busy, other)
+    assert done.index("other") <= MERGE
+
+
+async def test_another_key_does_not_wait_while_there_is_a_thread() -> None:
+    async with running(threads=2) as pool, held(pool, "slow map"):
+        assert await pool.run(Lane.POINT, "other map", lambda: 7) == 7
+
+
+async def test_another_lane_does_not_wait_at_all() -> None:
+    async with running(threads=1) as pool, held(pool, lane=Lane.SLOW), held(pool, lane=Lane.BULK):
+        assert await pool.run(Lane.POINT, "map", lambda: 7) == 7
+
+
+async def test_a_full_queue_is_busy_and_runs_nothing() -> None:
+    ran: list[int] = []
+    async with running(queue=2) as pool:
+        async with held(pool):
+            tasks = [asyncio.create_task(pool.run(Lane.POINT, "map", int)) for _ in range(2)]
+            await queued(pool, 2)
+            with pytest.raises(MapError, match="2 calls wait for the daemon's point threads") as caught:
+                await pool.run(Lane.POINT, "another", lambda: ran.append(1))
+            assert caught.value.reason is Reason.BUSY
+            assert caught.value.refusal.retry_after_s is not None
+        await asyncio.gather(*tasks)
+        assert await pool.run(Lane.POINT, "map", lambda: 7) == 7
+        assert pool.counts(Lane.POINT).refused == 1
+    assert ran == []
+
+
+async def test_a_refused_call_gives_its_lease_back() -> None:
+    owned = OwnedFd(os.open("/dev/null", os.O_RDONLY))
+    async with running(queue=1) as pool, held(pool):
+        task = asyncio.create_task(pool.run(Lane.POINT, "map", int))
+        await queued(pool, 1)
+        with pytest.raises(MapError):
+            await pool.run(Lane.POINT, "map", int, lease=owned.lease())
+        task.cancel()
+    owned.close()  # the fixture sees the fd if a lease kept it open
+
+
+async def test_a_cancelled_call_that_waits_never_runs_and_gives_its_lease_back() -> None:
+    ran: list[int] = []
+    owned = OwnedFd(os.open("/dev/null", os.O_RDONLY))
+    lease = owned.lease()
+    async with running() as pool:
+        async with held(pool):
+            task = asyncio.create_task(pool.run(Lane.POINT, "map", lambda: ran.append(1), lease=lease))
+            await queued(pool, 1)
+            owned.close()
+            os.fstat(lease.fd)  # open: the call may still run
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(lease.fd)
+            assert pool.counts(Lane.POINT).queued == 0
+        assert pool.counts(Lane.POINT).dropped == 1
+    assert ran == []
+
+
+async def test_cancelling_every_call_of_a_key_leaves_the_lane_usable() -> None:
+    async with running() as pool:
+        async with held(pool, "busy"):
+            tasks = [asyncio.create_task(pool.run(Lane.POINT, "map", int)) for _ in range(10)]
+            await queued(pool, 10)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert await pool.run(Lane.POINT, "map", lambda: 7) == 7
+
+
+async def test_a_cancelled_call_that_runs_goes_on_to_its_end_and_its_result_is_discarded() -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def open_slowly() -> OwnedFd:
+        begun.set()
+        assert let_go.wait(WAIT_S)
+        return OwnedFd(os.open("/dev/null", os.O_RDONLY))
+
+    discarded: list[OwnedFd] = []
+
+    def discard(opened: OwnedFd) -> None:
+        discarded.append(opened)
+        opened.close()
+
+    async with running() as pool:
+        task = asyncio.create_task(pool.run(Lane.POINT, "map", open_slowly, discard=discard))
+        await asyncio.to_thread(begun.wait, WAIT_S)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        let_go.set()
+        await pool.run(Lane.POINT, "map", int)  # behind it
+    assert [opened.closed for opened in discarded] == [True]
+
+
+async def test_a_call_cancelled_in_the_turn_that_brings_its_result_discards_it() -> None:
+    call, discarded = Held(), list[str]()
+    async with running() as pool:
+        async with held(pool):
+            first = asyncio.create_task(pool.run(Lane.POINT, "map", call, discard=discarded.append))
+
+            # Delivered right after the first, before the loop wakes anybody: cancelled while it runs, it is
+            # discarded, and that cancels the first.
+            def cancel_first(_: int) -> None:
+                first.cancel()
+
+            second = asyncio.create_task(pool.run(Lane.POINT, "map", int, discard=cancel_first))
+            await queued(pool, 2)
+        await asyncio.to_thread(call.begun.wait, WAIT_S)
+        second.cancel()
+        await asyncio.wait([second])
+        call.let_go.set()
+        await asyncio.wait([first])
+    assert first.cancelled()
+    assert discarded == ["held"]
+
+
+async def test_a_call_whose_time_is_over_is_refused_unexecuted() -> None:
+    ran: list[int] = []
+    async with running() as pool:
+        with pytest.raises(MapError, match="nothing was executed") as caught:
+            await pool.run(Lane.POINT, "map", lambda: ran.append(1), expires=time.monotonic())
+        assert caught.value.reason is Reason.EXPIRED
+        assert await pool.run(Lane.POINT, "map", lambda: 7, expires=time.monotonic() + WAIT_S) == 7
+    assert ran == []
+
+
+async def test_time_runs_while_a_call_waits() -> None:
+    async with running() as pool:
+        async with held(pool):
+            soon = time.monotonic() + 1e-6
+            task = asyncio.create_task(pool.run(Lane.POINT, "map", int, expires=soon))
+            await queued(pool, 1)
+        with pytest.raises(MapError) as caught:
+            await task
+        assert caught.value.reason is Reason.EXPIRED
+
+
+async def test_closing_lets_what_is_queued_end_and_refuses_the_rest() -> None:
+    pool = SyscallPool({lane: LaneSize(threads=2, queue=100) for lane in Lane})
+    call = Held()
+    first = asyncio.create_task(pool.run(Lane.POINT, "map", call))
+    await asyncio.to_thread(call.begun.wait, WAIT_S)
+    tasks = [asyncio.create_task(pool.run(Lane.POINT, "map", lambda: 7)) for _ in range(10)]
+    await queued(pool, 10)
+    closing = asyncio.create_task(pool.close(WAIT_S))
+    await asyncio.sleep(0)
+    with pytest.raises(MapError, match="stopping") as caught:
+        await pool.run(Lane.POINT, "map", int)
+    assert caught.value.reason is Reason.DRAINING
+    call.let_go.set()
+    assert await closing
+    assert await asyncio.gather(*tasks) == [7] * 10
+    assert await first == "held"
+
+
+async def test_closing_twice_is_fine() -> None:
+    pool = SyscallPool({lane: LaneSize(threads=1, queue=1) for lane in Lane})
+    assert await pool.close(WAIT_S)
+    assert await pool.close(WAIT_S)
+
+
+async def test_a_stuck_thread_does_not_hold_up_closing_beyond_its_timeout() -> None:
+    pool = SyscallPool({lane: LaneSize(threads=1, queue=1) for lane in Lane})
+    call = Held()
+    task = asyncio.create_task(pool.run(Lane.POINT, "map", call))
+    await asyncio.to_thread(call.begun.wait, WAIT_S)
+    assert not await pool.close(0.01)
+    call.let_go.set()
+    assert await task == "held"
+    assert await pool.close(WAIT_S)
+
+
+async def test_results_that_come_after_the_loop_has_ended_are_discarded() -> None:
+    call = Held()
+    discarded = threading.Event()
+
+    def discard(_: str) -> None:
+        discarded.set()
+
+    async def daemon() -> None:
+        pool = SyscallPool({lane: LaneSize(threads=1, queue=1) for lane in Lane})
+        running = asyncio.create_task(pool.run(Lane.POINT, "map", call, discard=discard))
+        await asyncio.to_thread(call.begun.wait, WAIT_S)
+        running.cancel()
+        assert not await pool.close(0.0)
+
+    await asyncio.to_thread(asyncio.run, daemon())
+    call.let_go.set()
+    await asyncio.to_thread(discarded.wait, WAIT_S)
+    assert discarded.is_set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("mapd-"):
+            await asyncio.to_thread(thread.join, WAIT_S)
