@@ -196,7 +196,9 @@ async def dump_between_writes(found: Map[bytes, bytes], churn: Churn) -> tuple[N
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("map_type", [MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH])
+@pytest.mark.parametrize(
+    "map_type", [MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH], ids=lambda t: t.name
+)
 async def test_dumps_under_a_writer_have_every_stable_key_exactly_once(
     place: Place, map_type: MapType, record_property: Callable[[str, object], None]
 ) -> None:
@@ -315,7 +317,7 @@ async def test_dumps_beyond_the_byte_budget_are_refused_until_one_ends(local: Re
                 refused = error
         assert refused.reason is Reason.BUSY
         assert refused.retry_after is not None
-        assert local.guard.running == len(running)
+        assert await until(lambda: local.guard.running == len(running))
         for dump in running:
             await dump.aclose()
         assert await local.guard.wait_idle(10)
