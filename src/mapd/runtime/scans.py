@@ -75,7 +75,7 @@ class Dump:
         self._opened = authorized.demand({Verb.READ})
         self._scan = scan
         self._progress_s = progress_s
-        self._chunk = limits.CHUNK_MIN_BYTES
+        self._chunk = self._wanted = limits.CHUNK_MIN_BYTES  # what it has of the budget, what it could use
         self._stalled = False
 
     async def run(self, begin: Begin, emit: Emit) -> Trailer:
@@ -102,7 +102,7 @@ class Dump:
             await begin()
             while not self._scan.done:
                 page = await self._step(page, emit)
-                held = self._budget.grow(held, HELD_CHUNKS * self._chunk)
+                held = self._budget.grow(held, HELD_CHUNKS * self._wanted)
                 self._chunk = held // HELD_CHUNKS
             await self._write(page, emit)
         finally:
@@ -145,7 +145,7 @@ class Dump:
                 **self._opened.facts.about("dump"),
             ) from None
         self._stalled = time.monotonic() - began > limits.STALL_S
-        self._chunk = (
+        self._wanted = (
             limits.CHUNK_MIN_BYTES if self._stalled else min(2 * self._chunk, limits.CHUNK_MAX_BYTES)
         )
 

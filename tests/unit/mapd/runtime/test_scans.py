@@ -1,0 +1,334 @@
+"""Dumps: reading ahead while the reader takes, within one budget, and what stalled readers are told."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mapd.access.authorize import Authorizer
+from mapd.access.principal import Principal
+from mapd.bpf import Fault, FaultyKernel
+from mapd.bpf.abi import Command
+from mapd.maps.errors import MapError
+from mapd.maps.scan import Page, Scan, ScanOptions
+from mapd.runtime.pool import Lane, LaneSize, SyscallPool
+from mapd.runtime.scans import HELD_CHUNKS, ByteBudget, Dump, Trailer
+from mapd_api import limits
+from mapd_api.ops import Verb
+from mapd_api.reasons import Reason
+from tests.unit.mapd.dictkernel import DictKernel, DictMap, n, raw_info
+
+pytestmark = pytest.mark.usefixtures("strict_loop")
+
+WAIT_S = 10.0
+BATCH = Command.MAP_LOOKUP_BATCH
+ROW = 4 + 1_020
+"""Bytes of an element: 64 of them are the smallest chunk."""
+ROWS = limits.CHUNK_MIN_BYTES // ROW
+
+
+class Bench:
+    """A map of a kilobyte an element on a dict kernel, a pool, and a budget for dumps."""
+
+    def __init__(self, budget: int) -> None:
+        self.kernel = DictKernel()
+        self.faulty = FaultyKernel(self.kernel)
+        self.map = DictMap(raw_info(value_size=1_020, max_entries=10_000))
+        self.opened = self.kernel.open(self.map)
+        self.total = budget
+        self.budget = ByteBudget(budget)
+        self.pool = SyscallPool({lane: LaneSize(threads=2, queue=100) for lane in Lane})
+        self.begun = 0
+
+    def fill(self, chunks: int) -> None:
+        """Elements for so many of the smallest chunks."""
+        self.map.elements = {n(number): n(number).ljust(1_020) for number in range(chunks * ROWS)}
+
+    def dump(self, progress_s: float = WAIT_S) -> Dump:
+        authorized = Authorizer().authorize(
+            Principal(name="admin", namespace="admin"), frozenset({Verb.READ}), self.opened
+        )
+        scan = Scan(self.faulty, self.opened.facts, ScanOptions(), uuid.UUID(int=7))
+        return Dump(self.pool, self.budget, authorized, scan, progress_s=progress_s)
+
+    async def begin(self) -> None:
+        self.begun += 1
+
+    @property
+    def free(self) -> int:
+        """What of the budget can be had now."""
+        have = self.budget.grow(0, self.total)
+        if have:
+            self.budget.grow(have, 0)
+        return have
+
+    def reads(self) -> int:
+        return sum(seen.target is BATCH for seen in self.faulty.seen)
+
+
+@asynccontextmanager
+async def bench(budget: int = limits.DUMP_BYTES) -> AsyncGenerator[Bench]:
+    """At the end no lease is out, no byte of the budget is held, and the pool has ended."""
+    made = Bench(budget)
+    try:
+        yield made
+    finally:
+        made.opened.fd.close()
+        assert await made.pool.close(WAIT_S)
+        assert made.free == budget
+
+
+class Reader:
+    """Takes pages as fast as they come."""
+
+    def __init__(self) -> None:
+        self.pages: list[Page] = []
+
+    async def __call__(self, page: Page) -> None:
+        self.pages.append(page)
+
+    @property
+    def bytes(self) -> list[int]:
+        return [len(page.keys) + len(page.values) for page in self.pages]
+
+
+async def test_every_page_is_handed_over_in_order_and_the_trailer_tells_how_it_went() -> None:
+    async with bench() as made:
+        made.fill(20)
+        reader = Reader()
+        trailer = await made.dump().run(made.begin, reader)
+        keys = b"".join(page.keys for page in reader.pages)
+        assert sorted(keys[at : at + 4] for at in range(0, len(keys), 4)) == sorted(made.map.elements)
+        assert trailer.started_at <= trailer.ended_at
+        assert trailer == Trailer(
+            entries=20 * ROWS,
+            complete=True,
+            incomplete_reason="",
+            method="lookup_batch",
+            restarts=0,
+            duplicates_suppressed=0,
+            started_at=trailer.started_at,
+            ended_at=trailer.ended_at,
+            map_id=41,
+        )
+        assert made.begun == 1
+
+
+async def test_an_empty_map_has_a_beginning_no_page_and_a_complete_trailer() -> None:
+    async with bench() as made:
+        reader = Reader()
+        trailer = await made.dump().run(made.begin, reader)
+        assert (reader.pages, trailer.entries, trailer.complete, made.begun) == ([], 0, True, 1)
+
+
+async def test_chunks_grow_to_the_largest_for_a_reader_that_keeps_up() -> None:
+    async with bench() as made:
+        made.fill(100)
+        reader = Reader()
+        await made.dump().run(made.begin, reader)
+        assert reader.bytes[0] <= limits.CHUNK_MIN_BYTES
+        assert reader.bytes == sorted(reader.bytes[:-1]) + reader.bytes[-1:]
+        assert limits.CHUNK_MAX_BYTES // 2 < max(reader.bytes) <= limits.CHUNK_MAX_BYTES
+
+
+async def test_the_next_page_is_read_while_the_reader_takes_one() -> None:
+    async with bench() as made:
+        made.fill(4)
+        second_read = threading.Event()
+        made.faulty.add(Fault(target=BATCH, nth=2, reached=second_read))
+        overlapped: list[bool] = []
+
+        async def emit(page: Page) -> None:
+            del page
+            if not overlapped:
+                overlapped.append(await asyncio.to_thread(second_read.wait, WAIT_S))
+
+        await made.dump().run(made.begin, emit)
+        assert overlapped == [True]
+
+
+async def test_no_more_than_one_page_is_read_ahead() -> None:
+    async with bench() as made:
+        made.fill(50)
+        taking, go_on = asyncio.Event(), asyncio.Event()
+
+        async def emit(page: Page) -> None:
+            del page
+            taking.set()
+            await go_on.wait()
+
+        running = asyncio.create_task(made.dump().run(made.begin, emit))
+        await taking.wait()
+        await made.pool.run(Lane.BULK, "other", int)
+        await made.pool.run(Lane.BULK, "other", int)
+        assert made.reads() <= 2
+        go_on.set()
+        await running
+
+
+async def test_a_reader_that_fails_ends_the_dump_with_its_own_error() -> None:
+    class Gone(Exception):
+        pass
+
+    async with bench() as made:
+        made.fill(50)
+
+        async def emit(page: Page) -> None:
+            del page
+            raise Gone
+
+        with pytest.raises(Gone):
+            await made.dump().run(made.begin, emit)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+async def test_a_map_that_cannot_be_read_ends_the_dump_with_its_reason(nth: int) -> None:
+    async with bench() as made:
+        made.fill(50)
+        made.faulty.add(Fault(target=BATCH, nth=nth, errno=errno.EIO))
+        with pytest.raises(MapError) as caught:
+            await made.dump().run(made.begin, Reader())
+        assert caught.value.reason is Reason.INTERNAL
+        assert made.begun == (nth > 1)  # a dump that is refused has not begun
+
+
+async def test_a_reading_that_fails_does_not_wait_for_a_stalled_reader() -> None:
+    async with bench() as made:
+        made.fill(50)
+        made.faulty.add(Fault(target=BATCH, nth=2, errno=errno.EIO))
+        never = asyncio.Event()
+
+        async def emit(page: Page) -> None:
+            del page
+            await never.wait()
+
+        with pytest.raises(MapError, match="EIO"):
+            await made.dump().run(made.begin, emit)
+
+
+async def test_a_reader_that_stalled_gets_the_smallest_chunks_and_none_is_read_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "STALL_S", 0.0)  # every reader stalls
+    async with bench() as made:
+        made.fill(20)
+        ahead: list[int] = []
+        pages = 0
+
+        async def emit(page: Page) -> None:
+            nonlocal pages
+            pages += 1
+            assert len(page.keys) + len(page.values) <= limits.CHUNK_MIN_BYTES
+            await made.pool.run(Lane.BULK, "other", int)
+            ahead.append(made.reads() - pages)
+
+        await made.dump().run(made.begin, emit)
+        assert pages >= 20
+        assert set(ahead[1:]) == {0}
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off_and_told_how_to_go_on() -> None:
+    async with bench() as made:
+        made.fill(50)
+        never = asyncio.Event()
+
+        async def emit(page: Page) -> None:
+            del page
+            await never.wait()
+
+        with pytest.raises(MapError, match=r"took nothing for 0.01 s.* with the last token") as caught:
+            await made.dump(progress_s=0.01).run(made.begin, emit)
+        assert caught.value.reason is Reason.QUOTA
+
+
+async def test_a_dump_beyond_the_budget_is_busy_and_reads_nothing() -> None:
+    async with bench(HELD_CHUNKS * limits.CHUNK_MIN_BYTES) as made:
+        made.fill(4)
+        taking, go_on = asyncio.Event(), asyncio.Event()
+
+        async def emit(page: Page) -> None:
+            del page
+            taking.set()
+            await go_on.wait()
+
+        first = asyncio.create_task(made.dump().run(made.begin, emit))
+        await taking.wait()
+        with pytest.raises(MapError, match="for dumps are in use") as caught:
+            await made.dump().run(made.begin, Reader())
+        assert caught.value.reason is Reason.BUSY
+        go_on.set()
+        await first
+        await made.dump().run(made.begin, Reader())
+
+
+async def test_a_full_budget_keeps_chunks_small_and_the_dump_going() -> None:
+    async with bench(HELD_CHUNKS * limits.CHUNK_MIN_BYTES) as made:
+        made.fill(20)
+        reader = Reader()
+        trailer = await made.dump().run(made.begin, reader)
+        assert trailer.entries == 20 * ROWS
+        assert max(reader.bytes) <= limits.CHUNK_MIN_BYTES
+
+
+async def test_a_dump_cancelled_while_the_reader_takes_leaves_no_task_lease_or_bytes() -> None:
+    async with bench() as made:
+        made.fill(50)
+        taking, never = asyncio.Event(), asyncio.Event()
+
+        async def emit(page: Page) -> None:
+            del page
+            taking.set()
+            await never.wait()
+
+        task = asyncio.create_task(made.dump().run(made.begin, emit))
+        await taking.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_dump_cancelled_inside_a_syscall_gives_its_lease_back_when_that_ends() -> None:
+    async with bench() as made:
+        made.fill(50)
+        reached, let_go = threading.Event(), threading.Event()
+        made.faulty.add(Fault(target=BATCH, nth=1, reached=reached, wait=let_go))
+        task = asyncio.create_task(made.dump().run(made.begin, Reader()))
+        await asyncio.to_thread(reached.wait, WAIT_S)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        made.opened.fd.close()
+        with made.kernel.opened[0] as owned:  # closed, and yet open as long as the syscall runs
+            assert owned.closed
+        let_go.set()
+
+
+async def test_a_map_closed_under_a_dump_ends_it_as_stale() -> None:
+    async with bench() as made:
+        made.fill(50)
+
+        async def emit(page: Page) -> None:
+            del page
+            made.opened.fd.close()
+
+        with pytest.raises(MapError, match="was closed") as caught:
+            await made.dump().run(made.begin, emit)
+        assert caught.value.reason is Reason.STALE_HANDLE
+
+
+def test_the_budget_gives_what_there_is_and_takes_it_back() -> None:
+    budget = ByteBudget(100)
+    assert budget.grow(0, 60) == 60
+    assert budget.grow(0, 60) == 0
+    assert budget.grow(0, 40) == 40
+    assert budget.grow(60, 61) == 60
+    assert budget.grow(60, 10) == 10
+    assert budget.grow(40, 90) == 90
+    assert budget.grow(90, 0) == budget.grow(10, 0) == 0
+    assert budget.grow(0, 100) == 100
