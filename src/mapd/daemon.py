@@ -68,7 +68,11 @@ def check_bpffs(config: Config) -> str:
         StartError: no bpffs where the configuration says; the message has the line that mounts one.
     """
     bpffs = config.daemon.bpffs
-    if not is_bpffs(bpffs):
+    try:
+        mounted = is_bpffs(bpffs)
+    except OSError as error:
+        raise StartError(f"{bpffs}: {error.strerror}; mount a bpffs there, or set [daemon] bpffs") from error
+    if not mounted:
         raise StartError(
             f"{bpffs} is not a bpffs, and names are pins: mount one (mount -t bpf bpf {bpffs}) in the mount namespace "
             "of the programs that shall share maps, or set [daemon] bpffs"
@@ -125,7 +129,8 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
         async with _pool(config) as pool:
             host = MapHost(store, pool, HandleTable(), ByteBudget())
             guard = Guard(Authorizer())
-            async with _server(config, host, guard, facts) as socket, _idle_handles(host.handles):
+            # Handles last: what runs while the server drains needs them.
+            async with _idle_handles(host.handles), _server(config, host, guard, facts) as socket:
                 yield Ready(
                     config=config,
                     facts=facts,
