@@ -112,15 +112,21 @@ def spawn(
     users: Sequence[int] = (),
     extra: str = "",
     prefix: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "mapd"),
 ) -> DaemonProcess:
-    """Start a daemon without waiting for it; ``prefix`` is a command to run it under (setpriv ...)."""
+    """Start a daemon without waiting for it.
+
+    Args:
+        prefix: a command to run it under (setpriv ...).
+        program: what Python is to run.
+    """
     file = place.root / "mapd.toml"
     file.write_text(place.toml(users, extra))
     log = place.root / "daemon.log"
     with log.open("ab") as stream:
         begin = stream.tell()
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "mapd", "serve", "--config", file],
+            [*prefix, sys.executable, *program, "serve", "--config", file],
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -146,10 +152,15 @@ def wait_ready(daemon: DaemonProcess) -> None:
 
 @contextlib.contextmanager
 def daemon_process(
-    place: Place, *, users: Sequence[int] = (), extra: str = "", prefix: Sequence[str] = ()
+    place: Place,
+    *,
+    users: Sequence[int] = (),
+    extra: str = "",
+    prefix: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "mapd"),
 ) -> Generator[DaemonProcess]:
     """A daemon that is ready; stopped at the end, killed if it does not stop."""
-    daemon = spawn(place, users=users, extra=extra, prefix=prefix)
+    daemon = spawn(place, users=users, extra=extra, prefix=prefix, program=program)
     try:
         wait_ready(daemon)
         yield daemon

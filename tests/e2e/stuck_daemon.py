@@ -1,0 +1,30 @@
+"""``mapd serve`` whose first update never returns from the kernel: ``stuck_daemon.py serve --config FILE``."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from mapd import cli, daemon
+from mapd.bpf import Fault, FaultyKernel, LinuxKernel
+from mapd.bpf.abi import Command
+
+WORD = "stuck in the kernel"
+
+
+class Never(threading.Event):
+    """An event that does not come; says so once somebody waits for it."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        sys.stdout.write(f"{WORD}\n")
+        sys.stdout.flush()
+        return super().wait(timeout)
+
+
+def stuck_kernel() -> FaultyKernel:
+    return FaultyKernel(LinuxKernel(), Fault(target=Command.MAP_UPDATE_ELEM, wait=Never()))
+
+
+if __name__ == "__main__":
+    setattr(daemon, "LinuxKernel", stuck_kernel)  # noqa: B010 - the type of the module says that it is a class
+    sys.exit(cli.run())
