@@ -7,13 +7,16 @@ import pwd
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from mapd_api.names import is_part
 
 DEFAULT_PATH = Path("/etc/mapd/mapd.toml")
+
+NO_ID: Final = (1 << 32) - 1
+"""uid_t and gid_t are 32 bits; this one means nobody (chown(2))."""
 
 Threads = Annotated[int, msgspec.Meta(ge=1, le=64)]
 
@@ -120,15 +123,22 @@ def load(path: Path | None) -> Config:
         return Config()
     chosen = path or DEFAULT_PATH
     try:
-        return parse(chosen.read_text(), str(chosen))
+        return parse(chosen.read_text("utf-8"), str(chosen))
     except OSError as error:
         raise ConfigError(f"{chosen}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{chosen}: not UTF-8, as TOML must be ({error.reason} at {error.start})"
+        ) from error
 
 
 def _number(name: str | int, what: str, find: Callable[[str], int]) -> int:
     """A uid or gid by name or number."""
-    if isinstance(name, int) or name.isdigit():
-        return int(name)
+    if isinstance(name, int) or name.isdecimal():
+        number = int(name)
+        if not 0 <= number < NO_ID:
+            raise ConfigError(f"{what} {number}: a number is from 0 to {NO_ID - 1}")
+        return number
     try:
         return find(name)
     except KeyError:

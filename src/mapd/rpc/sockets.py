@@ -127,7 +127,10 @@ class PrincipalSocket:
         self._published = self.path.stat()
 
     def withdraw(self) -> None:
-        """Remove it, unless somebody has put another there."""
+        """Remove it, unless somebody has put another there.
+
+        The folder stays: it may be mounted into a container, which would see a removed one for ever.
+        """
         self.staged.unlink(missing_ok=True)
         if self._published is None:
             return
@@ -135,7 +138,6 @@ class PrincipalSocket:
             now = self.path.stat(follow_symlinks=False)
             if (now.st_dev, now.st_ino) == (self._published.st_dev, self._published.st_ino):
                 self.path.unlink()
-                self.path.parent.rmdir()
         self._published = None
 
 

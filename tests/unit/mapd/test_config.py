@@ -1,0 +1,141 @@
+"""The configuration: every key has a default, nothing unknown is accepted, and each refusal names its place."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+
+from mapd import config
+from mapd.config import Config, ConfigError, PrincipalConfig, load, parse
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "mapd.toml")
+    return str(caught.value)
+
+
+def test_an_empty_file_is_the_defaults() -> None:
+    found = parse("", "mapd.toml")
+    assert found == Config()
+    assert found.daemon.runtime_dir == "/run/mapd"
+    assert found.daemon.bpffs == "/sys/fs/bpf"
+    assert found.daemon.grace_s == 5.0
+    assert found.pool.queue == 4_096
+    assert found.principals == {"admin": PrincipalConfig(namespace="admin")}
+
+
+def test_every_key_can_be_set() -> None:
+    text = """
+        [daemon]
+        runtime_dir = "/tmp/run"
+        state_dir = "/tmp/state"
+        bpffs = "/mnt/bpf"
+        pin_root = "names"
+        pin_roots = ["/mnt/bpf/xdp"]
+        grace_s = 0
+        log_format = "json"
+        log_level = "debug"
+        [pool]
+        point_threads = 1
+        bulk_threads = 64
+        slow_threads = 3
+        queue = 1
+        [principals.admin]
+        namespace = "ops"
+        users = ["root", 65534]
+        groups = [0]
+    """
+    found = parse(text, "mapd.toml")
+    assert found.daemon.pin_roots == ("/mnt/bpf/xdp",)
+    assert (found.pool.point_threads, found.pool.bulk_threads, found.pool.queue) == (1, 64, 1)
+    assert found.principals["admin"].uids() == {0, 65_534}
+    assert found.principals["admin"].gids() == {0}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[daemon]\nruntimedir = '/run'", "unknown field `runtimedir` - at `$.daemon`"),
+        ("[deamon]", "unknown field `deamon`"),
+        ("[principals.admin]\nuser = ['a']", "unknown field `user`"),
+        ("[daemon]\ngrace_s = -1", "`$.daemon.grace_s`"),
+        ("[daemon]\ngrace_s = 'soon'", "`$.daemon.grace_s`"),
+        ("[daemon]\nlog_format = 'xml'", "Invalid enum value 'xml' - at `$.daemon.log_format`"),
+        ("[pool]\npoint_threads = 0", "`$.pool.point_threads`"),
+        ("[pool]\nbulk_threads = 65", "`$.pool.bulk_threads`"),
+        ("[pool]\nqueue = 0", "`$.pool.queue`"),
+        ("[principals.admin]\nusers = [true]", "`$.principals[...].users[0]`"),
+        ("[daemon", "Expected ']'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_place(text: str, words: str) -> None:
+    message = refusal(text)
+    assert message.startswith("mapd.toml: ")
+    assert words in message
+
+
+@pytest.mark.parametrize("name", ["Admin", "-x", "a b", "a.b", "a" * 64, ""])
+def test_a_principals_name_must_be_fit_for_a_folder(name: str) -> None:
+    message = refusal(f'[principals."{name}"]')
+    assert f"principal {name!r} must be 1 to 63 of a-z, 0-9, '_', '-'" in message
+
+
+@pytest.mark.parametrize("name", ["Ops", "a/b", "../x", "."])
+def test_a_namespace_must_be_fit_for_a_folder(name: str) -> None:
+    assert f"namespace {name!r} must be" in refusal(f"[principals.admin]\nnamespace = '{name}'")
+
+
+def test_other_principals_are_refused_for_now() -> None:
+    assert "one principal, [principals.admin]" in refusal("[principals.web]")
+    assert "one principal, [principals.admin]" in refusal("[principals.admin]\n[principals.web]")
+
+
+def test_users_and_groups_are_names_or_numbers() -> None:
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert PrincipalConfig(users=(me, "65534", 7, 7)).uids() == {os.geteuid(), 65_534, 7}
+
+
+@pytest.mark.parametrize("user", ["no-such-user-here", "", "²", "1 0"])
+def test_a_user_that_does_not_exist_is_named(user: str) -> None:
+    with pytest.raises(ConfigError, match=f"no user {user!r} on this host; use a number, or create it"):
+        PrincipalConfig(users=(user,)).uids()
+    with pytest.raises(ConfigError, match=f"no group {user!r} on this host"):
+        PrincipalConfig(groups=(user,)).gids()
+
+
+@pytest.mark.parametrize("number", [-1, (1 << 32) - 1, 1 << 40, "4294967295"])
+def test_a_number_that_no_user_has_is_refused(number: int | str) -> None:
+    with pytest.raises(ConfigError, match=f"user {number}: a number is from 0 to 4294967294"):
+        PrincipalConfig(users=(number,)).uids()
+
+
+def test_a_file_is_read_and_named_in_refusals(tmp_path: Path) -> None:
+    file = tmp_path / "mapd.toml"
+    file.write_text("[daemon]\ngrace_s = 1.5")
+    assert load(file).daemon.grace_s == 1.5
+    file.write_text("[daemon]\ngrace = 1.5")
+    with pytest.raises(ConfigError, match=f"{file}: .*`grace`"):
+        load(file)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"a = \x00"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "mapd.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=str(file)):
+        load(file)
+
+
+def test_without_a_path_the_default_place_is_read_if_there_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mapd.toml"
+    monkeypatch.setattr(config, "DEFAULT_PATH", file)
+    assert load(None) == Config()
+    file.write_text("[pool]\nqueue = 7")
+    assert load(None).pool.queue == 7
