@@ -255,9 +255,9 @@ class Ground:
 
 
 @asynccontextmanager
-async def on_ground(place: Place) -> AsyncGenerator[Ground]:
+async def on_ground(place: Place, inner: LinuxKernel = KERNEL) -> AsyncGenerator[Ground]:
     """A ground on private folders."""
-    kernel = FaultyKernel(KERNEL)
+    kernel = FaultyKernel(inner)
     async with (
         running(place.config(), kernel=kernel) as ready,
         mapd_client.connect(str(ready.socket)) as client,
