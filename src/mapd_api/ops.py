@@ -15,15 +15,24 @@ class Op(IntEnum):
     UPDATE_EXIST = 4
     DELETE = 5
     LOOKUP_AND_DELETE = 6
+    PUSH = 7
+    PUSH_EXIST = 8
+    POP = 9
+    PEEK = 10
+    ADD = 11
+    CONTAINS = 12
+    LOOKUP_EXACT = 13
 
 
-TAKES_VALUE: Final = frozenset({Op.UPDATE, Op.UPDATE_NOEXIST, Op.UPDATE_EXIST})
+TAKES_VALUE: Final = frozenset(
+    {Op.UPDATE, Op.UPDATE_NOEXIST, Op.UPDATE_EXIST, Op.PUSH, Op.PUSH_EXIST, Op.ADD, Op.CONTAINS}
+)
 """Operations with a slot in the request's value column."""
 
-ANSWERS_VALUE: Final = frozenset({Op.LOOKUP, Op.LOOKUP_AND_DELETE})
+ANSWERS_VALUE: Final = frozenset({Op.LOOKUP, Op.LOOKUP_AND_DELETE, Op.POP, Op.PEEK, Op.LOOKUP_EXACT})
 """Operations with a slot in the answer's value column."""
 
-MUTATES: Final = TAKES_VALUE | {Op.DELETE, Op.LOOKUP_AND_DELETE}
+MUTATES: Final = (TAKES_VALUE | {Op.DELETE, Op.LOOKUP_AND_DELETE, Op.POP}) - {Op.CONTAINS}
 """Operations that a read-only handle refuses."""
 
 

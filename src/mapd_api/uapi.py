@@ -68,6 +68,8 @@ class MapFlag(IntFlag):
     PRESERVE_ELEMS = 1 << 11
     INNER_MAP = 1 << 12
     LINK = 1 << 13
+    SEGV_ON_FAULT = 1 << 17
+    NO_USER_CONV = 1 << 18
 
 
 class ElementFlag(IntFlag):

@@ -26,15 +26,26 @@ COMMANDS: Final = {
     Op.UPDATE_EXIST: Command.MAP_UPDATE_ELEM,
     Op.DELETE: Command.MAP_DELETE_ELEM,
     Op.LOOKUP_AND_DELETE: Command.MAP_LOOKUP_AND_DELETE_ELEM,
+    # Queues, stacks and Bloom filters have no keys: an empty key column is the NULL that they ask for.
+    Op.PUSH: Command.MAP_UPDATE_ELEM,
+    Op.PUSH_EXIST: Command.MAP_UPDATE_ELEM,
+    Op.POP: Command.MAP_LOOKUP_AND_DELETE_ELEM,
+    Op.PEEK: Command.MAP_LOOKUP_ELEM,
+    Op.ADD: Command.MAP_UPDATE_ELEM,
+    Op.CONTAINS: Command.MAP_LOOKUP_ELEM,
 }
-"""The command that each operation is."""
+"""The command that each operation is; LOOKUP_EXACT is more than one (mapd.maps)."""
 
 BATCH_COMMANDS: Final = {
     BatchCommand.UPDATE: Command.MAP_UPDATE_BATCH,
     BatchCommand.DELETE: Command.MAP_DELETE_BATCH,
 }
 
-_OP_FLAGS: Final = {Op.UPDATE_NOEXIST: ElementFlag.NOEXIST, Op.UPDATE_EXIST: ElementFlag.EXIST}
+_OP_FLAGS: Final = {
+    Op.UPDATE_NOEXIST: ElementFlag.NOEXIST,
+    Op.UPDATE_EXIST: ElementFlag.EXIST,
+    Op.PUSH_EXIST: ElementFlag.EXIST,
+}
 _TRIES: Final = 3
 # A bucket lock taken below us on this CPU answers EBUSY (kernel/bpf/hashtab.c, htab_lock_bucket()); the
 # element was not touched, so the same call may be made again.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from mapd.bpf.fd import FdLease, OwnedFd
 from mapd.bpf.kernel import RawMapInfo
 from mapd.maps.errors import MapError
-from mapd.maps.types import TYPES, TypeTraits, type_name
+from mapd.maps.traits import TypeTraits
+from mapd.maps.types import TYPES, type_name
 from mapd_api import limits
 from mapd_api.layout import value_stride
 from mapd_api.ops import MUTATES, TAKES_VALUE, Op
@@ -57,9 +58,9 @@ class MapFacts:
         """
         if self.traits is None or op not in self.traits.ops:
             if self.traits is None:
-                why = f"this daemon serves no elements of {self.type_name} maps; it serves " + ", ".join(
-                    type_name(number) for number in sorted(TYPES)
-                )
+                why = f"this daemon does not know {self.type_name}; it knows 1 to {max(TYPES)}"
+            elif self.traits.refused:
+                why = f"{self.type_name} maps: {self.traits.refused}"
             else:
                 why = (
                     f"{self.type_name} maps have no {op.name.lower()}; they have "
@@ -96,10 +97,12 @@ class MapFacts:
 
     def iterable(self, operation: str) -> TypeTraits:
         """The traits of a type that can be dumped."""
-        if self.traits is None:
+        if self.traits is None or not self.traits.iterable:
+            why = self.traits.refused if self.traits else ""
             raise MapError(
                 Reason.OPERATION_UNSUPPORTED,
-                f"{operation} {self.label}: this daemon does not read the elements of {self.type_name} maps yet",
+                f"{operation} {self.label}: {self.type_name} maps cannot be iterated"
+                + (f": {why}" if why else ""),
                 **self.about(operation),
             )
         return self.traits

@@ -21,7 +21,7 @@ from mapd.bpf.errnos import errno_name
 from mapd.bpf.kernel import Batch, Columns, Elements, SyscallError
 from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
 from mapd.maps.opened import MapFacts
-from mapd.maps.types import Cursor
+from mapd.maps.traits import Cursor
 from mapd_api import limits
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 
 from mapd.bpf.kernel import RawMapInfo
 from mapd.maps.errors import MapError
-from mapd.maps.types import TYPES, TypeTraits, type_name
+from mapd.maps.traits import Btf, Entries, TypeTraits, Value
+from mapd.maps.types import TYPES, type_name
 from mapd_api import limits
 from mapd_api.layout import value_stride
 from mapd_api.names import KERNEL_NAME
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag
 
-_KERNEL_ADDS = MapFlag.RDONLY | MapFlag.WRONLY
-"""Flags of the creator's fd, not of the map: the kernel keeps them in map_flags all the same."""
+_NOT_COMPARED = MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.RDONLY_PROG
+"""RDONLY and WRONLY are of the creator's fd, and stay in map_flags; RDONLY_PROG the kernel adds to device maps."""
+
+
+MOST_CPUS = 8_192
+"""No kernel is built for more (CONFIG_NR_CPUS); what this one was built for is E2BIG's to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +34,10 @@ class BtfSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapSpec:
-    """The shape of a map. Sizes in bytes; ``value_size`` of one CPU's slot for per-CPU types."""
+    """The shape of a map. Sizes in bytes; ``value_size`` of one CPU's slot for per-CPU types.
+
+    ``inner``: whether a template of its inner maps goes beside it.
+    """
 
     map_type: int
     key_size: int
@@ -39,6 +48,7 @@ class MapSpec:
     map_extra: int = 0
     numa_node: int | None = None
     btf: BtfSpec | None = None
+    inner: bool = False
 
     def __str__(self) -> str:
         return f"{type_name(self.map_type)} map of {self.max_entries} x ({self.key_size}, {self.value_size}) bytes"
@@ -48,36 +58,52 @@ def check(spec: MapSpec, possible_cpus: int) -> TypeTraits:
     """The traits of a spec that can be created here.
 
     Raises:
-        MapError: OPERATION_UNSUPPORTED for a type not served; BAD_SPEC naming the field, the value given
-            and what is accepted.
+        MapError: OPERATION_UNSUPPORTED for a type that nobody knows; BAD_SPEC or BAD_FLAGS naming the field, the
+            value given and what is accepted.
     """
     traits = TYPES.get(spec.map_type)
     if traits is None:
-        served = ", ".join(type_name(number) for number in sorted(TYPES))
         raise MapError(
             Reason.OPERATION_UNSUPPORTED,
-            f"create: this daemon does not serve map type {type_name(spec.map_type)}; it serves {served}",
+            f"create: this daemon does not know map type {spec.map_type}; it knows 1 to {max(TYPES)}",
             operation="create",
             map_type=type_name(spec.map_type),
         )
     _check_sizes(spec, traits, possible_cpus)
+    _check_entries(spec, traits)
     _check_flags(spec, traits)
     if KERNEL_NAME.fullmatch(spec.kernel_name) is None:
         raise _bad(spec, "kernel_name", repr(spec.kernel_name), "at most 15 of A-Z, a-z, 0-9, '_', '.'")
-    if spec.map_extra:
-        raise _bad(spec, "map_extra", str(spec.map_extra), "0 for this type")
+    if spec.map_extra not in traits.map_extra:
+        raise _bad(spec, "map_extra", str(spec.map_extra), _bounds(traits.map_extra))
+    if traits.btf is Btf.REQUIRED and spec.btf is None:
+        raise _bad(spec, "btf", "missing", "BTF with the types of key and value")
+    if traits.template != spec.inner:
+        raise _bad(
+            spec, "inner", "given" if spec.inner else "missing", "a template" if traits.template else "none"
+        )
     return traits
 
 
+def _bounds(sizes: range) -> str:
+    """ "4", "5 to 260", "8 to 1016 in steps of 8"."""
+    if len(sizes) == 1:
+        return str(sizes.start)
+    steps = f" in steps of {sizes.step}" if sizes.step > 1 else ""
+    return f"{sizes.start} to {sizes[-1]}{steps}"
+
+
 def _check_sizes(spec: MapSpec, traits: TypeTraits, possible_cpus: int) -> None:
-    keys = traits.key_sizes
-    if spec.key_size not in keys:
-        bounds = str(keys.start) if len(keys) == 1 else f"{keys.start} to {keys.stop - 1}"
-        raise _bad(spec, "key_size", str(spec.key_size), f"{bounds} bytes")
-    if spec.value_size < 1:
-        raise _bad(spec, "value_size", str(spec.value_size), "at least 1 byte")
-    if traits.max_value_size is not None and spec.value_size > traits.max_value_size:
-        raise _bad(spec, "value_size", str(spec.value_size), f"at most {traits.max_value_size} bytes")
+    for field, size, sizes in (
+        ("key_size", spec.key_size, traits.key_sizes),
+        ("value_size", spec.value_size, traits.value_sizes),
+    ):
+        if size not in sizes:
+            raise _bad(spec, field, str(size), f"{_bounds(sizes)} bytes")
+    if spec.flags & MapFlag.STACK_BUILD_ID and spec.value_size % 32:
+        raise _bad(
+            spec, "value_size", str(spec.value_size), "a multiple of 32 bytes with BPF_F_STACK_BUILD_ID"
+        )
     element = spec.key_size + value_stride(spec.map_type, spec.value_size, possible_cpus)
     if element > limits.COLUMN_BYTES:
         raise _bad(
@@ -86,8 +112,28 @@ def _check_sizes(spec: MapSpec, traits: TypeTraits, possible_cpus: int) -> None:
             f"{element} bytes on the wire",
             f"at most {limits.COLUMN_BYTES} bytes",
         )
-    if not 1 <= spec.max_entries < 1 << 32:
-        raise _bad(spec, "max_entries", str(spec.max_entries), "1 to 4294967295")
+
+
+def _check_entries(spec: MapSpec, traits: TypeTraits) -> None:
+    most = (1 << 32) - 1
+    accepted, rule = {
+        Entries.ANY: (1 <= spec.max_entries <= most, f"1 to {most}"),
+        Entries.ZERO: (spec.max_entries == 0, "0: they have an element per owner"),
+        Entries.ONE: (spec.max_entries == 1, "1"),
+        Entries.PAGES: (1 <= spec.max_entries <= 1 << 20, f"1 to {1 << 20} pages"),
+        Entries.POWER_OF_TWO_PAGES: (
+            _is_ring_size(spec.max_entries),
+            f"bytes: a power of two, {mmap.PAGESIZE} to {1 << 31}",
+        ),
+    }[traits.entries]
+    if not accepted:
+        raise _bad(spec, "max_entries", str(spec.max_entries), rule)
+    if traits.value is Value.CPU and spec.max_entries > MOST_CPUS:
+        raise _bad(spec, "max_entries", str(spec.max_entries), f"at most {MOST_CPUS} CPUs")
+
+
+def _is_ring_size(size: int) -> bool:
+    return mmap.PAGESIZE <= size <= 1 << 31 and size & (size - 1) == 0
 
 
 def _check_flags(spec: MapSpec, traits: TypeTraits) -> None:
@@ -136,7 +182,7 @@ def differences(spec: MapSpec, info: RawMapInfo) -> list[str]:
         "key_size": spec.key_size,
         "value_size": spec.value_size,
         "max_entries": spec.max_entries,
-        "flags": hex(spec.flags & ~int(_KERNEL_ADDS)),
+        "flags": hex(spec.flags & ~int(_NOT_COMPARED)),
         "map_extra": spec.map_extra,
     }
     there = {
@@ -144,7 +190,7 @@ def differences(spec: MapSpec, info: RawMapInfo) -> list[str]:
         "key_size": info.key_size,
         "value_size": info.value_size,
         "max_entries": info.max_entries,
-        "flags": hex(info.map_flags & ~int(_KERNEL_ADDS)),
+        "flags": hex(info.map_flags & ~int(_NOT_COMPARED)),
         "map_extra": info.map_extra,
     }
     return [

@@ -1,134 +1,298 @@
 """The one table of what each map type can do. Everything that depends on the type asks it.
 
-Facts are those of Linux 6.18, each checked on the running kernel by tests/kernel; newer kernels are
-asked by trial, never by version.
+A row for each of the 33 types that Linux 6.18 creates; what the columns mean is in ``traits``. The facts
+are those of Linux 6.18, derived again on the running kernel by tests/kernel; newer kernels are asked
+by trial (``trials``), never by version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
+from mapd.maps.traits import Btf, Cursor, Entries, Iteration, TypeTraits, Value
 from mapd_api.ops import Op
-from mapd_api.uapi import MapFlag, MapType
+from mapd_api.uapi import MapFlag as F
+from mapd_api.uapi import MapType as T
 
-NO_FLAGS: Final = MapFlag(0)
-
-
-class Cursor(StrEnum):
-    """What the kernel writes to out_batch, and so what a scan of this type goes by."""
-
-    BUCKET = "bucket"  # u32, the next bucket: exact under writers, each bucket read under its lock
-    INDEX = "index"  # u32, the last index returned: exact, an array's keys never change
-    KEY = "key"  # the last key returned; the kernel restarts when that key has gone
-
-
-class Iteration(StrEnum):
-    """How exactly a dump of the type describes it (types.proto, enum Iteration)."""
-
-    EXACT = "exact"
-    BEST_EFFORT = "best_effort"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TypeTraits:
-    """One map type.
-
-    Attributes:
-        ops: element operations from user space.
-        flags: BPF_F_* accepted at creation; anything else is EINVAL.
-        required_flags: without these creation is EINVAL.
-        key_sizes: bytes, inclusive.
-        max_value_size: bytes; None: the kernel's own limit near 4 MiB together with the key.
-        indexed: keys are u32 indexes below max_entries, all present; none can be removed.
-        batch_update, batch_delete: whether the kernel has the batch command.
-    """
-
-    type: MapType
-    ops: frozenset[Op]
-    flags: MapFlag
-    required_flags: MapFlag = NO_FLAGS
-    key_sizes: range
-    max_value_size: int | None = None
-    cursor: Cursor
-    iteration: Iteration
-    indexed: bool = False
-    batch_update: bool = True
-    batch_delete: bool = True
-
-    @property
-    def operations(self) -> tuple[str, ...]:
-        """MapInfo.supported_operations."""
-        names = [op.name.lower() for op in sorted(self.ops)]
-        return (*names, "dump", "load", "freeze")
-
-
-_ACCESS: Final = MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
+_NUMA_FD: Final = F.NUMA_NODE | F.RDONLY | F.WRONLY
+_ACCESS: Final = F.RDONLY | F.WRONLY | F.RDONLY_PROG | F.WRONLY_PROG
 _UPDATES: Final = frozenset({Op.UPDATE, Op.UPDATE_NOEXIST, Op.UPDATE_EXIST})
 _KEYED: Final = _UPDATES | {Op.LOOKUP, Op.DELETE}
-_ANY_KEY: Final = range(1, 1 << 22)
-_PERCPU_VALUE_MAX: Final = 32_768
-"""PCPU_MIN_UNIT_SIZE: larger per-CPU values are E2BIG (kernel/bpf/hashtab.c, arraymap.c)."""
+_READ: Final = frozenset({Op.LOOKUP})
+_KEYS: Final = range(1, 1 << 22)
+_VALUES: Final = range(1, 1 << 31)
+_PER_CPU_VALUES: Final = range(1, 32_769)
+"""PCPU_MIN_UNIT_SIZE: larger is E2BIG (kernel/bpf/hashtab.c, arraymap.c)."""
+_U32: Final = range(4, 5)
+_U32_OR_PAIR: Final = range(4, 9, 4)
+_CGROUP_KEYS: Final = range(8, 17, 8)
+"""A cgroup's id, or struct bpf_cgroup_storage_key."""
 
+_SOCKETS: Final = (
+    "its values are sockets, and a socket cannot be named over RPC: update it where the socket is open"
+)
+_RECORDS: Final = "it holds records, not elements: reading them comes later"
 
-def _hash(map_type: MapType, flags: MapFlag, max_value_size: int | None = None) -> TypeTraits:
-    return TypeTraits(
-        type=map_type,
-        ops=_KEYED | {Op.LOOKUP_AND_DELETE},
-        flags=flags | _ACCESS | MapFlag.ZERO_SEED,
-        key_sizes=_ANY_KEY,
-        max_value_size=max_value_size,
-        cursor=Cursor.BUCKET,
-        iteration=Iteration.EXACT,
-    )
-
-
-def _array(map_type: MapType, flags: MapFlag, max_value_size: int | None = None) -> TypeTraits:
-    return TypeTraits(
-        type=map_type,
-        ops=_UPDATES | {Op.LOOKUP},
-        flags=flags | _ACCESS,
-        key_sizes=range(4, 5),
-        max_value_size=max_value_size,
-        cursor=Cursor.INDEX,
-        iteration=Iteration.EXACT,
-        indexed=True,
-        batch_delete=False,
-    )
-
-
-_LPM: Final = TypeTraits(
-    type=MapType.LPM_TRIE,
-    ops=_KEYED,
-    flags=MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE | _ACCESS,
-    required_flags=MapFlag.NO_PREALLOC,
-    key_sizes=range(5, 4 + 256 + 1),
-    cursor=Cursor.KEY,
+_HASH: Final = TypeTraits(
+    type=T.HASH,
+    ops=_KEYED | {Op.LOOKUP_AND_DELETE},
+    flags=F.NO_PREALLOC | F.NUMA_NODE | F.ZERO_SEED | _ACCESS,
+    key_sizes=_KEYS,
+    value_sizes=_VALUES,
+    cursor=Cursor.BUCKET,
+    iteration=Iteration.EXACT,
+    btf=Btf.ACCEPTED,
+    batch_update=True,
+    batch_delete=True,
+    counted=True,
+)
+_ARRAY: Final = TypeTraits(
+    type=T.ARRAY,
+    ops=_READ | _UPDATES,
+    flags=F.NUMA_NODE | F.MMAPABLE | F.INNER_MAP | _ACCESS,
+    key_sizes=_U32,
+    value_sizes=_VALUES,
+    cursor=Cursor.INDEX,
+    iteration=Iteration.EXACT,
+    btf=Btf.ACCEPTED,
+    indexed=True,
+    batch_update=True,
+)
+_INDEXED_OBJECTS: Final = TypeTraits(
+    type=T.PROG_ARRAY,
+    flags=_NUMA_FD,
+    key_sizes=_U32,
+    value_sizes=_U32,
+)
+_DEVICES: Final = TypeTraits(
+    type=T.DEVMAP,
+    ops=_READ | {Op.DELETE},
+    flags=_NUMA_FD,
+    key_sizes=_U32,
+    value_sizes=_U32_OR_PAIR,
+    value=Value.DEVICE,
+    cursor=Cursor.NEXT_KEY,
     iteration=Iteration.BEST_EFFORT,
+    capability="CAP_NET_ADMIN",
+)
+_SOCKET_VALUES: Final = TypeTraits(
+    type=T.SOCKMAP,
+    ops=_READ | {Op.DELETE},
+    refused=_SOCKETS,
+    flags=_NUMA_FD,
+    key_sizes=_U32,
+    value_sizes=_U32_OR_PAIR,
+    value=Value.SOCKET,
+    cursor=Cursor.NEXT_KEY,
+    iteration=Iteration.BEST_EFFORT,
+    capability="CAP_NET_ADMIN",
+)
+_QUEUE: Final = TypeTraits(
+    type=T.QUEUE,
+    ops=frozenset({Op.PUSH, Op.PUSH_EXIST, Op.POP, Op.PEEK}),
+    flags=F.NUMA_NODE | _ACCESS,
+    value_sizes=_VALUES,
+)
+_STORAGE: Final = TypeTraits(
+    type=T.SK_STORAGE,
+    refused="its keys are descriptors of the owner's process: element access comes later",
+    flags=F.NO_PREALLOC | F.CLONE,
+    required_flags=F.NO_PREALLOC,
+    key_sizes=_U32,
+    value_sizes=_VALUES,
+    entries=Entries.ZERO,
+    value=Value.OBJECT,
+    btf=Btf.REQUIRED,
+)
+_CGROUP_STORAGE: Final = TypeTraits(
+    type=T.CGROUP_STORAGE,
+    refused="its elements are made by attaching a program to a cgroup: element access comes later",
+    flags=F.NUMA_NODE | _ACCESS,
+    key_sizes=_CGROUP_KEYS,
+    value_sizes=range(1, 4097),
+    entries=Entries.ZERO,
+    value=Value.OBJECT,
+)
+_RINGBUF: Final = TypeTraits(
+    type=T.RINGBUF,
+    refused=_RECORDS,
+    flags=F.NUMA_NODE,
+    entries=Entries.POWER_OF_TWO_PAGES,
+    value=Value.RING,
+    btf=Btf.ACCEPTED,
 )
 
-TYPES: Final[Mapping[int, TypeTraits]] = MappingProxyType(
-    {
-        traits.type: traits
-        for traits in (
-            _hash(MapType.HASH, MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE),
-            _hash(MapType.LRU_HASH, MapFlag.NO_COMMON_LRU | MapFlag.NUMA_NODE),
-            _hash(MapType.PERCPU_HASH, MapFlag.NO_PREALLOC, _PERCPU_VALUE_MAX),
-            _array(MapType.ARRAY, MapFlag.NUMA_NODE | MapFlag.MMAPABLE | MapFlag.INNER_MAP),
-            _array(MapType.PERCPU_ARRAY, MapFlag(0), _PERCPU_VALUE_MAX),
-            _LPM,
-        )
-    }
+_ROWS: Final = (
+    _HASH,
+    replace(_HASH, type=T.LRU_HASH, flags=F.NO_COMMON_LRU | F.NUMA_NODE | F.ZERO_SEED | _ACCESS),
+    replace(
+        _HASH,
+        type=T.PERCPU_HASH,
+        flags=F.NO_PREALLOC | F.ZERO_SEED | _ACCESS,
+        value_sizes=_PER_CPU_VALUES,
+        value=Value.PER_CPU,
+    ),
+    replace(
+        _HASH,
+        type=T.LRU_PERCPU_HASH,
+        flags=F.NO_COMMON_LRU | F.ZERO_SEED | _ACCESS,
+        value_sizes=_PER_CPU_VALUES,
+        value=Value.PER_CPU,
+    ),
+    replace(
+        _HASH,
+        type=T.HASH_OF_MAPS,
+        ops=_READ | {Op.DELETE},
+        value_sizes=_U32,
+        value=Value.MAP,
+        btf=Btf.REFUSED,
+        batch_update=False,
+        template=True,
+        slow=True,
+    ),
+    _ARRAY,
+    replace(_ARRAY, type=T.PERCPU_ARRAY, flags=_ACCESS, value_sizes=_PER_CPU_VALUES, value=Value.PER_CPU),
+    replace(
+        _ARRAY,
+        type=T.ARRAY_OF_MAPS,
+        ops=_READ | {Op.DELETE},
+        flags=_NUMA_FD,
+        value_sizes=_U32,
+        value=Value.MAP,
+        btf=Btf.REFUSED,
+        indexed=False,
+        batch_update=False,
+        template=True,
+        slow=True,
+    ),
+    TypeTraits(
+        type=T.LPM_TRIE,
+        ops=_KEYED | {Op.LOOKUP_EXACT},
+        flags=F.NO_PREALLOC | F.NUMA_NODE | _ACCESS,
+        required_flags=F.NO_PREALLOC,
+        key_sizes=range(5, 4 + 256 + 1),
+        value_sizes=_VALUES,
+        cursor=Cursor.KEY,
+        iteration=Iteration.BEST_EFFORT,
+        btf=Btf.ACCEPTED,
+        batch_update=True,
+        batch_delete=True,
+    ),
+    _QUEUE,
+    replace(_QUEUE, type=T.STACK),
+    TypeTraits(
+        type=T.BLOOM_FILTER,
+        ops=frozenset({Op.ADD, Op.CONTAINS}),
+        flags=F.NUMA_NODE | F.ZERO_SEED | _ACCESS,
+        value_sizes=_VALUES,
+        btf=Btf.ACCEPTED,
+        map_extra=range(16),
+    ),
+    TypeTraits(
+        type=T.STACK_TRACE,
+        ops=_READ | {Op.DELETE, Op.LOOKUP_AND_DELETE},
+        flags=F.STACK_BUILD_ID | _NUMA_FD,
+        key_sizes=_U32,
+        value_sizes=range(8, 127 * 8 + 1, 8),
+        cursor=Cursor.NEXT_KEY,
+        iteration=Iteration.BEST_EFFORT,
+    ),
+    replace(
+        _INDEXED_OBJECTS,
+        ops=_READ | {Op.DELETE},
+        value=Value.PROGRAM,
+        cursor=Cursor.NEXT_KEY,
+        iteration=Iteration.EXACT,
+        btf=Btf.ACCEPTED,
+    ),
+    replace(
+        _INDEXED_OBJECTS,
+        type=T.PERF_EVENT_ARRAY,
+        refused=_RECORDS,
+        flags=F.PRESERVE_ELEMS | _NUMA_FD,
+        value=Value.PERF_EVENT,
+    ),
+    replace(
+        _INDEXED_OBJECTS,
+        type=T.CGROUP_ARRAY,
+        ops=frozenset({Op.DELETE}),
+        refused="its values are cgroup directories, which the kernel does not give back: element access comes later",
+        value=Value.CGROUP,
+    ),
+    _DEVICES,
+    replace(_DEVICES, type=T.DEVMAP_HASH),
+    TypeTraits(
+        type=T.CPUMAP,
+        ops=_READ | {Op.DELETE},
+        flags=F.NUMA_NODE,
+        key_sizes=_U32,
+        value_sizes=_U32_OR_PAIR,
+        value=Value.CPU,
+        cursor=Cursor.NEXT_KEY,
+        iteration=Iteration.EXACT,
+        slow=True,
+    ),
+    _SOCKET_VALUES,
+    replace(_SOCKET_VALUES, type=T.SOCKHASH, key_sizes=_KEYS),
+    replace(
+        _SOCKET_VALUES,
+        type=T.XSKMAP,
+        ops=frozenset({Op.DELETE}),
+        value_sizes=_U32,
+        cursor=Cursor.NONE,
+        iteration=Iteration.NONE,
+    ),
+    replace(
+        _SOCKET_VALUES,
+        type=T.REUSEPORT_SOCKARRAY,
+        flags=F.NUMA_NODE | _ACCESS,
+        btf=Btf.ACCEPTED,
+        capability="CAP_BPF",
+    ),
+    replace(
+        _STORAGE,
+        refused="its keys are sockets, and a socket cannot be named over RPC: use it where the socket is",
+    ),
+    replace(_STORAGE, type=T.INODE_STORAGE),
+    replace(_STORAGE, type=T.TASK_STORAGE),
+    replace(_STORAGE, type=T.CGRP_STORAGE),
+    _CGROUP_STORAGE,
+    replace(_CGROUP_STORAGE, type=T.PERCPU_CGROUP_STORAGE),
+    _RINGBUF,
+    replace(_RINGBUF, type=T.USER_RINGBUF),
+    TypeTraits(
+        type=T.ARENA,
+        refused="it is memory, not elements: mapping it comes later",
+        flags=F.MMAPABLE | F.SEGV_ON_FAULT | F.NO_USER_CONV,
+        required_flags=F.MMAPABLE,
+        entries=Entries.PAGES,
+        value=Value.RING,
+        btf=Btf.ACCEPTED,
+        map_extra=range(0, 1 << 47, 4096),
+    ),
+    TypeTraits(
+        type=T.STRUCT_OPS,
+        refused="its value is a kernel structure of functions: a loader registers it",
+        flags=F.LINK,
+        key_sizes=_U32,
+        value_sizes=_VALUES,
+        entries=Entries.ONE,
+        value=Value.KERNEL,
+        btf=Btf.REQUIRED,
+        capability="CAP_PERFMON",
+    ),
 )
-"""The types whose elements this version serves."""
+
+TYPES: Final[Mapping[int, TypeTraits]] = MappingProxyType({row.type: row for row in _ROWS})
+"""Every type by the kernel's number."""
 
 
 def type_name(number: int) -> str:
     """``percpu_hash`` for 5, as bpftool spells it; ``type 77`` for what nobody knows."""
     try:
-        return MapType(number).name.lower()
+        return T(number).name.lower()
     except ValueError:
         return f"type {number}"

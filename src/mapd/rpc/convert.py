@@ -14,7 +14,8 @@ from mapd.maps.opened import MapFacts, OpenMap
 from mapd.maps.scan import Page, ScanOptions
 from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, NameRef, PinRef
-from mapd.maps.types import Iteration, type_name
+from mapd.maps.traits import Iteration
+from mapd.maps.types import type_name
 from mapd.runtime.host import AnyRef, HandleRef, NewMap
 from mapd.runtime.scans import Trailer
 from mapd_api import limits
@@ -26,6 +27,7 @@ from mapd_api.v1 import elements_pb2, errors_pb2, maps_pb2, types_pb2
 _ITERATION: Final = {
     Iteration.EXACT: types_pb2.ITERATION_EXACT,
     Iteration.BEST_EFFORT: types_pb2.ITERATION_BEST_EFFORT,
+    Iteration.NONE: types_pb2.ITERATION_NONE,
 }
 
 UPDATE_OPS: Final[Mapping[int, Op]] = {

@@ -21,6 +21,13 @@ class Op(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OP_UPDATE_EXIST: _ClassVar[Op]
     OP_DELETE: _ClassVar[Op]
     OP_LOOKUP_AND_DELETE: _ClassVar[Op]
+    OP_PUSH: _ClassVar[Op]
+    OP_PUSH_EXIST: _ClassVar[Op]
+    OP_POP: _ClassVar[Op]
+    OP_PEEK: _ClassVar[Op]
+    OP_ADD: _ClassVar[Op]
+    OP_CONTAINS: _ClassVar[Op]
+    OP_LOOKUP_EXACT: _ClassVar[Op]
 
 class UpdateFlag(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +48,13 @@ OP_UPDATE_NOEXIST: Op
 OP_UPDATE_EXIST: Op
 OP_DELETE: Op
 OP_LOOKUP_AND_DELETE: Op
+OP_PUSH: Op
+OP_PUSH_EXIST: Op
+OP_POP: Op
+OP_PEEK: Op
+OP_ADD: Op
+OP_CONTAINS: Op
+OP_LOOKUP_EXACT: Op
 UPDATE_FLAG_UNSPECIFIED: UpdateFlag
 UPDATE_FLAG_ANY: UpdateFlag
 UPDATE_FLAG_NOEXIST: UpdateFlag
@@ -50,7 +64,7 @@ DUMP_COLUMNS_KEYS: DumpColumns
 DUMP_COLUMNS_VALUES: DumpColumns
 
 class OpGroup(_message.Message):
-    __slots__ = ("map", "count", "ops", "keys", "values", "flags", "remaining_ms", "touch")
+    __slots__ = ("map", "count", "ops", "keys", "values", "flags", "remaining_ms", "touch", "cpu")
     MAP_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     OPS_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +73,7 @@ class OpGroup(_message.Message):
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     REMAINING_MS_FIELD_NUMBER: _ClassVar[int]
     TOUCH_FIELD_NUMBER: _ClassVar[int]
+    CPU_FIELD_NUMBER: _ClassVar[int]
     map: _types_pb2.MapRef
     count: int
     ops: bytes
@@ -67,7 +82,8 @@ class OpGroup(_message.Message):
     flags: int
     remaining_ms: int
     touch: bool
-    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., count: _Optional[int] = ..., ops: _Optional[bytes] = ..., keys: _Optional[bytes] = ..., values: _Optional[bytes] = ..., flags: _Optional[int] = ..., remaining_ms: _Optional[int] = ..., touch: bool = ...) -> None: ...
+    cpu: int
+    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., count: _Optional[int] = ..., ops: _Optional[bytes] = ..., keys: _Optional[bytes] = ..., values: _Optional[bytes] = ..., flags: _Optional[int] = ..., remaining_ms: _Optional[int] = ..., touch: bool = ..., cpu: _Optional[int] = ...) -> None: ...
 
 class GroupResult(_message.Message):
     __slots__ = ("error", "statuses", "values", "errors")
@@ -161,6 +177,70 @@ class DeleteResponse(_message.Message):
     existed: bool
     def __init__(self, existed: bool = ...) -> None: ...
 
+class UpdateReferenceRequest(_message.Message):
+    __slots__ = ("map", "key", "flag", "inner", "program", "device", "cpu")
+    MAP_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FLAG_FIELD_NUMBER: _ClassVar[int]
+    INNER_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    CPU_FIELD_NUMBER: _ClassVar[int]
+    map: _types_pb2.MapRef
+    key: bytes
+    flag: UpdateFlag
+    inner: _types_pb2.MapRef
+    program: ProgramRef
+    device: DeviceRef
+    cpu: CpuQueue
+    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., key: _Optional[bytes] = ..., flag: _Optional[_Union[UpdateFlag, str]] = ..., inner: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., program: _Optional[_Union[ProgramRef, _Mapping]] = ..., device: _Optional[_Union[DeviceRef, _Mapping]] = ..., cpu: _Optional[_Union[CpuQueue, _Mapping]] = ...) -> None: ...
+
+class UpdateReferenceResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ProgramRef(_message.Message):
+    __slots__ = ("id", "pin")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    pin: str
+    def __init__(self, id: _Optional[int] = ..., pin: _Optional[str] = ...) -> None: ...
+
+class DeviceRef(_message.Message):
+    __slots__ = ("ifindex", "name", "program")
+    IFINDEX_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    ifindex: int
+    name: str
+    program: ProgramRef
+    def __init__(self, ifindex: _Optional[int] = ..., name: _Optional[str] = ..., program: _Optional[_Union[ProgramRef, _Mapping]] = ...) -> None: ...
+
+class CpuQueue(_message.Message):
+    __slots__ = ("size", "program")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    program: ProgramRef
+    def __init__(self, size: _Optional[int] = ..., program: _Optional[_Union[ProgramRef, _Mapping]] = ...) -> None: ...
+
+class CountEntriesRequest(_message.Message):
+    __slots__ = ("map",)
+    MAP_FIELD_NUMBER: _ClassVar[int]
+    map: _types_pb2.MapRef
+    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ...) -> None: ...
+
+class CountEntriesResponse(_message.Message):
+    __slots__ = ("entries", "exact", "method")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    entries: int
+    exact: bool
+    method: str
+    def __init__(self, entries: _Optional[int] = ..., exact: bool = ..., method: _Optional[str] = ...) -> None: ...
+
 class GetNextKeyRequest(_message.Message):
     __slots__ = ("map", "key")
     MAP_FIELD_NUMBER: _ClassVar[int]
@@ -176,18 +256,20 @@ class GetNextKeyResponse(_message.Message):
     def __init__(self, next_key: _Optional[bytes] = ...) -> None: ...
 
 class DumpRequest(_message.Message):
-    __slots__ = ("map", "columns", "prefix", "limit", "resume_token")
+    __slots__ = ("map", "columns", "prefix", "limit", "resume_token", "covered_by")
     MAP_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    COVERED_BY_FIELD_NUMBER: _ClassVar[int]
     map: _types_pb2.MapRef
     columns: DumpColumns
     prefix: bytes
     limit: int
     resume_token: bytes
-    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., columns: _Optional[_Union[DumpColumns, str]] = ..., prefix: _Optional[bytes] = ..., limit: _Optional[int] = ..., resume_token: _Optional[bytes] = ...) -> None: ...
+    covered_by: bytes
+    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., columns: _Optional[_Union[DumpColumns, str]] = ..., prefix: _Optional[bytes] = ..., limit: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., covered_by: _Optional[bytes] = ...) -> None: ...
 
 class DumpResponse(_message.Message):
     __slots__ = ("header", "chunk", "trailer")

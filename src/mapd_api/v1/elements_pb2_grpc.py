@@ -52,6 +52,16 @@ class ElementServiceStub(object):
                 request_serializer=mapd__api_dot_v1_dot_elements__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=mapd__api_dot_v1_dot_elements__pb2.DeleteResponse.FromString,
                 _registered_method=True)
+        self.UpdateReference = channel.unary_unary(
+                '/mapd_api.v1.ElementService/UpdateReference',
+                request_serializer=mapd__api_dot_v1_dot_elements__pb2.UpdateReferenceRequest.SerializeToString,
+                response_deserializer=mapd__api_dot_v1_dot_elements__pb2.UpdateReferenceResponse.FromString,
+                _registered_method=True)
+        self.CountEntries = channel.unary_unary(
+                '/mapd_api.v1.ElementService/CountEntries',
+                request_serializer=mapd__api_dot_v1_dot_elements__pb2.CountEntriesRequest.SerializeToString,
+                response_deserializer=mapd__api_dot_v1_dot_elements__pb2.CountEntriesResponse.FromString,
+                _registered_method=True)
         self.GetNextKey = channel.unary_unary(
                 '/mapd_api.v1.ElementService/GetNextKey',
                 request_serializer=mapd__api_dot_v1_dot_elements__pb2.GetNextKeyRequest.SerializeToString,
@@ -105,6 +115,25 @@ class ElementServiceServicer(object):
     def Delete(self, request, context):
         """Remove one element; `existed` is false where it was not there.
         Errors: KEY_SIZE_MISMATCH; MAP_FROZEN; READ_ONLY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateReference(self, request, context):
+        """Write one element whose value is a kernel object: an inner map, a program, a network device, a CPU's queue.
+        The kernel takes such objects as descriptors, which cannot travel; the daemon opens what is named here.
+        Reads answer ids. Errors: OPERATION_UNSUPPORTED (the map holds none, or sockets); MAP_NOT_FOUND (the map
+        itself); BAD_SPEC (the object is not there, or not of the kind that this map takes); INCOMPATIBLE (an inner
+        map that differs from the template, with the fields).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountEntries(self, request, context):
+        """How many elements a map has now, without reading them where the kernel counts (hash types, by
+        bpf_map_sum_elem_count), else by a scan.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,6 +199,16 @@ def add_ElementServiceServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=mapd__api_dot_v1_dot_elements__pb2.DeleteRequest.FromString,
                     response_serializer=mapd__api_dot_v1_dot_elements__pb2.DeleteResponse.SerializeToString,
+            ),
+            'UpdateReference': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateReference,
+                    request_deserializer=mapd__api_dot_v1_dot_elements__pb2.UpdateReferenceRequest.FromString,
+                    response_serializer=mapd__api_dot_v1_dot_elements__pb2.UpdateReferenceResponse.SerializeToString,
+            ),
+            'CountEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountEntries,
+                    request_deserializer=mapd__api_dot_v1_dot_elements__pb2.CountEntriesRequest.FromString,
+                    response_serializer=mapd__api_dot_v1_dot_elements__pb2.CountEntriesResponse.SerializeToString,
             ),
             'GetNextKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNextKey,
@@ -281,6 +320,60 @@ class ElementService(object):
             '/mapd_api.v1.ElementService/Delete',
             mapd__api_dot_v1_dot_elements__pb2.DeleteRequest.SerializeToString,
             mapd__api_dot_v1_dot_elements__pb2.DeleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateReference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mapd_api.v1.ElementService/UpdateReference',
+            mapd__api_dot_v1_dot_elements__pb2.UpdateReferenceRequest.SerializeToString,
+            mapd__api_dot_v1_dot_elements__pb2.UpdateReferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mapd_api.v1.ElementService/CountEntries',
+            mapd__api_dot_v1_dot_elements__pb2.CountEntriesRequest.SerializeToString,
+            mapd__api_dot_v1_dot_elements__pb2.CountEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

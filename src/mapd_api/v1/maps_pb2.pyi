@@ -157,14 +157,20 @@ class GetMapResponse(_message.Message):
     def __init__(self, info: _Optional[_Union[_types_pb2.MapInfo, _Mapping]] = ...) -> None: ...
 
 class ListMapsRequest(_message.Message):
-    __slots__ = ("glob", "page_size", "page_token")
+    __slots__ = ("glob", "page_size", "page_token", "pins", "ids", "holders")
     GLOB_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PINS_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
     glob: str
     page_size: int
     page_token: str
-    def __init__(self, glob: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    pins: bool
+    ids: bool
+    holders: bool
+    def __init__(self, glob: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., pins: bool = ..., ids: bool = ..., holders: bool = ...) -> None: ...
 
 class ListMapsResponse(_message.Message):
     __slots__ = ("maps", "next_page_token", "sources", "not_looked_at")
@@ -209,6 +215,20 @@ class UnpinMapRequest(_message.Message):
 class UnpinMapResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class RenameMapRequest(_message.Message):
+    __slots__ = ("name", "new_name")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NEW_NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    new_name: str
+    def __init__(self, name: _Optional[str] = ..., new_name: _Optional[str] = ...) -> None: ...
+
+class RenameMapResponse(_message.Message):
+    __slots__ = ("pin_path",)
+    PIN_PATH_FIELD_NUMBER: _ClassVar[int]
+    pin_path: str
+    def __init__(self, pin_path: _Optional[str] = ...) -> None: ...
 
 class FreezeMapRequest(_message.Message):
     __slots__ = ("map",)

@@ -76,6 +76,11 @@ class MapServiceStub(object):
                 request_serializer=mapd__api_dot_v1_dot_maps__pb2.UnpinMapRequest.SerializeToString,
                 response_deserializer=mapd__api_dot_v1_dot_maps__pb2.UnpinMapResponse.FromString,
                 _registered_method=True)
+        self.RenameMap = channel.unary_unary(
+                '/mapd_api.v1.MapService/RenameMap',
+                request_serializer=mapd__api_dot_v1_dot_maps__pb2.RenameMapRequest.SerializeToString,
+                response_deserializer=mapd__api_dot_v1_dot_maps__pb2.RenameMapResponse.FromString,
+                _registered_method=True)
         self.FreezeMap = channel.unary_unary(
                 '/mapd_api.v1.MapService/FreezeMap',
                 request_serializer=mapd__api_dot_v1_dot_maps__pb2.FreezeMapRequest.SerializeToString,
@@ -158,6 +163,14 @@ class MapServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenameMap(self, request, context):
+        """Give a named map another name in one step: no moment without a name, and programs that hold the map
+        notice nothing. Errors: MAP_NOT_FOUND; MAP_EXISTS (something has the new name).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FreezeMap(self, request, context):
         """Make a map read-only for user space for ever (BPF_MAP_FREEZE); programs can
         still write. Freezing what is frozen is no error. Errors: BUSY (a writable
@@ -218,6 +231,11 @@ def add_MapServiceServicer_to_server(servicer, server):
                     servicer.UnpinMap,
                     request_deserializer=mapd__api_dot_v1_dot_maps__pb2.UnpinMapRequest.FromString,
                     response_serializer=mapd__api_dot_v1_dot_maps__pb2.UnpinMapResponse.SerializeToString,
+            ),
+            'RenameMap': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameMap,
+                    request_deserializer=mapd__api_dot_v1_dot_maps__pb2.RenameMapRequest.FromString,
+                    response_serializer=mapd__api_dot_v1_dot_maps__pb2.RenameMapResponse.SerializeToString,
             ),
             'FreezeMap': grpc.unary_unary_rpc_method_handler(
                     servicer.FreezeMap,
@@ -448,6 +466,33 @@ class MapService(object):
             '/mapd_api.v1.MapService/UnpinMap',
             mapd__api_dot_v1_dot_maps__pb2.UnpinMapRequest.SerializeToString,
             mapd__api_dot_v1_dot_maps__pb2.UnpinMapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenameMap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mapd_api.v1.MapService/RenameMap',
+            mapd__api_dot_v1_dot_maps__pb2.RenameMapRequest.SerializeToString,
+            mapd__api_dot_v1_dot_maps__pb2.RenameMapResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,7 +3,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -164,7 +164,7 @@ class Btf(_message.Message):
     def __init__(self, blob: _Optional[bytes] = ..., key_type_id: _Optional[int] = ..., value_type_id: _Optional[int] = ...) -> None: ...
 
 class MapInfo(_message.Message):
-    __slots__ = ("id", "type", "kernel_name", "key_size", "value_size", "max_entries", "map_flags", "map_extra", "key_stride", "value_stride", "frozen", "name", "pin_path", "btf_id", "btf_key_type_id", "btf_value_type_id", "memlock_bytes", "supported_operations", "iteration")
+    __slots__ = ("id", "type", "kernel_name", "key_size", "value_size", "max_entries", "map_flags", "map_extra", "key_stride", "value_stride", "frozen", "name", "pin_path", "btf_id", "btf_key_type_id", "btf_value_type_id", "memlock_bytes", "supported_operations", "iteration", "holders", "pins")
     ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     KERNEL_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +184,8 @@ class MapInfo(_message.Message):
     MEMLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
     SUPPORTED_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     ITERATION_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    PINS_FIELD_NUMBER: _ClassVar[int]
     id: int
     type: MapType
     kernel_name: str
@@ -203,4 +205,28 @@ class MapInfo(_message.Message):
     memlock_bytes: int
     supported_operations: _containers.RepeatedScalarFieldContainer[str]
     iteration: Iteration
-    def __init__(self, id: _Optional[int] = ..., type: _Optional[_Union[MapType, str]] = ..., kernel_name: _Optional[str] = ..., key_size: _Optional[int] = ..., value_size: _Optional[int] = ..., max_entries: _Optional[int] = ..., map_flags: _Optional[int] = ..., map_extra: _Optional[int] = ..., key_stride: _Optional[int] = ..., value_stride: _Optional[int] = ..., frozen: bool = ..., name: _Optional[str] = ..., pin_path: _Optional[str] = ..., btf_id: _Optional[int] = ..., btf_key_type_id: _Optional[int] = ..., btf_value_type_id: _Optional[int] = ..., memlock_bytes: _Optional[int] = ..., supported_operations: _Optional[_Iterable[str]] = ..., iteration: _Optional[_Union[Iteration, str]] = ...) -> None: ...
+    holders: _containers.RepeatedCompositeFieldContainer[Holder]
+    pins: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[int] = ..., type: _Optional[_Union[MapType, str]] = ..., kernel_name: _Optional[str] = ..., key_size: _Optional[int] = ..., value_size: _Optional[int] = ..., max_entries: _Optional[int] = ..., map_flags: _Optional[int] = ..., map_extra: _Optional[int] = ..., key_stride: _Optional[int] = ..., value_stride: _Optional[int] = ..., frozen: bool = ..., name: _Optional[str] = ..., pin_path: _Optional[str] = ..., btf_id: _Optional[int] = ..., btf_key_type_id: _Optional[int] = ..., btf_value_type_id: _Optional[int] = ..., memlock_bytes: _Optional[int] = ..., supported_operations: _Optional[_Iterable[str]] = ..., iteration: _Optional[_Union[Iteration, str]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ..., pins: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Holder(_message.Message):
+    __slots__ = ("process", "program")
+    class Process(_message.Message):
+        __slots__ = ("pid", "comm")
+        PID_FIELD_NUMBER: _ClassVar[int]
+        COMM_FIELD_NUMBER: _ClassVar[int]
+        pid: int
+        comm: str
+        def __init__(self, pid: _Optional[int] = ..., comm: _Optional[str] = ...) -> None: ...
+    class Program(_message.Message):
+        __slots__ = ("id", "name")
+        ID_FIELD_NUMBER: _ClassVar[int]
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        id: int
+        name: str
+        def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    process: Holder.Process
+    program: Holder.Program
+    def __init__(self, process: _Optional[_Union[Holder.Process, _Mapping]] = ..., program: _Optional[_Union[Holder.Program, _Mapping]] = ...) -> None: ...
