@@ -11,7 +11,7 @@ from mapd.maps.traits import TypeTraits
 from mapd.maps.types import TYPES, type_name
 from mapd_api import limits
 from mapd_api.layout import value_stride
-from mapd_api.ops import MUTATES, TAKES_VALUE, Op
+from mapd_api.ops import MUTATES, Op
 from mapd_api.reasons import Reason
 
 
@@ -109,8 +109,8 @@ class MapFacts:
 
 
 def operation_of(op: Op) -> str:
-    """The caller's word for an operation: "update" whatever its flag."""
-    return "update" if op in TAKES_VALUE else op.name.lower()
+    """The caller's word for an operation: "update" and "push" whatever their flag."""
+    return op.name.lower().removesuffix("_noexist").removesuffix("_exist")
 
 
 def facts(info: RawMapInfo, possible_cpus: int) -> MapFacts:

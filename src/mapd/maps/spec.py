@@ -86,7 +86,7 @@ def check(spec: MapSpec, possible_cpus: int) -> TypeTraits:
 
 
 def _bounds(sizes: range) -> str:
-    """ "4", "5 to 260", "8 to 1016 in steps of 8"."""
+    """In words: 4, 5 to 260, 8 to 1016 in steps of 8."""
     if len(sizes) == 1:
         return str(sizes.start)
     steps = f" in steps of {sizes.step}" if sizes.step > 1 else ""
