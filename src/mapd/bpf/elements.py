@@ -15,6 +15,7 @@ from mapd.bpf import abi
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
+from mapd.bpf.program import run_program
 from mapd.bpf.syscall import attempt, bpf, last_errno, prepare
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.uapi import ElementFlag
@@ -80,6 +81,7 @@ class LinuxElements:
             map_extra=info.map_extra,
             frozen=fdinfo.get("frozen") == "1",
             memlock=int(fdinfo.get("memlock", "0")),
+            owner_prog_type=int(fdinfo.get("owner_prog_type", "0")),
         )
 
     def freeze(self, map_fd: int) -> None:
@@ -97,7 +99,7 @@ class LinuxElements:
         Source: bpf(2); kernel/bpf/syscall.c, map_lookup_elem() and its neighbours. Linux 3.19;
         lookup-and-delete 4.20, on hash maps 5.14.
         """
-        _check(columns, reads_values=op in TAKES_VALUE, writes_values=op in ANSWERS_VALUE)
+        check_columns(columns, reads_values=op in TAKES_VALUE, writes_values=op in ANSWERS_VALUE)
         attr = abi.ElementAttr(map_fd=map_fd, flags=flags | _OP_FLAGS.get(op, 0))
         call = prepare(COMMANDS[op], attr)
         words = memoryview(attr).cast("B").cast("Q")  # an assignment here costs half of one to a field
@@ -140,7 +142,9 @@ class LinuxElements:
             raise SyscallError(number, Command.MAP_GET_NEXT_KEY.uapi_name)
         return found.take(key_size)
 
-    def lookup_batch(self, map_fd: int, cursor: Buffer, first: bool, columns: Columns) -> Batch:
+    def lookup_batch(
+        self, map_fd: int, cursor: Buffer, first: bool, columns: Columns, flags: int = 0
+    ) -> Batch:
         """See ``Elements.lookup_batch``. ``cursor`` holds four bytes, or key_size if that is more.
 
         Raises:
@@ -149,8 +153,9 @@ class LinuxElements:
         Source: kernel/bpf/hashtab.c, __htab_map_lookup_and_delete_batch(); kernel/bpf/syscall.c,
         generic_map_lookup_batch(). Linux 5.6; per-CPU arrays 5.13; some types later or never (524).
         """
-        _check(columns, writes_keys=True, writes_values=True)
+        check_columns(columns, writes_keys=True, writes_values=True)
         attr = _batch_attr(map_fd, columns)
+        attr.elem_flags = flags
         attr.in_batch = 0 if first else cursor.address
         attr.out_batch = cursor.address
         number = -min(0, attempt(Command.MAP_LOOKUP_BATCH, attr))
@@ -168,7 +173,7 @@ class LinuxElements:
         Source: kernel/bpf/syscall.c, generic_map_update_batch() and generic_map_delete_batch().
         Linux 5.6; per-CPU arrays 5.13; some types later or never (524).
         """
-        _check(columns, reads_values=command is BatchCommand.UPDATE)
+        check_columns(columns, reads_values=command is BatchCommand.UPDATE)
         attr = _batch_attr(map_fd, columns)
         attr.elem_flags = flags
         if command is BatchCommand.DELETE:
@@ -178,6 +183,10 @@ class LinuxElements:
         # was (524, EINVAL, ENOMEM), which must not be read as "all done".
         untouched = number != 0 and attr.count >= columns.count
         return Batch(0 if untouched else attr.count, number)
+
+    def run(self, prog_fd: int, ctx: Buffer) -> int:
+        """See ``Elements.run``; as ``run_program``."""
+        return run_program(prog_fd, ctx)
 
 
 def _batch_attr(map_fd: int, columns: Columns) -> abi.BatchAttr:
@@ -201,12 +210,15 @@ def retried(call: Callable[[], int]) -> int:
     return last_errno()
 
 
-def _check(
+def check_columns(
     columns: Columns, *, writes_keys: bool = False, reads_values: bool = False, writes_values: bool = False
 ) -> None:
     """Refuse columns that the kernel, which is told no lengths, would run past.
 
     That a stride is as long as the map's keys or values only the maker of the columns knows.
+
+    Raises:
+        ValueError: they are shorter than their count, or not writable where they must be.
     """
     if columns.key_offset + columns.count * columns.key_stride > columns.keys.size:
         raise ValueError(f"{columns.count} keys of {columns.key_stride} bytes exceed {columns.keys.size}")

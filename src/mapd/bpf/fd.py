@@ -57,7 +57,7 @@ class OwnedFd:
             self._closing = True
             last = self._leases == 0
         if last:
-            os.close(self._fd)
+            self._end()
 
     def give_back(self) -> None:
         """End one lease (FdLease calls it)."""
@@ -65,7 +65,11 @@ class OwnedFd:
             self._leases -= 1
             last = self._closing and self._leases == 0
         if last:
-            os.close(self._fd)
+            self._end()
+
+    def _end(self) -> None:
+        """Close the number, once: no lease is out, and there will be no other. For subclasses to extend."""
+        os.close(self._fd)
 
     def __enter__(self) -> Self:
         return self
