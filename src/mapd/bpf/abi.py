@@ -58,7 +58,10 @@ F_SLEEPABLE: Final = 1 << 4
 
 
 class MapCreateAttr(ctypes.Structure):
-    """BPF_MAP_CREATE. Up to ``map_extra``, which Linux 5.16 brought; sizes in bytes."""
+    """BPF_MAP_CREATE. Up to ``excl_prog_hash_size``, which Linux 6.18 brought; sizes in bytes.
+
+    An older kernel takes what it does not know as long as it is zero, else it answers E2BIG.
+    """
 
     _fields_ = (
         ("map_type", u32),
@@ -75,6 +78,10 @@ class MapCreateAttr(ctypes.Structure):
         ("btf_value_type_id", u32),
         ("btf_vmlinux_value_type_id", u32),
         ("map_extra", u64),
+        ("value_type_btf_obj_fd", s32),
+        ("map_token_fd", s32),
+        ("excl_prog_hash", u64),
+        ("excl_prog_hash_size", u32),
     )
 
 

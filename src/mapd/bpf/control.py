@@ -60,14 +60,16 @@ def create_map(request: CreateMap, fds: Sequence[int]) -> OwnedFd:
     A numa node sets BPF_F_NUMA_NODE: without it the kernel would leave the node unread.
 
     Raises:
-        SyscallError: any errno; EPERM without CAP_BPF, or CAP_NET_ADMIN for socket and device maps.
+        SyscallError: any errno; EPERM without CAP_BPF, or CAP_NET_ADMIN for socket and device maps; E2BIG
+            also where the kernel knows no exclusive programs.
 
-    Source: kernel/bpf/syscall.c, map_create(). Linux 4.15 (names); map_extra 5.16.
+    Source: kernel/bpf/syscall.c, map_create(). Linux 4.15 (names); map_extra 5.16; exclusive programs 6.18.
     """
     if len(fds) != request.with_inner + request.with_btf:
         raise ValueError(f"{len(fds)} file descriptors for inner={request.with_inner} btf={request.with_btf}")
     given = iter(fds)
     numa = 0 if request.numa_node is None else MapFlag.NUMA_NODE
+    exclusive = Buffer.of(request.exclusive_program_hash)  # kept until the call returns
     attr = abi.MapCreateAttr(
         map_type=request.map_type,
         key_size=request.key_size,
@@ -81,7 +83,10 @@ def create_map(request: CreateMap, fds: Sequence[int]) -> OwnedFd:
         btf_fd=next(given) if request.with_btf else 0,
         btf_key_type_id=request.btf_key_type_id,
         btf_value_type_id=request.btf_value_type_id,
+        btf_vmlinux_value_type_id=request.btf_vmlinux_value_type_id,
         map_extra=request.map_extra,
+        excl_prog_hash=exclusive.address if exclusive.size else 0,
+        excl_prog_hash_size=exclusive.size,
     )
     return OwnedFd(bpf(Command.MAP_CREATE, attr))
 

@@ -81,6 +81,7 @@ class LinuxElements:
             map_extra=info.map_extra,
             frozen=fdinfo.get("frozen") == "1",
             memlock=int(fdinfo.get("memlock", "0")),
+            btf_vmlinux_value_type_id=info.btf_vmlinux_value_type_id,
             owner_prog_type=int(fdinfo.get("owner_prog_type", "0")),
         )
 

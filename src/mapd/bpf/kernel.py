@@ -33,6 +33,8 @@ class CreateMap(ControlRequest[OwnedFd]):
     """BPF_MAP_CREATE. ``fds``: the inner map's, then the BTF's, for those that are asked for.
 
     Sizes in bytes; ``flags`` are BPF_F_* of creation; ``kernel_name`` at most 15 characters.
+    ``btf_vmlinux_value_type_id`` is of STRUCT_OPS: in the kernel's own BTF, the structure that it
+    makes; ``exclusive_program_hash`` the SHA-256 of the only program that may use the map, or b"".
     """
 
     map_type: int
@@ -47,6 +49,8 @@ class CreateMap(ControlRequest[OwnedFd]):
     with_btf: bool = False
     btf_key_type_id: int = 0
     btf_value_type_id: int = 0
+    btf_vmlinux_value_type_id: int = 0
+    exclusive_program_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +132,7 @@ class RawMapInfo:
     map_extra: int
     frozen: bool
     memlock: int
+    btf_vmlinux_value_type_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
