@@ -328,7 +328,7 @@ def pinned_maps(folder: Path) -> set[int]:
     from mapd.bpf import LinuxKernel, ListPins, OpenPin
 
     kernel, root, found = LinuxKernel(), f"{folder}/bpffs", set[int]()
-    for path in kernel.control(ListPins(root=root)):
+    for path in kernel.control(ListPins(root=root)).paths:
         with kernel.control(OpenPin(root=root, path=path)) as owned, owned.lease() as map_fd:
             found.add(kernel.info(map_fd).id)
     return found

@@ -28,6 +28,7 @@ ATTRS: Final = (
 )
 NAMED: Final[dict[type[ctypes.Structure], str]] = {
     abi.MapInfo: "bpf_map_info",
+    abi.ProgInfo: "bpf_prog_info",
     abi.BtfInfo: "bpf_btf_info",
     abi.OpenHow: "open_how",
 }

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mapd.bpf import (
-    Buffer,
     CreateMap,
     ListPins,
     NextMapId,
@@ -15,18 +14,20 @@ from mapd.bpf import (
     OpenPin,
     Pin,
     PinNotFound,
+    PinPaths,
     ProgramType,
+    Rename,
     SyscallError,
     Unpin,
     is_bpffs,
     load_program,
+    pins,
 )
-from mapd.bpf.abi import Command, ObjectAttr
-from mapd.bpf.asm import Assembler, Reg
-from mapd.bpf.syscall import bpf
+from mapd.bpf.syscall import openat2
 from mapd_api.ops import Op
 from mapd_api.uapi import MapType
 from tests.kernel.maps import KERNEL, Maps
+from tests.kernel.programs import pin_program, returning
 from tests.support.counts import no_map_left_behind
 
 
@@ -42,12 +43,8 @@ def open_errno(root: Path, path: Path | str) -> int:
 
 
 def pinned_program(path: Path) -> None:
-    asm = Assembler()
-    asm.mov(Reg.R0, 0)
-    asm.exit()
-    with load_program(asm.assemble(), ProgramType.SYSCALL) as owned, owned.lease() as prog_fd:
-        pathname = Buffer.of(str(path).encode() + b"\0")
-        bpf(Command.OBJ_PIN, ObjectAttr(pathname=pathname.address, bpf_fd=prog_fd))
+    with load_program(returning(0), ProgramType.SYSCALL) as owned, owned.lease() as prog_fd:
+        pin_program(path, prog_fd)
 
 
 def test_a_pin_is_opened_as_the_same_map(maps: Maps, bpffs: Path) -> None:
@@ -217,16 +214,72 @@ def test_unpinning_removes_the_name_and_then_the_map(maps: Maps, bpffs: Path) ->
 
 def test_pins_are_listed_sorted_and_links_are_not(maps: Maps, bpffs: Path) -> None:
     made = maps.create()
-    assert KERNEL.control(ListPins(root=str(bpffs))) == []
+    assert KERNEL.control(ListPins(root=str(bpffs))).paths == []
     for path in ("b/two", "a", "b/one"):
         pin(bpffs, path, made.fd, mkdir=True)
     (bpffs / "link").symlink_to("a")
     (bpffs / "b" / "up").symlink_to("..")
     expected = [f"{bpffs}/{path}" for path in ("a", "b/one", "b/two")]
-    assert KERNEL.control(ListPins(root=str(bpffs))) == expected
-    assert KERNEL.control(ListPins(root=f"{bpffs}/")) == expected
+    assert KERNEL.control(ListPins(root=str(bpffs))).paths == expected
+    assert KERNEL.control(ListPins(root=f"{bpffs}/")).paths == expected
     with pytest.raises(FileNotFoundError):
         KERNEL.control(ListPins(root=f"{bpffs}/missing"))
+
+
+def rename(root: Path, old: str, new: str, *, mkdir: bool = False) -> None:
+    KERNEL.control(Rename(root=str(root), path=f"{root}/{old}", new_path=f"{root}/{new}", mkdir=mkdir))
+
+
+def test_a_renamed_pin_is_the_same_map_under_another_path(maps: Maps, bpffs: Path) -> None:
+    made = maps.create()
+    pin(bpffs, "old", made.fd)
+    rename(bpffs, "old", "ns/new", mkdir=True)
+    assert KERNEL.control(ListPins(root=str(bpffs))).paths == [f"{bpffs}/ns/new"]
+    opened = maps.adopt(KERNEL.control(OpenPin(root=str(bpffs), path=f"{bpffs}/ns/new")))
+    assert KERNEL.info(opened.fd).id == KERNEL.info(made.fd).id
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "number"),
+    [
+        ("old", "taken", errno.EEXIST),
+        ("old", "old", errno.EEXIST),
+        ("missing", "free", errno.ENOENT),
+        ("old", "nowhere/free", errno.ENOENT),
+        ("old", "with.dot", errno.EPERM),
+        ("old", "../out", errno.EXDEV),
+        ("link", "free", errno.ELOOP),
+        ("program", "free", errno.EINVAL),
+        ("folder", "free", errno.EISDIR),
+    ],
+)
+def test_a_pin_that_cannot_be_renamed_stays_and_overwrites_nothing(
+    maps: Maps, bpffs: Path, old: str, new: str, number: int
+) -> None:
+    for name in ("old", "taken"):
+        pin(bpffs, name, maps.create().fd)
+    (bpffs / "link").symlink_to("old")
+    (bpffs / "folder").mkdir()
+    pinned_program(bpffs / "program")
+    before = {path.name: path.stat().st_ino for path in bpffs.iterdir()}
+    with pytest.raises(SyscallError) as caught:
+        rename(bpffs, old, new)
+    assert caught.value.errno == number
+    assert {path.name: path.stat().st_ino for path in bpffs.iterdir()} == before
+
+
+def test_folders_that_cannot_be_read_are_told(bpffs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read any folder, so the refusal is planted where the kernel would give it."""
+    (bpffs / "closed").mkdir()
+    (bpffs / "open").mkdir()
+
+    def resolve(dir_fd: int, relative: str, flags: int, resolve: int) -> int:
+        if relative == "closed":
+            raise SyscallError(errno.EACCES, "openat2", relative)
+        return openat2(dir_fd, relative, flags, resolve)
+
+    monkeypatch.setattr(pins, "openat2", resolve)
+    assert KERNEL.control(ListPins(root=str(bpffs))) == PinPaths([], [f"{bpffs}/closed"])
 
 
 def test_a_request_with_wrong_fds_is_refused(bpffs: Path) -> None:

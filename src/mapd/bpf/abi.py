@@ -32,7 +32,9 @@ class Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
+    PROG_GET_NEXT_ID = 11
     MAP_GET_NEXT_ID = 12
+    PROG_GET_FD_BY_ID = 13
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     BTF_LOAD = 18
@@ -226,6 +228,25 @@ class MapInfo(ctypes.Structure):
     )
 
 
+class ProgInfo(ctypes.Structure):
+    """struct bpf_prog_info up to ``name``; ``nr_map_ids`` is the room going in, and how many there are coming out."""
+
+    _fields_ = (
+        ("type", u32),
+        ("id", u32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("jited_prog_len", u32),
+        ("xlated_prog_len", u32),
+        ("jited_prog_insns", u64),
+        ("xlated_prog_insns", u64),
+        ("load_time", u64),
+        ("created_by_uid", u32),
+        ("nr_map_ids", u32),
+        ("map_ids", u64),
+        ("name", ctypes.c_char * 16),
+    )
+
+
 class BtfInfo(ctypes.Structure):
     """struct bpf_btf_info; ``btf_size`` is the room going in, and the blob's size coming out."""
 
@@ -252,12 +273,16 @@ class OpenHow(ctypes.Structure):
 RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
 
+RENAME_NOREPLACE: Final = 1
+"""renameat2(2): EEXIST where the new name is taken (include/uapi/linux/fs.h)."""
+
 
 @dataclass(frozen=True, slots=True)
 class SyscallNumbers:
-    """What syscall(2) calls bpf(2) and openat2(2) on one architecture."""
+    """What syscall(2) calls bpf(2), renameat2(2) and openat2(2) on one architecture."""
 
     bpf: int
+    renameat2: int
     openat2: int = 437
 
 
@@ -266,13 +291,13 @@ class UnsupportedArchitecture(Exception):
 
 
 _NUMBERS: Final = {
-    "x86_64": SyscallNumbers(321),
-    "aarch64": SyscallNumbers(280),
-    "riscv64": SyscallNumbers(280),
-    "loongarch64": SyscallNumbers(280),
-    "ppc64": SyscallNumbers(361),
-    "ppc64le": SyscallNumbers(361),
-    "s390x": SyscallNumbers(351),
+    "x86_64": SyscallNumbers(321, 316),
+    "aarch64": SyscallNumbers(280, 276),
+    "riscv64": SyscallNumbers(280, 276),
+    "loongarch64": SyscallNumbers(280, 276),
+    "ppc64": SyscallNumbers(361, 357),
+    "ppc64le": SyscallNumbers(361, 357),
+    "s390x": SyscallNumbers(351, 347),
 }
 
 

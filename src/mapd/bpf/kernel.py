@@ -88,8 +88,26 @@ class Unpin(ControlRequest[None]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListPins(ControlRequest[Sequence[str]]):
-    """Paths of all pins (files) below ``root``, sorted; folders that cannot be read are left out."""
+class Rename(ControlRequest[None]):
+    """Give the pin of a map another path below ``root`` in one step, which must be free; ``mkdir`` as for ``Pin``."""
+
+    root: str
+    path: str
+    new_path: str
+    mkdir: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PinPaths:
+    """What a walk found: paths of pins, sorted, and of folders that could not be read."""
+
+    paths: Sequence[str]
+    unread: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListPins(ControlRequest[PinPaths]):
+    """All pins (files) below ``root``; of programs and links too."""
 
     root: str
 
@@ -99,6 +117,65 @@ class NextMapId(ControlRequest["int | None"]):
     """BPF_MAP_GET_NEXT_ID after ``map_id``; None after the last. Needs CAP_SYS_ADMIN."""
 
     map_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenProgramId(ControlRequest[OwnedFd]):
+    """BPF_PROG_GET_FD_BY_ID; needs CAP_SYS_ADMIN."""
+
+    prog_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenProgramPin(ControlRequest[OwnedFd]):
+    """The program pinned at ``path``, below ``root`` and through no symbolic link."""
+
+    root: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextProgramId(ControlRequest["int | None"]):
+    """BPF_PROG_GET_NEXT_ID after ``prog_id``; None after the last. Needs CAP_SYS_ADMIN."""
+
+    prog_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawProgramInfo:
+    """struct bpf_prog_info, as far as mapd asks: ``map_ids`` are those of the maps it uses."""
+
+    prog_type: int
+    id: int
+    name: str
+    map_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramInfo(ControlRequest[RawProgramInfo]):
+    """BPF_OBJ_GET_INFO_BY_FD of the program ``fds[0]``; ``map_ids`` needs CAP_SYS_ADMIN or CAP_BPF and CAP_PERFMON."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapHolder:
+    """A process and the ids of the maps that it has descriptors of; ``comm`` as /proc/PID/comm says."""
+
+    pid: int
+    comm: str
+    map_ids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class MapHolders:
+    """Processes with descriptors of maps, and how many processes could not be looked into."""
+
+    holders: Sequence[MapHolder]
+    unread: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListHolders(ControlRequest[MapHolders]):
+    """Every process of this /proc and the maps it holds; those of other users need CAP_SYS_PTRACE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +192,24 @@ class GetBtf(ControlRequest[bytes]):
     btf_id: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadTemplate(ControlRequest[OwnedFd]):
+    """BPF_PROG_LOAD of a program of ``mapd.bpf.templates`` over the map ``fds[0]``; needs CAP_BPF.
+
+    ``template`` is its name; sizes are the map's, in bytes.
+    """
+
+    template: str
+    key_size: int
+    value_size: int
+
+
 @dataclass(frozen=True, slots=True)
 class RawMapInfo:
-    """struct bpf_map_info and what only fdinfo says (``frozen``, ``memlock``). Sizes in bytes."""
+    """struct bpf_map_info and what only fdinfo says (from ``frozen`` on). Sizes in bytes.
+
+    ``owner_prog_type``: of the programs that a PROG_ARRAY takes; 0 until its first one, and for other types.
+    """
 
     map_type: int
     id: int
@@ -133,6 +225,7 @@ class RawMapInfo:
     frozen: bool
     memlock: int
     btf_vmlinux_value_type_id: int = 0
+    owner_prog_type: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +283,9 @@ class Elements(Protocol):
         """BPF_MAP_GET_NEXT_KEY; None after the last key."""
         ...
 
-    def lookup_batch(self, map_fd: int, cursor: Buffer, first: bool, columns: Columns) -> Batch:
+    def lookup_batch(
+        self, map_fd: int, cursor: Buffer, first: bool, columns: Columns, flags: int = 0
+    ) -> Batch:
         """BPF_MAP_LOOKUP_BATCH from ``cursor`` (read unless ``first``, then overwritten).
 
         ENOENT in the answer is the end, and its ``count`` is valid; ENOSPC: the next bucket needs a larger
@@ -200,6 +295,10 @@ class Elements(Protocol):
 
     def batch(self, map_fd: int, command: BatchCommand, columns: Columns, flags: int = 0) -> Batch:
         """BPF_MAP_UPDATE_BATCH or BPF_MAP_DELETE_BATCH: stops at the first error."""
+        ...
+
+    def run(self, prog_fd: int, ctx: Buffer) -> int:
+        """BPF_PROG_RUN of a SYSCALL program once; its R0. ``ctx`` is read, and written back."""
         ...
 
 

@@ -18,10 +18,14 @@ from mapd.bpf import abi
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.fd import OwnedFd
-from mapd.bpf.kernel import ListPins, OpenPin, Pin, SyscallError, Unpin
-from mapd.bpf.syscall import bpf, openat2
+from mapd.bpf.kernel import ListPins, OpenPin, OpenProgramPin, Pin, PinPaths, Rename, SyscallError, Unpin
+from mapd.bpf.syscall import bpf, openat2, rename_noreplace
 
 _SAFELY = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS
+
+_MAP = Path("anon_inode:bpf-map")
+_PROGRAM = Path("anon_inode:bpf-prog")
+"""What descriptors of these lead to (kernel/bpf/syscall.c, bpf_map_new_fd() and bpf_prog_new_fd())."""
 
 
 class PinNotFound(SyscallError, FileNotFoundError):
@@ -41,6 +45,19 @@ def open_pin(request: OpenPin, fds: Sequence[int] = ()) -> OwnedFd:
     _expect(fds, 0)
     with _open_below(request.root, request.path, os.O_PATH) as pin:
         return _get_map(pin, request.path, read_only=request.read_only)
+
+
+def open_program_pin(request: OpenProgramPin, fds: Sequence[int] = ()) -> OwnedFd:
+    """See ``OpenProgramPin``. Asks for read access to the pin; a program's fd has no access mode.
+
+    Raises:
+        PinNotFound, SyscallError: as for ``open_pin``; EINVAL, a map or a link is pinned there.
+
+    Source: kernel/bpf/inode.c, bpf_obj_get_user(). Linux 5.6 (openat2).
+    """
+    _expect(fds, 0)
+    with _open_below(request.root, request.path, os.O_PATH) as pin:
+        return _get(pin, request.path, _PROGRAM, read_only=True)
 
 
 def pin(request: Pin, fds: Sequence[int]) -> None:
@@ -82,7 +99,29 @@ def unpin(request: Unpin, fds: Sequence[int] = ()) -> None:
             os.unlink(name, dir_fd=folder_fd)
 
 
-def list_pins(request: ListPins, fds: Sequence[int] = ()) -> Sequence[str]:
+def rename(request: Rename, fds: Sequence[int] = ()) -> None:
+    """See ``Rename``. Asks for read access to the pin, to see that a map is there, as ``unpin`` does.
+
+    Raises:
+        PinNotFound: there is nothing of that name (or no folder for the new one).
+        SyscallError: EEXIST, the new name is taken; EPERM, it holds a '.'; as for ``unpin`` otherwise.
+
+    Source: fs/namei.c, do_renameat2(); fs/libfs.c, simple_rename(). Linux 5.6 (openat2).
+    """
+    _expect(fds, 0)
+    folder, name = _split(request.path)
+    new_folder, new_name = _split(request.new_path)
+    with _folder(request.root, folder) as folder_fd:
+        with _opened(_resolve(folder_fd, name, os.O_PATH, request.path)) as pin_fd:
+            _get_map(pin_fd, request.path, read_only=True).close()
+        with _folder(request.root, new_folder, mkdir=request.mkdir) as new_folder_fd:
+            try:
+                rename_noreplace(folder_fd, name, new_folder_fd, new_name)
+            except SyscallError as error:
+                raise _named(error, "renameat2", request.new_path) from None
+
+
+def list_pins(request: ListPins, fds: Sequence[int] = ()) -> PinPaths:
     """See ``ListPins``. Paths begin with ``root``; symbolic links are neither listed nor followed.
 
     Pins of programs are listed too: only opening one tells what it is.
@@ -92,15 +131,20 @@ def list_pins(request: ListPins, fds: Sequence[int] = ()) -> Sequence[str]:
         SyscallError: EACCES, the root itself cannot be read.
     """
     _expect(fds, 0)
+    root = request.root.rstrip("/")
     found: list[str] = []
+    unread: list[str] = []
     with _root(request.root) as root_fd:
         waiting = _list_folder(root_fd, ".", found)
         while waiting:
+            folder = waiting.pop()
             try:
-                waiting += _list_folder(root_fd, waiting.pop(), found)
+                waiting += _list_folder(root_fd, folder, found)
+            except PinNotFound:
+                continue  # removed meanwhile
             except SyscallError:
-                continue  # removed meanwhile, or not ours to read
-    return sorted(f"{request.root.rstrip('/')}/{path}" for path in found)
+                unread.append(f"{root}/{folder}")
+    return PinPaths(sorted(f"{root}/{path}" for path in found), sorted(unread))
 
 
 def is_map(fd: int) -> bool:
@@ -109,11 +153,19 @@ def is_map(fd: int) -> bool:
     Raises:
         SyscallError: EBADF or ENOENT, it is not open.
     """
+    return _is(fd, _MAP)
+
+
+def _is(fd: int, kind: Path) -> bool:
     with _translated("readlink"):
-        return Path(f"/proc/self/fd/{fd}").readlink() == Path("anon_inode:bpf-map")
+        return Path(f"/proc/self/fd/{fd}").readlink() == kind
 
 
 def _get_map(pin_fd: int, path: str, *, read_only: bool) -> OwnedFd:
+    return _get(pin_fd, path, _MAP, read_only=read_only)
+
+
+def _get(pin_fd: int, path: str, kind: Path, *, read_only: bool) -> OwnedFd:
     # bpf(2) says EACCES of a folder, as it does where the modes forbid it.
     if stat.S_ISDIR(os.fstat(pin_fd).st_mode):
         raise SyscallError(errno.EISDIR, Command.OBJ_GET.uapi_name, path)
@@ -121,7 +173,7 @@ def _get_map(pin_fd: int, path: str, *, read_only: bool) -> OwnedFd:
     attr = abi.ObjectAttr(pathname=pathname.address, file_flags=abi.F_RDONLY if read_only else 0)
     found = OwnedFd(bpf(Command.OBJ_GET, attr, path))
     with found.lease() as fd:
-        if is_map(fd):
+        if _is(fd, kind):
             return found
     found.close()
     raise SyscallError(errno.EINVAL, Command.OBJ_GET.uapi_name, path)

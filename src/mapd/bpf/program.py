@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -10,7 +12,7 @@ from mapd.bpf.abi import Command
 from mapd.bpf.asm import Alu, Assembler, Atomic, Helper, Jump, Reg, Size
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.fd import OwnedFd
-from mapd.bpf.kernel import SyscallError
+from mapd.bpf.kernel import ProgramInfo, RawProgramInfo, SyscallError
 from mapd.bpf.syscall import attempt, bpf
 from mapd_api.layout import round_up8
 from mapd_api.uapi import ElementFlag
@@ -24,10 +26,19 @@ STACK_BYTES: Final = 512
 
 
 class ProgramType(IntEnum):
-    """enum bpf_prog_type, those that mapd loads. CAP_BPF alone suffices for them."""
+    """enum bpf_prog_type, those that mapd and its tests load. CAP_BPF suffices for all but XDP (CAP_NET_ADMIN)."""
 
     SOCKET_FILTER = 1
+    XDP = 6
     SYSCALL = 31
+
+
+class AttachType(IntEnum):
+    """enum bpf_attach_type, those that maps of programs ask for."""
+
+    NONE = 0
+    XDP_DEVMAP = 33
+    XDP_CPUMAP = 35
 
 
 class ProgramRefused(SyscallError):
@@ -44,8 +55,12 @@ class ProgramRefused(SyscallError):
         self.strerror = "\n".join([self.strerror or "", *last])
 
 
-def load_program(code: bytes, kind: ProgramType, kernel_name: str = "") -> OwnedFd:
+def load_program(
+    code: bytes, kind: ProgramType, kernel_name: str = "", *, attach: AttachType = AttachType.NONE
+) -> OwnedFd:
     """Load a program (BPF_PROG_LOAD). Takes from 0.06 to some ms: the verifier runs.
+
+    ``attach`` is expected_attach_type, which decides what an XDP program may be put into.
 
     The verifier's log is asked for only after a failure: writing it makes loading slower.
 
@@ -62,6 +77,7 @@ def load_program(code: bytes, kind: ProgramType, kernel_name: str = "") -> Owned
         license=license_text.address,
         prog_flags=abi.F_SLEEPABLE if kind is ProgramType.SYSCALL else 0,
         prog_name=kernel_name.encode()[:16],
+        expected_attach_type=attach,
     )
     prog_fd = attempt(Command.PROG_LOAD, attr)
     if prog_fd < 0:
@@ -72,6 +88,32 @@ def load_program(code: bytes, kind: ProgramType, kernel_name: str = "") -> Owned
             text = bytes(log.view).partition(b"\0")[0].decode("utf-8", "replace")
             raise ProgramRefused(-prog_fd, text)
     return OwnedFd(prog_fd)
+
+
+def program_info(request: ProgramInfo, fds: Sequence[int]) -> RawProgramInfo:
+    """See ``ProgramInfo``. About 5 us. Without the rights ``map_ids`` is empty, and no error.
+
+    A program's maps do not change while it lives; asked twice, first for how many there are.
+
+    Raises:
+        SyscallError: EINVAL, the fd is of no BPF object. A map's is taken for a program's: who opened it knows.
+
+    Source: kernel/bpf/syscall.c, bpf_prog_get_info_by_fd(). Linux 4.13; map ids 4.15.
+    """
+    del request
+    if len(fds) != 1:
+        raise ValueError(f"{len(fds)} file descriptors where the request takes 1")
+    info = abi.ProgInfo()
+    attr = abi.InfoAttr(bpf_fd=fds[0], info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
+    bpf(Command.OBJ_GET_INFO_BY_FD, attr)
+    count: int = info.nr_map_ids
+    room = (abi.u32 * count)()
+    if count:
+        info = abi.ProgInfo(nr_map_ids=count, map_ids=ctypes.addressof(room))
+        attr = abi.InfoAttr(bpf_fd=fds[0], info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
+        bpf(Command.OBJ_GET_INFO_BY_FD, attr)
+    name: bytes = info.name
+    return RawProgramInfo(info.type, info.id, name.decode("ascii", "replace"), tuple(room[: info.nr_map_ids]))
 
 
 def run_program(prog_fd: int, ctx: Buffer) -> int:

@@ -1,4 +1,4 @@
-"""Where bpf(2) and openat2(2) are entered: the one choke point. Knows no map, no path rules.
+"""Where bpf(2), openat2(2) and renameat2(2) are entered: the one choke point. Knows no map, no path rules.
 
 ctypes gives up the interpreter lock during a call (CDLL, not PyDLL), so a long batch leaves the other
 threads running; keeping the lock would save about 6% of a short call only.
@@ -24,6 +24,16 @@ _syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_lon
 _openat2 = ctypes.CDLL(None, use_errno=True).syscall
 _openat2.restype = ctypes.c_long
 _openat2.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+_renameat2 = ctypes.CDLL(None, use_errno=True).syscall
+_renameat2.restype = ctypes.c_long
+_renameat2.argtypes = (
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+)
 
 last_errno: Final[Callable[[], int]] = ctypes.get_errno
 """The errno of this thread's last failed call through this module."""
@@ -79,3 +89,19 @@ def openat2(dir_fd: int, path: str, flags: int, resolve: int) -> int:
     if result < 0:
         raise SyscallError(ctypes.get_errno(), "openat2", path)
     return result
+
+
+def rename_noreplace(old_dir_fd: int, old_name: str, new_dir_fd: int, new_name: str) -> None:
+    """Rename a file in one step, unless the new name is taken.
+
+    Raises:
+        SyscallError: any errno; EEXIST the new name is taken, also where it is the old one.
+
+    Source: renameat2(2). Linux 3.15; bpffs takes RENAME_NOREPLACE (fs/libfs.c, simple_rename()).
+    """
+    names = os.fsencode(old_name), os.fsencode(new_name)
+    if any(b"\0" in name for name in names):
+        raise ValueError("a name has no NUL")
+    number = _NUMBERS.renameat2
+    if _renameat2(number, old_dir_fd, names[0], new_dir_fd, names[1], abi.RENAME_NOREPLACE) < 0:
+        raise SyscallError(ctypes.get_errno(), "renameat2", new_name)

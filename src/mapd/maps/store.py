@@ -254,7 +254,7 @@ class MapStore:
         maps: list[OpenMap] = []
         hidden: list[str] = []
         try:
-            for path in self.kernel.control(ListPins(root=self.names_root)):
+            for path in self.kernel.control(ListPins(root=self.names_root)).paths:
                 name = self._name_of(path)
                 if not name:
                     hidden.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")

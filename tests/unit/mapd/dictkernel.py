@@ -27,6 +27,7 @@ from mapd.bpf import (
     OpenPin,
     OwnedFd,
     Pin,
+    PinPaths,
     RawMapInfo,
     SyscallError,
     Unpin,
@@ -207,7 +208,7 @@ class DictKernel:
                 self._pinned(request.path)
                 del self.pins[request.path]
             case ListPins():
-                answer = sorted(path for path in self.pins if path.startswith(f"{request.root}/"))
+                answer = PinPaths(sorted(path for path in self.pins if path.startswith(f"{request.root}/")))
             case LoadBtf():
                 answer = self._hand_out(None)
             case GetBtf():

@@ -79,6 +79,7 @@ def test_syscall_numbers_of_known_architectures() -> None:
     assert syscall_numbers("x86_64", 8).bpf == 321
     assert syscall_numbers("aarch64", 8).bpf == 280
     assert syscall_numbers("s390x", 8).openat2 == 437
+    assert syscall_numbers("riscv64", 8).renameat2 == 276
 
 
 @pytest.mark.parametrize(("machine", "pointer_size"), [("vax", 8), ("x86_64", 4)])
