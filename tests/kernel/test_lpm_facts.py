@@ -22,7 +22,7 @@ tries = st.lists(prefixes, max_size=24)
 
 
 def packed(prefix: Prefix) -> bytes:
-    """struct bpf_lpm_trie_key_u8: the length in the host's order, the address as on the wire."""
+    """As struct bpf_lpm_trie_key_u8: the length in the host's order, the address as on the wire."""
     length, address = prefix
     return struct.pack("=I", length) + address.to_bytes(BITS // 8, "big")
 

@@ -77,10 +77,12 @@ class Helper(IntEnum):
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
+    MAP_LOOKUP_PERCPU_ELEM = 195
 
 
 _FROM_REGISTER: Final = 0x08
 _PSEUDO_MAP_FD: Final = 1
+_PSEUDO_KFUNC: Final = 2
 
 
 class Assembler:
@@ -135,6 +137,10 @@ class Assembler:
     def call(self, helper: Helper) -> None:
         """R0 = helper(R1 .. R5)."""
         self._slot(0x85, imm=helper)
+
+    def call_kernel(self, type_id: int) -> None:
+        """R0 = a function of the kernel's own (kfunc), by the id of its type in vmlinux BTF. Linux 5.13."""
+        self._slot(0x85, src=_PSEUDO_KFUNC, imm=type_id)
 
     def exit(self) -> None:
         """Return R0."""

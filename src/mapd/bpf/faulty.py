@@ -157,13 +157,15 @@ class FaultyKernel:
                     break
         return errnos
 
-    def lookup_batch(self, map_fd: int, cursor: Buffer, first: bool, columns: Columns) -> Batch:
+    def lookup_batch(
+        self, map_fd: int, cursor: Buffer, first: bool, columns: Columns, flags: int = 0
+    ) -> Batch:
         """See ``Elements.lookup_batch``. With ``done``, the kernel inside is asked for that many."""
         return self._batch(
             Command.MAP_LOOKUP_BATCH,
             map_fd,
             columns,
-            lambda part: self._inner.lookup_batch(map_fd, cursor, first, part),
+            lambda part: self._inner.lookup_batch(map_fd, cursor, first, part, flags),
         )
 
     def batch(self, map_fd: int, command: BatchCommand, columns: Columns, flags: int = 0) -> Batch:
@@ -174,6 +176,11 @@ class FaultyKernel:
             columns,
             lambda part: self._inner.batch(map_fd, command, part, flags),
         )
+
+    def run(self, prog_fd: int, ctx: Buffer) -> int:
+        """See ``Elements.run``. A program is no map: rules that name one do not concern it."""
+        command = Command.PROG_TEST_RUN
+        return self._call(command, None, command.uapi_name, lambda: self._inner.run(prog_fd, ctx))
 
     def _on_map(self, command: Command, map_fd: int, action: Callable[[], T]) -> T:
         return self._call(command, map_fd, command.uapi_name, action)
