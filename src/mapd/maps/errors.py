@@ -52,8 +52,16 @@ _CREATE_HINTS: Final[Mapping[int, tuple[Reason, str]]] = MappingProxyType(
             Reason.KERNEL_MEMORY,
             "the kernel has no memory for it; ask for fewer entries, or give the daemon's cgroup more",
         ),
-        errno.E2BIG: (Reason.BAD_SPEC, "larger than this map type can be; ask for fewer or smaller entries"),
+        errno.E2BIG: (
+            Reason.BAD_SPEC,
+            "larger than this map type can be, or a field is new to this kernel; ask for fewer or smaller entries",
+        ),
         errno.EINVAL: (Reason.BAD_SPEC, "the kernel refuses this combination of type, sizes and flags"),
+        errno.ERANGE: (Reason.BAD_SPEC, "memory at this map_extra would cross a 4 GiB boundary"),
+        errno.EOVERFLOW: (
+            Reason.BAD_SPEC,
+            "larger than the kernel can count; ask for fewer or smaller entries",
+        ),
         ENOTSUPP: (
             Reason.OPERATION_UNSUPPORTED,
             "this kernel cannot create it so",
@@ -72,12 +80,15 @@ def scarcity(error: OSError, what: str, **metadata: object) -> MapError | None:
     return MapError(reason, f"{what}: {hint} [{errno_name(number)}]", errno=errno_name(number), **metadata)
 
 
-def from_create(error: SyscallError, what: str, **metadata: object) -> MapError:
-    """The refusal for a failed BPF_MAP_CREATE of ``what`` ("hash map ns/flows, 1024 x (8, 8) bytes")."""
+def from_create(error: SyscallError, what: str, *, needs: str = "CAP_BPF", **metadata: object) -> MapError:
+    """The refusal for a failed BPF_MAP_CREATE of ``what`` ("hash map ns/flows, 1024 x (8, 8) bytes").
+
+    ``needs``: the capability that this type asks for.
+    """
     number = error.errno or 0
     about = {"errno": errno_name(number), "operation": "create", **metadata}
     if number == errno.EPERM:
-        return capability("CAP_BPF", f"create {what}", **about)
+        return capability(needs, f"create {what}", **about)
     reason, hint = _CREATE_HINTS.get(number) or _SCARCE.get(number, (Reason.INTERNAL, "unexpected"))
     return MapError(reason, f"create {what}: {hint} [{error.command}: {errno_name(number)}]", **about)
 

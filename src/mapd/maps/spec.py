@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
+from typing import Final
 
 from mapd.bpf.kernel import RawMapInfo
 from mapd.maps.errors import MapError
@@ -13,14 +14,19 @@ from mapd_api import limits
 from mapd_api.layout import value_stride
 from mapd_api.names import KERNEL_NAME
 from mapd_api.reasons import Reason
-from mapd_api.uapi import MapFlag
+from mapd_api.uapi import MapFlag, MapType
 
-_NOT_COMPARED = MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.RDONLY_PROG
-"""RDONLY and WRONLY are of the creator's fd, and stay in map_flags; RDONLY_PROG the kernel adds to device maps."""
+_CREATORS: Final = MapFlag.RDONLY | MapFlag.WRONLY
+"""Of the creator's descriptor alone, though they stay in map_flags."""
 
-
-MOST_CPUS = 8_192
+MOST_CPUS: Final = 8_192
 """No kernel is built for more (CONFIG_NR_CPUS); what this one was built for is E2BIG's to say."""
+
+_DEVICES: Final = frozenset({MapType.DEVMAP, MapType.DEVMAP_HASH})
+"""Their map_flags get BPF_F_RDONLY_PROG from the kernel (kernel/bpf/devmap.c, dev_map_alloc_check())."""
+
+HASH_BYTES: Final = 32
+"""Of an exclusive program: SHA-256 (kernel/bpf/syscall.c, map_create())."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +42,10 @@ class BtfSpec:
 class MapSpec:
     """The shape of a map. Sizes in bytes; ``value_size`` of one CPU's slot for per-CPU types.
 
-    ``inner``: whether a template of its inner maps goes beside it.
+    Attributes:
+        inner: whether a template of its inner maps goes beside it.
+        btf_vmlinux_value_type_id: in the kernel's own BTF, ``struct bpf_struct_ops_NAME``; STRUCT_OPS only.
+        exclusive_program_hash: of the only program that may use the map; b"": any may.
     """
 
     map_type: int
@@ -49,6 +58,8 @@ class MapSpec:
     numa_node: int | None = None
     btf: BtfSpec | None = None
     inner: bool = False
+    btf_vmlinux_value_type_id: int = 0
+    exclusive_program_hash: bytes = b""
 
     def __str__(self) -> str:
         return f"{type_name(self.map_type)} map of {self.max_entries} x ({self.key_size}, {self.value_size}) bytes"
@@ -76,13 +87,29 @@ def check(spec: MapSpec, possible_cpus: int) -> TypeTraits:
         raise _bad(spec, "kernel_name", repr(spec.kernel_name), "at most 15 of A-Z, a-z, 0-9, '_', '.'")
     if spec.map_extra not in traits.map_extra:
         raise _bad(spec, "map_extra", str(spec.map_extra), _bounds(traits.map_extra))
-    if traits.btf is Btf.REQUIRED and spec.btf is None:
-        raise _bad(spec, "btf", "missing", "BTF with the types of key and value")
+    _check_types(spec, traits)
     if traits.template != spec.inner:
         raise _bad(
             spec, "inner", "given" if spec.inner else "missing", "a template" if traits.template else "none"
         )
+    if len(spec.exclusive_program_hash) not in (0, HASH_BYTES):
+        given = f"{len(spec.exclusive_program_hash)} bytes long"
+        raise _bad(spec, "exclusive_program_hash", given, f"{HASH_BYTES} bytes (SHA-256), or none")
     return traits
+
+
+def _check_types(spec: MapSpec, traits: TypeTraits) -> None:
+    """Type information: what must be there, and what only STRUCT_OPS has."""
+    if traits.btf is Btf.REQUIRED and spec.btf is None:
+        raise _bad(spec, "btf", "missing", "BTF with the types of key and value")
+    vmlinux, kernel_type = spec.btf_vmlinux_value_type_id, traits.value is Value.KERNEL
+    if bool(vmlinux) != kernel_type:
+        accepted = "the id of a struct bpf_struct_ops_NAME in the kernel's BTF" if kernel_type else "0"
+        raise _bad(spec, "btf_vmlinux_value_type_id", str(vmlinux), accepted)
+    if spec.btf is None or kernel_type:
+        return
+    if not spec.btf.key_type_id and not spec.btf.value_type_id:
+        raise _bad(spec, "btf", "without type ids", "BTF with the ids of key and value in it, or no BTF")
 
 
 def _bounds(sizes: range) -> str:
@@ -120,6 +147,7 @@ def _check_entries(spec: MapSpec, traits: TypeTraits) -> None:
         Entries.ANY: (1 <= spec.max_entries <= most, f"1 to {most}"),
         Entries.ZERO: (spec.max_entries == 0, "0: they have an element per owner"),
         Entries.ONE: (spec.max_entries == 1, "1"),
+        Entries.CPUS: (1 <= spec.max_entries <= MOST_CPUS, f"1 to {MOST_CPUS} CPUs"),
         Entries.PAGES: (1 <= spec.max_entries <= 1 << 20, f"1 to {1 << 20} pages"),
         Entries.POWER_OF_TWO_PAGES: (
             _is_ring_size(spec.max_entries),
@@ -128,8 +156,6 @@ def _check_entries(spec: MapSpec, traits: TypeTraits) -> None:
     }[traits.entries]
     if not accepted:
         raise _bad(spec, "max_entries", str(spec.max_entries), rule)
-    if traits.value is Value.CPU and spec.max_entries > MOST_CPUS:
-        raise _bad(spec, "max_entries", str(spec.max_entries), f"at most {MOST_CPUS} CPUs")
 
 
 def _is_ring_size(size: int) -> bool:
@@ -176,23 +202,29 @@ def _bad(spec: MapSpec, field: str, given: str, accepted: str) -> MapError:
 
 
 def differences(spec: MapSpec, info: RawMapInfo) -> list[str]:
-    """Fields in which an existing map is not the one asked for, as "field: wanted x, is y"."""
-    wanted = {
-        "type": type_name(spec.map_type),
-        "key_size": spec.key_size,
-        "value_size": spec.value_size,
-        "max_entries": spec.max_entries,
-        "flags": hex(spec.flags & ~int(_NOT_COMPARED)),
-        "map_extra": spec.map_extra,
-    }
-    there = {
-        "type": type_name(info.map_type),
-        "key_size": info.key_size,
-        "value_size": info.value_size,
-        "max_entries": info.max_entries,
-        "flags": hex(info.map_flags & ~int(_NOT_COMPARED)),
-        "map_extra": info.map_extra,
-    }
-    return [
-        f"{name}: wanted {wanted[name]}, is {there[name]}" for name in wanted if wanted[name] != there[name]
+    """Fields in which an existing map is not the one asked for, as "field: wanted x, is y".
+
+    What was not asked for (a kernel name, BTF) is no difference. A NUMA node and the template of inner maps the
+    kernel tells of no map: they cannot be compared. That a map is exclusive it does not tell either,
+    and there the answer is that it is not known to be.
+    """
+    added = MapFlag.RDONLY_PROG if spec.map_type in _DEVICES else MapFlag(0)
+    ignored = int(_CREATORS | added)
+    pairs: list[tuple[str, object, object]] = [
+        ("type", type_name(spec.map_type), type_name(info.map_type)),
+        ("key_size", spec.key_size, info.key_size),
+        ("value_size", spec.value_size, info.value_size),
+        ("max_entries", spec.max_entries, info.max_entries),
+        ("flags", hex(spec.flags & ~ignored), hex(info.map_flags & ~ignored)),
+        ("map_extra", spec.map_extra, info.map_extra),
+        ("btf_vmlinux_value_type_id", spec.btf_vmlinux_value_type_id, info.btf_vmlinux_value_type_id),
     ]
+    if spec.kernel_name:
+        pairs.append(("kernel_name", spec.kernel_name, info.name))
+    if spec.btf is not None and (info.btf_id or TYPES[spec.map_type].btf is not Btf.REFUSED):
+        wanted = spec.btf.key_type_id, spec.btf.value_type_id
+        there = (info.btf_key_type_id, info.btf_value_type_id) if info.btf_id else "none"
+        pairs.append(("btf", wanted, there))
+    if spec.exclusive_program_hash:
+        pairs.append(("exclusive_program_hash", spec.exclusive_program_hash.hex(), "not told by the kernel"))
+    return [f"{name}: wanted {wanted}, is {there}" for name, wanted, there in pairs if wanted != there]

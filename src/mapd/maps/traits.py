@@ -58,7 +58,7 @@ class Btf(StrEnum):
     """Type information at creation."""
 
     ACCEPTED = "accepted"
-    REFUSED = "refused"  # ENOTSUPP or EINVAL: created without, as loaders do
+    REFUSED = "refused"  # ENOTSUPP: created without, as loaders do
     REQUIRED = "required"
 
 
@@ -70,7 +70,7 @@ class Entries(StrEnum):
     ONE = "one"
     POWER_OF_TWO_PAGES = "power of two, at least a page"
     PAGES = "pages"
-    POSSIBLE_CPUS = "cpus"
+    CPUS = "CPUs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

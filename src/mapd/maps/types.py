@@ -28,6 +28,10 @@ _PER_CPU_VALUES: Final = range(1, 32_769)
 """PCPU_MIN_UNIT_SIZE: larger is E2BIG (kernel/bpf/hashtab.c, arraymap.c)."""
 _U32: Final = range(4, 5)
 _U32_OR_PAIR: Final = range(4, 9, 4)
+_KEYS_OF_PROGRAMS: Final = range(1, 513)
+"""MAX_BPF_STACK: what programs can hold a key in (net/core/sock_map.c, sock_hash_alloc())."""
+_STORED: Final = range(1, 1 << 16)
+"""Below U16_MAX, less what the kernel puts beside it (include/linux/bpf_local_storage.h): the rest is E2BIG."""
 _CGROUP_KEYS: Final = range(8, 17, 8)
 """A cgroup's id, or struct bpf_cgroup_storage_key."""
 
@@ -95,6 +99,7 @@ _QUEUE: Final = TypeTraits(
     ops=frozenset({Op.PUSH, Op.PUSH_EXIST, Op.POP, Op.PEEK}),
     flags=F.NUMA_NODE | _ACCESS,
     value_sizes=_VALUES,
+    btf=Btf.ACCEPTED,
 )
 _STORAGE: Final = TypeTraits(
     type=T.SK_STORAGE,
@@ -102,7 +107,7 @@ _STORAGE: Final = TypeTraits(
     flags=F.NO_PREALLOC | F.CLONE,
     required_flags=F.NO_PREALLOC,
     key_sizes=_U32,
-    value_sizes=_VALUES,
+    value_sizes=_STORED,
     entries=Entries.ZERO,
     value=Value.OBJECT,
     btf=Btf.REQUIRED,
@@ -112,9 +117,10 @@ _CGROUP_STORAGE: Final = TypeTraits(
     refused="its elements are made by attaching a program to a cgroup: element access comes later",
     flags=F.NUMA_NODE | _ACCESS,
     key_sizes=_CGROUP_KEYS,
-    value_sizes=range(1, 4097),
+    value_sizes=_STORED,
     entries=Entries.ZERO,
     value=Value.OBJECT,
+    btf=Btf.ACCEPTED,
 )
 _RINGBUF: Final = TypeTraits(
     type=T.RINGBUF,
@@ -230,13 +236,14 @@ _ROWS: Final = (
         flags=F.NUMA_NODE,
         key_sizes=_U32,
         value_sizes=_U32_OR_PAIR,
+        entries=Entries.CPUS,
         value=Value.CPU,
         cursor=Cursor.NEXT_KEY,
         iteration=Iteration.EXACT,
         slow=True,
     ),
     _SOCKET_VALUES,
-    replace(_SOCKET_VALUES, type=T.SOCKHASH, key_sizes=_KEYS),
+    replace(_SOCKET_VALUES, type=T.SOCKHASH, key_sizes=_KEYS_OF_PROGRAMS),
     replace(
         _SOCKET_VALUES,
         type=T.XSKMAP,
@@ -260,7 +267,7 @@ _ROWS: Final = (
     replace(_STORAGE, type=T.TASK_STORAGE),
     replace(_STORAGE, type=T.CGRP_STORAGE),
     _CGROUP_STORAGE,
-    replace(_CGROUP_STORAGE, type=T.PERCPU_CGROUP_STORAGE),
+    replace(_CGROUP_STORAGE, type=T.PERCPU_CGROUP_STORAGE, value_sizes=_PER_CPU_VALUES),
     _RINGBUF,
     replace(_RINGBUF, type=T.USER_RINGBUF),
     TypeTraits(
@@ -282,7 +289,6 @@ _ROWS: Final = (
         entries=Entries.ONE,
         value=Value.KERNEL,
         btf=Btf.REQUIRED,
-        capability="CAP_PERFMON",
     ),
 )
 
