@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import uuid
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -17,19 +16,18 @@ from pathlib import PurePosixPath
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import (
-    CreateMap,
     GetBtf,
     Kernel,
     ListPins,
-    LoadBtf,
     OpenId,
     OpenPin,
     Pin,
     SyscallError,
     Unpin,
 )
+from mapd.maps import creation
 from mapd.maps import spec as specs
-from mapd.maps.errors import MapError, capability, from_create, scarcity
+from mapd.maps.errors import MapError, capability, scarcity
 from mapd.maps.opened import OpenMap, facts
 from mapd.maps.scan import Scan, ScanOptions
 from mapd.maps.spec import MapSpec
@@ -105,8 +103,12 @@ class MapStore:
     names_root: str
     pin_roots: Sequence[str] = field(default_factory=tuple)
 
-    def create(self, name: NameRef, spec: MapSpec, *, exist_ok: bool) -> tuple[OpenMap, bool]:
+    def create(
+        self, name: NameRef, spec: MapSpec, *, exist_ok: bool, template: OpenMap | None = None
+    ) -> tuple[OpenMap, bool]:
         """Create and pin a map; (map, whether it is new).
+
+        ``template``: of the inner maps of a map of maps; goes with ``spec.inner``.
 
         Raises:
             MapError: MAP_EXISTS, INCOMPATIBLE, BAD_SPEC, KERNEL_MEMORY, DAEMON_CAPABILITY, ...; nothing was
@@ -115,7 +117,9 @@ class MapStore:
         specs.check(spec, self.possible_cpus)
         if exist_ok and (there := self._existing(name, spec)) is not None:
             return there, False
-        created = self._create(name, spec)
+        kernel_name = spec.kernel_name or derived_kernel_name(name.name)
+        fd = creation.create(self.kernel, str(name), spec, kernel_name, template)
+        created = self._opened(fd, name=str(name), pin_path=self.path_of(name))
         try:
             with created.fd.lease() as number:
                 self.kernel.control(Pin(root=self.names_root, path=self.path_of(name), mkdir=True), [number])
@@ -131,48 +135,6 @@ class MapStore:
             raise
         return created, True
 
-    @contextmanager
-    def _btf(self, spec: MapSpec) -> Generator[list[int]]:
-        """The fds that creation needs beside its request."""
-        with ExitStack() as stack:
-            fds: list[int] = []
-            if spec.btf is not None:
-                try:
-                    btf = self.kernel.control(LoadBtf(blob=spec.btf.blob))
-                except SyscallError as error:
-                    if error.errno == errno.EPERM:
-                        raise capability("CAP_BPF", "load BTF", operation="create") from error
-                    raise MapError(
-                        Reason.BAD_SPEC,
-                        f"create {spec}: the kernel refuses this BTF of {len(spec.btf.blob)} bytes: {error.strerror}",
-                        operation="create",
-                        errno=errno_name(error.errno or 0),
-                    ) from error
-                stack.callback(btf.close)
-                fds.append(stack.enter_context(btf.lease()))
-            yield fds
-
-    def _create(self, name: NameRef, spec: MapSpec) -> OpenMap:
-        request = CreateMap(
-            map_type=spec.map_type,
-            key_size=spec.key_size,
-            value_size=spec.value_size,
-            max_entries=spec.max_entries,
-            flags=spec.flags,
-            kernel_name=spec.kernel_name or derived_kernel_name(name.name),
-            map_extra=spec.map_extra,
-            numa_node=spec.numa_node,
-            with_btf=spec.btf is not None,
-            btf_key_type_id=spec.btf.key_type_id if spec.btf else 0,
-            btf_value_type_id=spec.btf.value_type_id if spec.btf else 0,
-        )
-        with self._btf(spec) as fds:
-            try:
-                fd = self.kernel.control(request, fds)
-            except SyscallError as error:
-                raise from_create(error, f"{name} ({spec})", map=str(name)) from error
-        return self._opened(fd, name=str(name), pin_path=self.path_of(name))
-
     def _existing(self, name: NameRef, spec: MapSpec) -> OpenMap | None:
         """The map of that name if it has that shape; None if there is none."""
         try:
@@ -181,7 +143,11 @@ class MapStore:
             if error.reason is Reason.MAP_NOT_FOUND:
                 return None
             raise
-        different = specs.differences(spec, there.facts.info)
+        try:
+            different = specs.differences(spec, there.facts.info) or self._other_btf(spec, there)
+        except BaseException:
+            there.fd.close()
+            raise
         if different:
             there.fd.close()
             raise MapError(
@@ -193,6 +159,20 @@ class MapStore:
                 fields=", ".join(line.split(":")[0] for line in different),
             )
         return there
+
+    def _other_btf(self, spec: MapSpec, there: OpenMap) -> list[str]:
+        """Whether the map has other types under the same ids, where the daemon may read them."""
+        if spec.btf is None or there.facts.info.btf_id == 0:
+            return []
+        try:
+            blob = self.btf(there).blob
+        except MapError as error:
+            if error.reason is Reason.DAEMON_CAPABILITY:
+                return []
+            raise
+        if blob == spec.btf.blob:
+            return []
+        return [f"btf: wanted {len(spec.btf.blob)} bytes, is {len(blob)} bytes of other types"]
 
     def _exists(self, name: NameRef) -> MapError:
         return MapError(
