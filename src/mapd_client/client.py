@@ -188,8 +188,11 @@ class Client:
         max_entries: int,
         flags: int = 0,
         kernel_name: str | None = None,
+        map_extra: int = 0,
+        numa_node: int | None = None,
         inner: MapRef | str | None = None,
         btf: Btf | None = None,
+        exclusive_program_hash: bytes = b"",
         lease: float | None = None,
         exist_ok: bool = False,
     ) -> Opening[Map[K, V]]:
@@ -198,13 +201,18 @@ class Client:
         Args:
             name: "flows" or "ns/flows". The map stays until it is unpinned or the host reboots.
             type: MapType.LRU_HASH or "lru_hash".
-            key: codec of the keys; its size is the map's key_size.
-            value: codec of the values; its size is the map's value_size (of one CPU's slot).
-            max_entries: elements that fit.
+            key: codec of the keys; its size is the map's key_size. Bytes(0) where there are none: queues, stacks,
+                Bloom filters, ring buffers, arenas.
+            value: codec of the values; its size is the map's value_size (of one CPU's slot). Bytes(0) for ring
+                buffers and arenas.
+            max_entries: elements that fit; bytes of a ring buffer, pages of an arena, 0 for local storages.
             flags: BPF_F_* of BPF_MAP_CREATE.
             kernel_name: at most 15 characters; made from ``name`` if None.
-            inner: template of the maps in a map of maps.
-            btf: type information.
+            map_extra: hash functions of a Bloom filter, address of an arena.
+            numa_node: where its memory is to be.
+            inner: template of the maps in a map of maps: they will have its type, sizes and flags.
+            btf: type information. Where the type takes none the map has none: ``info.btf_id`` is 0.
+            exclusive_program_hash: SHA-256 of the only program that may use the map.
             lease: seconds that the map outlives its client.
             exist_ok: open the map of that name if every field agrees.
 
@@ -233,8 +241,11 @@ class Client:
                     max_entries=max_entries,
                     flags=flags,
                     kernel_name=kernel_name,
+                    map_extra=map_extra,
+                    numa_node=numa_node,
                     inner=template,
                     btf=btf,
+                    exclusive_program_hash=exclusive_program_hash,
                     lease=lease,
                     exist_ok=exist_ok,
                     session=session,

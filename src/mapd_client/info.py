@@ -196,11 +196,13 @@ class Btf:
         blob: as in an ELF object's .BTF section.
         key_type_id: of the key's type in it, 0 for none.
         value_type_id: of the value's type in it, 0 for none.
+        vmlinux_value_type_id: struct_ops maps: ``struct bpf_struct_ops_NAME`` in the BTF of the daemon's kernel.
     """
 
     blob: bytes
     key_type_id: int = 0
     value_type_id: int = 0
+    vmlinux_value_type_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from google.protobuf import duration_pb2
 
 from mapd_api.ops import Op
-from mapd_api.uapi import ElementFlag, MapType
+from mapd_api.uapi import ElementFlag, MapFlag, MapType
 from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
 from mapd_client.errors import Misuse, Unsupported
 from mapd_client.info import Btf, ServerInfo, UpdateFlag
@@ -36,6 +36,7 @@ _COLUMNS: Final = MappingProxyType(
     }
 )
 _U32: Final = 0xFFFF_FFFF
+_U64: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def by_ref(ref: MapRef) -> types_pb2.MapRef:
@@ -87,31 +88,46 @@ def create_map(
     max_entries: int,
     flags: int,
     kernel_name: str | None,
+    map_extra: int,
+    numa_node: int | None,
     inner: MapRef | None,
     btf: Btf | None,
+    exclusive_program_hash: bytes,
     lease: float | None,
     exist_ok: bool,
     session: str,
 ) -> maps_pb2.CreateMapRequest:
-    """Create a map; exactly one of ``name`` and ``lease`` (seconds)."""
+    """Create a map; exactly one of ``name`` and ``lease`` (seconds).
+
+    A ``numa_node`` asks for BPF_F_NUMA_NODE by itself.
+    """
     if (name is None) == (lease is None):
         raise Misuse("create_map: give either a name (it stays) or lease=seconds (it goes with you)")
-    for what, number in (("max_entries", max_entries), ("flags", flags)):
-        if not 0 <= number <= _U32:
-            raise Misuse(f"create_map: {what}={number}, 0 to {_U32} can be asked for")
+    for what, number, most in (
+        ("max_entries", max_entries, _U32),
+        ("flags", flags, _U32),
+        ("map_extra", map_extra, _U64),
+        ("numa_node", numa_node or 0, _U32),
+    ):
+        if not 0 <= number <= most:
+            raise Misuse(f"create_map: {what}={number}, 0 to {most} can be asked for")
     request = maps_pb2.CreateMapRequest(
         type=types_pb2.MapType.Name(int(type)),
         key_size=key_size,
         value_size=value_size,
         max_entries=max_entries,
-        map_flags=flags,
+        map_flags=flags if numa_node is None else flags | MapFlag.NUMA_NODE,
         kernel_name=kernel_name or "",
+        map_extra=map_extra,
+        numa_node=numa_node,
+        exclusive_program_hash=exclusive_program_hash,
         exist_ok=exist_ok,
         session=session,
     )
     if inner is not None:
         request.inner.CopyFrom(by_ref(inner))
     if btf is not None:
+        request.btf_vmlinux_value_type_id = btf.vmlinux_value_type_id
         request.btf.CopyFrom(
             types_pb2.Btf(blob=btf.blob, key_type_id=btf.key_type_id, value_type_id=btf.value_type_id)
         )

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Final
 
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
 from mapd.maps.store import NameRef, PinRef
+from mapd.maps.types import TYPES
 from mapd.rpc import convert
 from mapd.rpc.admit import admit, admitted
 from mapd.rpc.guard import Call, Handler
 from mapd.rpc.server_info import Facts
 from mapd.runtime.host import HandleRef, MapHost
+from mapd_api.ops import Verb
 from mapd_api.v1 import maps_pb2 as pb
 from mapd_api.v1.types_pb2 import Btf, MapInfo
+
+_TEMPLATE: Final = frozenset({Verb.LIST})
+"""Of a template its shape is used, which is what a listing tells."""
 
 LIST_LIMIT: Final = 1_000
 """Maps of one ListMaps answer; about 300 bytes each."""
@@ -54,7 +60,13 @@ class MapHandlers:
         new = convert.new_map(request, call.principal)
         session = self._host.handles.session(request.session, call.principal)
         self._host.handles.check_room(call.principal)
-        opened, created = await self._host.create(call.authorize(new))
+        async with AsyncExitStack() as stack:
+            template = None
+            if new.spec.inner and TYPES[new.spec.map_type].template:  # elsewhere it is refused unopened
+                template = await stack.enter_async_context(
+                    admitted(self._host, call, request.inner, "create", _TEMPLATE)
+                )
+            opened, created = await self._host.create(call.authorize(new), template)
         handle = self._host.handles.add(call.authorize(opened), session)
         return pb.CreateMapResponse(
             handle=handle, info=convert.map_info(opened.facts, opened), created=created

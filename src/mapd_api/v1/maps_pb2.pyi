@@ -83,7 +83,7 @@ class Lease(_message.Message):
     def __init__(self, id: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., name: _Optional[str] = ...) -> None: ...
 
 class CreateMapRequest(_message.Message):
-    __slots__ = ("type", "key_size", "value_size", "max_entries", "map_flags", "kernel_name", "map_extra", "numa_node", "inner", "btf", "named", "lease", "exist_ok", "exclusive_program_hash", "session")
+    __slots__ = ("type", "key_size", "value_size", "max_entries", "map_flags", "kernel_name", "map_extra", "numa_node", "inner", "btf", "named", "lease", "exist_ok", "exclusive_program_hash", "session", "btf_vmlinux_value_type_id")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     KEY_SIZE_FIELD_NUMBER: _ClassVar[int]
     VALUE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,7 @@ class CreateMapRequest(_message.Message):
     EXIST_OK_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIVE_PROGRAM_HASH_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    BTF_VMLINUX_VALUE_TYPE_ID_FIELD_NUMBER: _ClassVar[int]
     type: _types_pb2.MapType
     key_size: int
     value_size: int
@@ -114,7 +115,8 @@ class CreateMapRequest(_message.Message):
     exist_ok: bool
     exclusive_program_hash: bytes
     session: str
-    def __init__(self, type: _Optional[_Union[_types_pb2.MapType, str]] = ..., key_size: _Optional[int] = ..., value_size: _Optional[int] = ..., max_entries: _Optional[int] = ..., map_flags: _Optional[int] = ..., kernel_name: _Optional[str] = ..., map_extra: _Optional[int] = ..., numa_node: _Optional[int] = ..., inner: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., btf: _Optional[_Union[_types_pb2.Btf, _Mapping]] = ..., named: _Optional[_Union[Named, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., exist_ok: bool = ..., exclusive_program_hash: _Optional[bytes] = ..., session: _Optional[str] = ...) -> None: ...
+    btf_vmlinux_value_type_id: int
+    def __init__(self, type: _Optional[_Union[_types_pb2.MapType, str]] = ..., key_size: _Optional[int] = ..., value_size: _Optional[int] = ..., max_entries: _Optional[int] = ..., map_flags: _Optional[int] = ..., kernel_name: _Optional[str] = ..., map_extra: _Optional[int] = ..., numa_node: _Optional[int] = ..., inner: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., btf: _Optional[_Union[_types_pb2.Btf, _Mapping]] = ..., named: _Optional[_Union[Named, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., exist_ok: bool = ..., exclusive_program_hash: _Optional[bytes] = ..., session: _Optional[str] = ..., btf_vmlinux_value_type_id: _Optional[int] = ...) -> None: ...
 
 class CreateMapResponse(_message.Message):
     __slots__ = ("handle", "info", "created")

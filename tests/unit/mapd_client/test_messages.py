@@ -46,8 +46,11 @@ def create(**changes: Any) -> maps_pb2.CreateMapRequest:
         "max_entries": 10,
         "flags": 0,
         "kernel_name": None,
+        "map_extra": 0,
+        "numa_node": None,
         "inner": None,
         "btf": None,
+        "exclusive_program_hash": b"",
         "lease": None,
         "exist_ok": False,
         "session": "s",
@@ -62,11 +65,31 @@ def test_create_passes_everything_on() -> None:
     assert (request.named.name, request.map_flags, request.kernel_name) == ("flows", 1, "fl")
     assert (request.inner.pin, request.btf.blob, request.btf.value_type_id) == ("/x", b"b", 2)
     assert (request.exist_ok, request.session) == (True, "s")
+    assert not request.HasField("numa_node")
+
+
+def test_create_passes_on_what_few_types_have() -> None:
+    request = create(
+        flags=1,
+        map_extra=1 << 40,
+        numa_node=0,
+        exclusive_program_hash=bytes(32),
+        btf=Btf(b"b", vmlinux_value_type_id=7),
+    )
+    assert (request.numa_node, request.map_flags) == (0, 1 | 4)
+    assert (request.map_extra, request.btf_vmlinux_value_type_id) == (1 << 40, 7)
+    assert request.exclusive_program_hash == bytes(32)
 
 
 def test_create_wants_a_name_or_a_lease() -> None:
     assert create(name=None, lease=1.5).lease.ttl.ToMilliseconds() == 1500
-    for changes in ({"lease": 1.0}, {"name": None}, {"name": None, "lease": 0.0}, {"max_entries": -1}):
+    for changes in (
+        {"lease": 1.0},
+        {"name": None},
+        {"name": None, "lease": 0.0},
+        {"max_entries": -1},
+        {"numa_node": 1 << 32},
+    ):
         with pytest.raises(Misuse):
             create(**changes)
 
