@@ -84,17 +84,12 @@ def new_map(request: maps_pb2.CreateMapRequest, principal: Principal) -> NewMap:
     Raises:
         MapError: BAD_SPEC or OPERATION_UNSUPPORTED; what this version cannot do is refused, never ignored.
     """
-    for given, what in (
-        (request.HasField("inner"), "inner maps"),
-        (bool(request.exclusive_program_hash), "an exclusive program"),
-        (request.HasField("lease"), "leased maps"),
-    ):
-        if given:
-            raise MapError(
-                Reason.OPERATION_UNSUPPORTED,
-                f"create: this daemon does not serve {what} yet",
-                operation="create",
-            )
+    if request.HasField("lease"):
+        raise MapError(
+            Reason.OPERATION_UNSUPPORTED,
+            "create: this daemon does not serve leased maps yet",
+            operation="create",
+        )
     if not request.HasField("named"):
         raise bad_spec("say how long the map lives: named {name}", "create")
     btf = None
@@ -117,6 +112,9 @@ def new_map(request: maps_pb2.CreateMapRequest, principal: Principal) -> NewMap:
             map_extra=request.map_extra,
             numa_node=request.numa_node if request.HasField("numa_node") else None,
             btf=btf,
+            inner=request.HasField("inner"),
+            btf_vmlinux_value_type_id=request.btf_vmlinux_value_type_id,
+            exclusive_program_hash=request.exclusive_program_hash,
         ),
     )
 

@@ -73,13 +73,23 @@ class MapHost:
         self._budget = budget
         self.handles = handles
 
-    async def create(self, new: Authorized[NewMap]) -> tuple[OpenMap, bool]:
+    async def create(
+        self, new: Authorized[NewMap], template: Authorized[OpenMap] | None = None
+    ) -> tuple[OpenMap, bool]:
         """Create a map; (map, whether it is new). The caller owns the map's fd.
+
+        ``template``: of the inner maps of a map of maps; only its shape is used.
 
         Cancelling: the map may exist, under its name.
         """
         wanted = new.demand({Verb.CREATE})
-        call = partial(self._store.create, wanted.name, wanted.spec, exist_ok=wanted.exist_ok)
+        call = partial(
+            self._store.create,
+            wanted.name,
+            wanted.spec,
+            exist_ok=wanted.exist_ok,
+            template=template.demand({Verb.LIST}) if template else None,
+        )
         return await self._pool.run(Lane.SLOW, str(wanted.name), call, discard=_close_created)
 
     async def open(self, ref: Ref, *, read_only: bool = False) -> OpenMap:
