@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from google.protobuf import timestamp_pb2
 
 from mapd.access.principal import Principal
+from mapd.maps.answers import ElementFailure
 from mapd.maps.errors import MapError
-from mapd.maps.groups import ElementFailure, Group, Outcome
-from mapd.maps.opened import MapFacts, OpenMap
+from mapd.maps.execute import Outcome
+from mapd.maps.groups import Group
+from mapd.maps.opened import MapFacts
 from mapd.maps.scan import Page, ScanOptions
 from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, NameRef, PinRef
@@ -119,7 +121,21 @@ def new_map(request: maps_pb2.CreateMapRequest, principal: Principal) -> NewMap:
     )
 
 
-def map_info(facts: MapFacts, opened: OpenMap) -> types_pb2.MapInfo:
+class Named(Protocol):
+    """What a map is called."""
+
+    @property
+    def name(self) -> str:
+        """As "namespace/name", or ""."""
+        ...
+
+    @property
+    def pin_path(self) -> str:
+        """A pin of it, or ""."""
+        ...
+
+
+def map_info(facts: MapFacts, opened: Named) -> types_pb2.MapInfo:
     """What a client is told of a map."""
     info, traits = facts.info, facts.traits
     return types_pb2.MapInfo(

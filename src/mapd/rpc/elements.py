@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc.aio
 
 from mapd.access.authorize import Authorized
+from mapd.maps.answers import element_error
 from mapd.maps.errors import MapError
-from mapd.maps.groups import Group, Outcome, distinct_ops, element_error
+from mapd.maps.execute import Outcome
+from mapd.maps.groups import Group, distinct_ops
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.scan import Page
-from mapd.rpc import convert
+from mapd.maps.targets import Target
+from mapd.rpc import convert, targets
 from mapd.rpc.admit import admitted
 from mapd.rpc.guard import Call, Handler, readable
 from mapd.runtime.host import MapHost
 from mapd_api import contract, limits
-from mapd_api.ops import ANSWERS_VALUE, Op
+from mapd_api.ops import ANSWERS_VALUE, Op, Verb
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ElementFlag
 from mapd_api.v1 import elements_pb2 as pb
@@ -43,6 +47,7 @@ class ElementHandlers:
             "Lookup": self.lookup,
             "Update": self.update,
             "Delete": self.delete,
+            "UpdateReference": self.update_reference,
             "GetNextKey": self.get_next_key,
             "Apply": self.apply,
             "Dump": self.dump,
@@ -81,6 +86,23 @@ class ElementHandlers:
         group = Group(count=1, ops=bytes([Op.DELETE]), keys=request.key)
         outcome = await self._single(call, request.map, group)
         return pb.DeleteResponse(existed=outcome.statuses[0] != Reason.KEY_ABSENT)
+
+    async def update_reference(
+        self, call: Call, request: pb.UpdateReferenceRequest
+    ) -> pb.UpdateReferenceResponse:
+        """One element that stands for a kernel object."""
+        op = convert.update_op(request.flag, targets.OPERATION)
+        async with AsyncExitStack() as stack:
+            opened = await stack.enter_async_context(
+                admitted(self._host, call, request.map, targets.OPERATION)
+            )
+            # The map to be written first: who may not write it learns nothing of the other.
+            named: Target | Authorized[OpenMap] | None = targets.target(request)
+            if named is None:
+                inner = admitted(self._host, call, request.inner, targets.OPERATION, frozenset({Verb.READ}))
+                named = await stack.enter_async_context(inner)
+            await self._host.update_reference(opened, request.key, op, named, expires=call.expires)
+        return pb.UpdateReferenceResponse()
 
     async def _single(self, call: Call, message: MapRef, group: Group) -> Outcome:
         """Run one element; its refusal is the call's."""

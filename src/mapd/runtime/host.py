@@ -10,16 +10,20 @@ from typing import TypeVar
 
 from mapd.access.authorize import Authorized
 from mapd.access.principal import Principal
-from mapd.maps.groups import Group, Outcome, Plan, execute, next_key, plan
-from mapd.maps.opened import MapFacts, OpenMap, facts
+from mapd.maps import references
+from mapd.maps.execute import Outcome, execute, next_key
+from mapd.maps.groups import Group, Plan, plan
+from mapd.maps.listing import Listing, Wanted, list_maps
+from mapd.maps.opened import MapFacts, OpenMap
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
-from mapd.maps.store import Btf, Listing, MapStore, NameRef, PinRef, Ref
+from mapd.maps.store import Btf, MapStore, NameRef, PinRef, Ref
+from mapd.maps.targets import Inner, Target
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.pool import Lane, SyscallPool
 from mapd.runtime.scans import ByteBudget, Dump
 from mapd_api import contract
-from mapd_api.ops import Verb
+from mapd_api.ops import MUTATES, Op, Verb
 
 T = TypeVar("T")
 
@@ -57,11 +61,6 @@ def _close(opened: OpenMap) -> None:
 
 def _close_created(created: tuple[OpenMap, bool]) -> None:
     created[0].fd.close()
-
-
-def _close_listing(listing: Listing) -> None:
-    for opened in listing.maps:
-        opened.fd.close()
 
 
 class MapHost:
@@ -109,16 +108,18 @@ class MapHost:
         finally:
             opened.fd.close()
 
-    async def list(self, glob: Authorized[str]) -> Listing:
-        """Maps that match; the caller closes them."""
-        call = partial(self._store.list, glob.demand({Verb.LIST}))
-        return await self._pool.run(Lane.BULK, "list", call, discard=_close_listing)
+    async def list(self, wanted: Authorized[Wanted]) -> Listing:
+        """Maps that match. One listing runs at a time."""
+        target = wanted.demand({Verb.LIST})
+        if target.ids:
+            wanted.demand({Verb.OPEN_BY_ID})
+        return await self._pool.run(Lane.BULK, "list", partial(list_maps, self._store, target))
 
     async def facts(self, opened: Authorized[OpenMap]) -> MapFacts:
         """A map's facts as they are now (frozen, memory)."""
         target = opened.demand({Verb.LIST})
         info = await self._on(target, Lane.POINT, self._store.kernel.info)
-        return facts(info, self._store.possible_cpus)
+        return self._store.facts_of(info)
 
     async def apply(
         self, opened: Authorized[OpenMap], group: Group, *, expires: float | None = None
@@ -129,9 +130,28 @@ class MapHost:
         """
         checked = plan(group, opened.target)
         target = opened.demand(verb for op in checked.ops for verb in _OP_VERBS[op])
-        lane = Lane.POINT if group.count < BULK_FROM else Lane.BULK
+        lane = _lane(target, writes=not MUTATES.isdisjoint(checked.ops), count=group.count)
         run = partial(_execute, self._store, target, checked)
         return await self._on(target, lane, run, expires=expires)
+
+    async def update_reference(
+        self,
+        opened: Authorized[OpenMap],
+        key: bytes,
+        op: Op,
+        target: Target | Authorized[OpenMap],
+        *,
+        expires: float | None = None,
+    ) -> None:
+        """Write an element that stands for a kernel object; an inner map comes with the right to read it.
+
+        Cancelling: the element may still be written.
+        """
+        outer = opened.demand({Verb.WRITE})
+        named = Inner(target.demand({Verb.READ})) if isinstance(target, Authorized) else target
+        references.check(outer, key, op, named)
+        call = partial(_update_reference, self._store, outer, key, op, named)
+        await self._on(outer, _lane(outer, writes=True), call, expires=expires)
 
     async def next_key(self, opened: Authorized[OpenMap], key: bytes | None) -> bytes | None:
         """The key after ``key`` (None: the first), or None."""
@@ -153,10 +173,16 @@ class MapHost:
         target = ref.demand({Verb.PIN})
         await self._pool.run(Lane.POINT, str(target), partial(self._store.unpin, target))
 
+    async def rename(self, name: Authorized[NameRef], new: Authorized[NameRef]) -> str:
+        """Give a map another name; the path of its pin. Cancelling: it may have the new name."""
+        call = partial(self._store.rename, name.demand({Verb.PIN}), new.demand({Verb.PIN}))
+        return await self._pool.run(Lane.POINT, str(name.target), call)
+
     async def freeze(self, opened: Authorized[OpenMap]) -> None:
         """Freeze a map, behind what is queued for it."""
         target = opened.demand({Verb.FREEZE})
-        await self._pool.run(Lane.POINT, target.facts.id, partial(self._store.freeze, target))
+        lane = _lane(target, writes=True)
+        await self._pool.run(lane, target.facts.id, partial(self._store.freeze, target))
 
     async def btf(self, opened: Authorized[OpenMap]) -> Btf:
         """A map's type information."""
@@ -179,3 +205,21 @@ def _execute(store: MapStore, opened: OpenMap, checked: Plan, map_fd: int) -> Ou
 
 def _next_key(store: MapStore, of: MapFacts, key: bytes | None, map_fd: int) -> bytes | None:
     return next_key(store.kernel, map_fd, of, key)
+
+
+def _update_reference(
+    store: MapStore, opened: OpenMap, key: bytes, op: Op, target: Target, map_fd: int
+) -> None:
+    references.update_reference(store, opened, map_fd, key, op, target)
+
+
+def _lane(opened: OpenMap, *, writes: bool, count: int = 1) -> Lane:
+    """Where work on a map waits: writes that take milliseconds whatever their count have a lane of their own.
+
+    Calls of one map keep their order within a lane. A read of a slow map does not wait behind its writes:
+    who wants to read what was written awaits the write first, as the groups of one Apply do.
+    """
+    traits = opened.facts.traits
+    if writes and traits is not None and traits.slow:
+        return Lane.SLOW
+    return Lane.POINT if count < BULK_FROM else Lane.BULK

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mapd.bpf import Fault, FaultyKernel, RawMapInfo
 from mapd.bpf.abi import Command
-from mapd.maps import scan as scans
+from mapd.maps import walkers
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
 from mapd.maps.scan import Page, Scan, ScanOptions
@@ -463,7 +463,7 @@ def test_a_trie_that_never_ends_is_given_up_and_says_so(trie: Bench) -> None:
 def test_more_keys_than_can_be_remembered_end_the_scan_and_say_so(
     trie: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scans, "SEEN_BYTES", 94 * 10)
+    monkeypatch.setattr(walkers, "SEEN_BYTES", 94 * 10)
     trie.map.fill(60)
     found = trie.read(page_bytes=16 * ONE_ROW)
     assert found.scan.incomplete == "more than 10 keys to remember for leaving repeats out"

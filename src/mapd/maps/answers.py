@@ -1,0 +1,115 @@
+"""What the kernel's answers to element operations mean: an errno for a type and an operation, as a Reason."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Final
+
+from mapd.bpf.errnos import errno_name
+from mapd.bpf.kernel import Elements
+from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
+from mapd.maps.opened import MapFacts, operation_of
+from mapd_api.ops import MUTATES, Op
+from mapd_api.reasons import Reason
+from mapd_api.uapi import MapType
+
+
+@dataclass(frozen=True, slots=True)
+class ElementFailure:
+    """What the kernel said about one element; ``index`` counts from 0 in its group."""
+
+    index: int
+    reason: Reason
+    errno: int
+
+
+_ELEMENT_REASONS: Final = {
+    errno.EEXIST: Reason.KEY_EXISTS,
+    errno.E2BIG: Reason.MAP_FULL,
+    errno.ENOSPC: Reason.MAP_FULL,
+    errno.ENOMEM: Reason.KERNEL_MEMORY,
+    **dict.fromkeys(PASSING, Reason.BUSY),
+    errno.EINVAL: Reason.BAD_COLUMNS,
+}
+
+
+def element_reason(facts: MapFacts, op: Op, number: int) -> Reason:
+    """What an errno of an element operation means for this type."""
+    indexed = facts.traits is not None and facts.traits.indexed
+    if number == errno.ENOENT:
+        if indexed:
+            return Reason.INDEX_OUT_OF_RANGE
+        return Reason.KEY_MISSING if op is Op.UPDATE_EXIST else Reason.KEY_ABSENT
+    if number == errno.E2BIG and indexed:
+        return Reason.INDEX_OUT_OF_RANGE
+    return _ELEMENT_REASONS.get(number, Reason.INTERNAL)
+
+
+def map_refusal(
+    elements: Elements, map_fd: int, facts: MapFacts, op: Op, number: int, operation: str
+) -> MapError:
+    """Why the map as a whole refuses an operation, told apart by asking the kernel."""
+    what = f"{operation} {facts.label}"
+    about = {**facts.about(operation), "errno": errno_name(number)}
+    if number in UNSUPPORTED:
+        return MapError(
+            Reason.OPERATION_UNSUPPORTED,
+            f"{what}: this kernel has no such operation for {facts.type_name} maps [{errno_name(number)}]",
+            **about,
+        )
+    if op in MUTATES and elements.info(map_fd).frozen:
+        return MapError(
+            Reason.MAP_FROZEN,
+            f"{what}: the map is frozen; user space can never write it again, only programs can: "
+            "use another map [EPERM]",
+            **about,
+        )
+    return facts.access_refusal(operation, writes=op in MUTATES)
+
+
+def element_error(facts: MapFacts, op: Op, failure: ElementFailure) -> MapError:
+    """The refusal of a call that had one element."""
+    operation = operation_of(op)
+    return MapError(
+        failure.reason,
+        element_message(facts, op, failure.reason, failure.errno),
+        **facts.about(operation),
+        errno=errno_name(failure.errno),
+        max_entries=facts.info.max_entries,
+    )
+
+
+def element_message(facts: MapFacts, op: Op, reason: Reason, number: int) -> str:
+    """One sentence about one element that was refused."""
+    what = f"{operation_of(op)} {facts.label}"
+    size = f"max_entries={facts.info.max_entries}"
+    said = f" [{errno_name(number)}]"
+    match reason:
+        case Reason.MAP_FULL:
+            return f"{what}: full, {facts.info.max_entries} of {size}; remove elements or create a larger map{said}"
+        case Reason.INDEX_OUT_OF_RANGE:
+            return f"{what}: index out of range; {size}, so indexes go from 0 to {facts.info.max_entries - 1}{said}"
+        case Reason.KEY_EXISTS if facts.traits is not None and facts.traits.indexed:
+            return f"{what}: an array's elements all exist from the start; update without NOEXIST{said}"
+        case Reason.KEY_EXISTS:
+            return f"{what}: the key is there already and NOEXIST was asked for{said}"
+        case Reason.KEY_MISSING:
+            return f"{what}: the key is not there and EXIST was asked for{said}"
+        case Reason.KERNEL_MEMORY:
+            return (
+                f"{what}: the kernel has no memory for another element; free some, or give the daemon's "
+                f"cgroup more{said}"
+            )
+        case Reason.BUSY:
+            return f"{what}: the kernel was busy three times; nothing was changed, try again{said}"
+        case Reason.BAD_COLUMNS if facts.info.map_type == MapType.LPM_TRIE:
+            bits = (facts.info.key_size - 4) * 8
+            return f"{what}: refused; a prefix length above {bits} bits, or BPF_F_LOCK?{said}"
+        case Reason.BAD_COLUMNS:
+            return (
+                f"{what}: the kernel refuses this key, value or flag; BPF_F_LOCK needs a bpf_spin_lock "
+                f"in the value's BTF{said}"
+            )
+        case _:
+            return f"{what}: unexpected answer of the kernel{said}"

@@ -1,0 +1,249 @@
+"""Ways to walk a map, each with a cursor.
+
+BPF_MAP_LOOKUP_BATCH wherever the kernel has it: it is the only walk that returned every stable key
+exactly once under concurrent writers (a get_next_key walk misses keys that are merely overwritten,
+and repeats thousands when its cursor key is deleted). get_next_key serves where batch is missing.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final, Protocol
+
+import numpy as np
+
+from mapd.bpf.buffer import Buffer
+from mapd.bpf.kernel import Batch, Columns, Elements, SyscallError
+from mapd.maps.errors import PASSING
+from mapd.maps.opened import MapFacts
+from mapd.maps.traits import Cursor
+from mapd_api import limits
+from mapd_api.ops import Op
+
+METHODS: Final[tuple[str, ...]] = ("lookup_batch", "next_key")
+
+SEEN_BYTES: Final = 64 << 20
+"""Memory for remembering keys of one scan whose kernel cursor may restart; at about 100 bytes a key,
+600,000 keys. A larger map's dump says that it is not complete."""
+_SEEN_OVERHEAD: Final = 90
+_RETRIES: Final = 3
+
+
+class Walker(Protocol):
+    """One way to walk a map. Fills buffers from ``row`` on and says how far it came."""
+
+    @property
+    def method(self) -> str:
+        """Its name in trailers."""
+        ...
+
+    @property
+    def cursor(self) -> bytes:
+        """Where to go on; empty before the first row."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether the end was reached, or given up."""
+        ...
+
+    @property
+    def incomplete(self) -> str:
+        """Why it was given up; "" where it was not."""
+        ...
+
+    @property
+    def restarts(self) -> int:
+        """How often the kernel began again at the first key."""
+        ...
+
+    @property
+    def duplicates(self) -> int:
+        """Rows left out because they had been read before."""
+        ...
+
+    def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
+        """Rows read, at most ``room``; None: not even one kernel bucket fits, make more room."""
+        ...
+
+
+class BatchWalker:
+    """BPF_MAP_LOOKUP_BATCH."""
+
+    method = METHODS[0]
+
+    def __init__(self, elements: Elements, facts: MapFacts, cursor: bytes) -> None:
+        self._elements = elements
+        self._facts = facts
+        # The kernel writes u32 buckets and indexes, or a whole key, whatever room there is.
+        self._cursor = Buffer.allocate(max(4, facts.key_stride))
+        self._cursor.view[: len(cursor)] = cursor
+        self._first = not cursor
+        self._cursor_size = facts.key_stride if keyed(facts) else 4
+        self._seen = SeenKeys(facts) if keyed(facts) else None
+        self._rows = 0
+        self.done = False
+        self.incomplete = ""
+
+    @property
+    def cursor(self) -> bytes:
+        """Where to go on."""
+        return b"" if self._first else self._cursor.take(self._cursor_size)
+
+    @property
+    def restarts(self) -> int:
+        """How often the kernel began again at the first key."""
+        return self._seen.restarts if self._seen else 0
+
+    @property
+    def duplicates(self) -> int:
+        """Rows left out because they had been read before."""
+        return self._seen.duplicates if self._seen else 0
+
+    def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
+        """As Walker.fill."""
+        facts = self._facts
+        columns = Columns(
+            count=room,
+            keys=keys,
+            key_stride=facts.key_stride,
+            key_offset=row * facts.key_stride,
+            values=values,
+            value_stride=facts.value_stride,
+            value_offset=row * facts.value_stride,
+        )
+        batch = self._lookup(map_fd, columns)
+        if batch.errno == errno.ENOSPC:
+            return None
+        if batch.errno not in (0, errno.ENOENT):
+            raise SyscallError(batch.errno, "BPF_MAP_LOOKUP_BATCH")
+        self.done = batch.errno == errno.ENOENT
+        self._first = False
+        self._rows += batch.count
+        if self._seen is None:
+            return batch.count
+        kept = self._seen.keep_new(keys, values, row, batch.count)
+        if not self.done and (stop := self._seen.must_stop(self._rows)):
+            self.done, self.incomplete = True, stop
+        return kept
+
+    def _lookup(self, map_fd: int, columns: Columns) -> Batch:
+        """One batch; where the moment was bad, the same again from the same place.
+
+        A bucket whose lock is taken below us is EBUSY, an LPM key that goes under the kernel's hand EINTR
+        (kernel/bpf/hashtab.c, syscall.c). The cursor has moved by then, past rows that were not answered.
+        """
+        before = self._cursor.take(self._cursor.size)
+        batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns)
+        for _ in range(_RETRIES):
+            if batch.errno not in PASSING:
+                break
+            self._cursor.view[:] = before
+            batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns)
+        return batch
+
+
+class NextKeyWalker:
+    """BPF_MAP_GET_NEXT_KEY and a lookup for each key: for types and kernels without batch."""
+
+    method = METHODS[1]
+
+    def __init__(self, elements: Elements, facts: MapFacts, cursor: bytes) -> None:
+        self._elements = elements
+        self._facts = facts
+        self.cursor = cursor
+        self._seen = SeenKeys(facts)
+        self._steps = 0
+        self.done = False
+        self.incomplete = ""
+
+    @property
+    def restarts(self) -> int:
+        """How often the kernel began again at the first key."""
+        return self._seen.restarts
+
+    @property
+    def duplicates(self) -> int:
+        """Keys left out because they had been read before."""
+        return self._seen.duplicates
+
+    def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
+        """As Walker.fill."""
+        facts, filled = self._facts, 0
+        while filled < room and not self.done:
+            key = self._elements.next_key(map_fd, self.cursor or None, facts.key_stride)
+            if key is None:
+                self.done = True
+                break
+            self.cursor = key
+            self._steps += 1
+            if stop := self._seen.must_stop(self._steps):
+                self.done, self.incomplete = True, stop
+            if not self._seen.add(key):
+                continue
+            at = row + filled
+            keys.view[at * facts.key_stride : (at + 1) * facts.key_stride] = key
+            slot = Columns(
+                count=1,
+                keys=Buffer.of(key),
+                key_stride=facts.key_stride,
+                values=values,
+                value_stride=facts.value_stride,
+                value_offset=at * facts.value_stride,
+            )
+            number = self._elements.each(map_fd, Op.LOOKUP, slot)[0]
+            if number == 0:
+                filled += 1
+            elif number != errno.ENOENT:  # deleted since next_key named it: not there, so not in the dump
+                raise SyscallError(number, "BPF_MAP_LOOKUP_ELEM")
+        return filled
+
+
+class SeenKeys:
+    """Keys of one scan, to leave repeats out and to end a scan that the kernel keeps restarting."""
+
+    def __init__(self, facts: MapFacts) -> None:
+        self._stride = facts.key_stride
+        self._bound = 2 * facts.info.max_entries + limits.BATCH_ELEMENTS
+        self._capacity = SEEN_BYTES // (facts.key_stride + _SEEN_OVERHEAD)
+        self._seen: set[bytes] = set()
+        self._first: bytes | None = None
+        self.restarts = 0
+        self.duplicates = 0
+
+    def add(self, key: bytes) -> bool:
+        """Whether ``key`` is new."""
+        if self._first is None:
+            self._first = key
+        elif key == self._first:
+            self.restarts += 1
+        if key in self._seen:
+            self.duplicates += 1
+            return False
+        self._seen.add(key)
+        return True
+
+    def keep_new(self, keys: Buffer, values: Buffer, row: int, count: int) -> int:
+        """Close the gaps that repeated keys leave in both columns; the rows kept."""
+        stride = self._stride
+        fresh = [self.add(keys.take(stride, (row + at) * stride)) for at in range(count)]
+        kept = sum(fresh)
+        if kept < count:
+            for buffer in (keys, values):
+                width = stride if buffer is keys else values.size // (keys.size // stride)
+                table = np.frombuffer(buffer.view, np.uint8).reshape(-1, width)
+                table[row : row + kept] = table[row : row + count][fresh]
+        return kept
+
+    def must_stop(self, rows: int) -> str:
+        """Why the scan must end here, or ""."""
+        if rows > self._bound:
+            return f"the kernel restarted the scan {self.restarts} times; gave up after {rows} rows"
+        if len(self._seen) > self._capacity:
+            return f"more than {self._capacity} keys to remember for leaving repeats out"
+        return ""
+
+
+def keyed(facts: MapFacts) -> bool:
+    """Whether the batch cursor of this type is a key, so that the kernel may begin again."""
+    return facts.traits is None or facts.traits.cursor is Cursor.KEY
