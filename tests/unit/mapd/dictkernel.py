@@ -273,7 +273,10 @@ class DictKernel:
         assert key is None or len(key) == key_size == made.info.key_size
         return made.next_key(key)
 
-    def lookup_batch(self, map_fd: int, cursor: Buffer, first: bool, columns: Columns) -> Batch:
+    def lookup_batch(
+        self, map_fd: int, cursor: Buffer, first: bool, columns: Columns, flags: int = 0
+    ) -> Batch:
+        del flags
         made, _ = self._map(map_fd)
         if made.info.map_type in (*ARRAYS, MapType.LPM_TRIE):
             return self._walk_keys(made, cursor, first, columns)
@@ -316,6 +319,9 @@ class DictKernel:
             if number:
                 return Batch(done, number)
         return Batch(columns.count, 0)
+
+    def run(self, prog_fd: int, ctx: Buffer) -> int:
+        raise SyscallError(errno.EBADF, "BPF_PROG_TEST_RUN")
 
 
 def _rows(columns: Columns) -> Iterator[tuple[bytes, bytes]]:
