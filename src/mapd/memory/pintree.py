@@ -1,0 +1,135 @@
+"""Pins: a tree of names, by the rules of a bpffs. Nothing of it is in the file system."""
+
+from __future__ import annotations
+
+import errno
+import posixpath
+from collections.abc import Iterable, Sequence
+from typing import Final, Generic, TypeVar
+
+from mapd.bpf.kernel import SyscallError
+from mapd.bpf.pins import PinNotFound
+
+T = TypeVar("T")
+
+_NAME_MAX: Final = 255
+
+
+class PinTree(Generic[T]):
+    """Folders and pins of ``T`` by absolute path. Has no owners and no modes. Not for two threads at once.
+
+    A path is resolved below its root, as openat2(2) does it for the real ones: EXDEV where it leads out.
+    """
+
+    def __init__(self, folders: Iterable[str]) -> None:
+        self._pins: dict[str, T] = {}
+        self._folders: set[str] = set()
+        for folder in folders:
+            self.make_folder(folder)
+
+    def make_folder(self, path: str) -> None:
+        """A folder, and those above it; it may exist."""
+        while path not in self._folders:
+            self._folders.add(path)
+            path = posixpath.dirname(path)
+
+    def get(self, root: str, path: str) -> T:
+        """What is pinned there.
+
+        Raises:
+            PinNotFound, SyscallError: ENOTDIR, a pin stands in the way; EISDIR, it is a folder; EPERM, no pin has
+                a '.' in its name.
+        """
+        found = self._resolve(root, path)
+        if found in self._folders:
+            raise SyscallError(errno.EISDIR, "BPF_OBJ_GET", path)
+        return self._pins[found]
+
+    def put(self, root: str, path: str, pinned: T, *, mkdir: bool = False) -> None:
+        """Pin it.
+
+        Raises:
+            PinNotFound, SyscallError: EEXIST, the name is taken; EPERM, it holds a '.'; as for ``get``.
+        """
+        self._pins[self._free(root, path, "BPF_OBJ_PIN", mkdir=mkdir)] = pinned
+
+    def remove(self, root: str, path: str) -> T:
+        """Take a pin away; what was pinned. Raises as ``get``."""
+        self.get(root, path)
+        return self._pins.pop(self._resolve(root, path))
+
+    def rename(self, root: str, path: str, new_path: str, *, mkdir: bool = False) -> None:
+        """Give a pin another name, which must be free. Raises as ``get`` and ``put``."""
+        pinned = self.get(root, path)
+        self._pins[self._free(root, new_path, "renameat2", mkdir=mkdir)] = pinned
+        del self._pins[self._resolve(root, path)]
+
+    def below(self, root: str) -> Sequence[str]:
+        """Paths of the pins below a root, sorted.
+
+        Raises:
+            PinNotFound: there is no such folder.
+        """
+        top = root.rstrip("/")
+        if posixpath.normpath(root) not in self._folders:
+            raise PinNotFound(errno.ENOENT, "openat", root)
+        return sorted(path for path in self._pins if path.startswith(f"{top}/"))
+
+    def values(self) -> Iterable[T]:
+        """Everything that is pinned, as often as it is."""
+        return self._pins.values()
+
+    def _resolve(self, root: str, path: str) -> str:
+        """The folder or pin at a path; raises where there is none."""
+        at = posixpath.normpath(root)
+        if at not in self._folders:
+            raise PinNotFound(errno.ENOENT, "openat", root)
+        top = root.rstrip("/")
+        if path != top and not path.startswith(f"{top}/"):
+            raise SyscallError(errno.EXDEV, "openat2", path)
+        for part in path[len(top) :].split("/"):
+            if part in ("", "."):
+                continue
+            if at not in self._folders:
+                raise SyscallError(errno.ENOTDIR, "openat2", path)
+            if part == "..":
+                if at == posixpath.normpath(root):
+                    raise SyscallError(errno.EXDEV, "openat2", path)
+                at = posixpath.dirname(at)
+                continue
+            _check_name(part, "openat2", path)
+            at = posixpath.join(at, part)
+            if at not in self._folders and at not in self._pins:
+                raise PinNotFound(errno.ENOENT, "openat2", path)
+        return at
+
+    def _free(self, root: str, path: str, command: str, *, mkdir: bool) -> str:
+        """A path that nothing has, in a folder that exists, or is made where it alone is missing."""
+        folder, _, name = path.rpartition("/")
+        if not name or "\0" in name:
+            raise SyscallError(errno.EINVAL, "openat2", path)
+        try:
+            at = self._resolve(root, folder)
+        except PinNotFound:
+            if not mkdir:
+                raise
+            above, _, made = folder.rpartition("/")
+            at = posixpath.join(self._resolve(root, above), made)
+            self._folders.add(at)
+        if at not in self._folders:
+            raise SyscallError(errno.ENOTDIR, "openat2", path)
+        if name in (".", ".."):
+            raise SyscallError(errno.EEXIST, command, path)
+        _check_name(name, command, path)
+        found = posixpath.join(at, name)
+        if found in self._pins or found in self._folders:
+            raise SyscallError(errno.EEXIST, command, path)
+        return found
+
+
+def _check_name(name: str, command: str, path: str) -> None:
+    """Kernel/bpf/inode.c, bpf_lookup(): names with a '.' are reserved."""
+    if "." in name:
+        raise SyscallError(errno.EPERM, command, path)
+    if len(name.encode()) > _NAME_MAX:
+        raise SyscallError(errno.ENAMETOOLONG, command, path)
