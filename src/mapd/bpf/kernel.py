@@ -153,7 +153,7 @@ class RawProgramInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramInfo(ControlRequest[RawProgramInfo]):
-    """BPF_OBJ_GET_INFO_BY_FD of the program ``fds[0]``; ``map_ids`` needs CAP_SYS_ADMIN or CAP_BPF and CAP_PERFMON."""
+    """BPF_OBJ_GET_INFO_BY_FD of the program ``fds[0]``; needs no rights."""
 
 
 @dataclass(frozen=True, slots=True)

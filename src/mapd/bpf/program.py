@@ -91,7 +91,7 @@ def load_program(
 
 
 def program_info(request: ProgramInfo, fds: Sequence[int]) -> RawProgramInfo:
-    """See ``ProgramInfo``. About 5 us. Without the rights ``map_ids`` is empty, and no error.
+    """See ``ProgramInfo``. About 5 us.
 
     A program's maps do not change while it lives; asked twice, first for how many there are.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mapd.bpf.fd import FdLease, OwnedFd
@@ -113,12 +114,12 @@ def operation_of(op: Op) -> str:
     return op.name.lower().removesuffix("_noexist").removesuffix("_exist")
 
 
-def facts(info: RawMapInfo, possible_cpus: int) -> MapFacts:
-    """The facts behind a map's info."""
+def facts(info: RawMapInfo, possible_cpus: int, types: Mapping[int, TypeTraits] = TYPES) -> MapFacts:
+    """The facts behind a map's info. ``types``: the table, less what this kernel was found to lack."""
     return MapFacts(
         info=info,
         value_stride=value_stride(info.map_type, info.value_size, possible_cpus),
-        traits=TYPES.get(info.map_type),
+        traits=types.get(info.map_type),
     )
 
 

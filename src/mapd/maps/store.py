@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import errno
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from mapd.bpf.errnos import errno_name
@@ -18,19 +17,22 @@ from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import (
     GetBtf,
     Kernel,
-    ListPins,
     OpenId,
     OpenPin,
     Pin,
+    RawMapInfo,
+    Rename,
     SyscallError,
     Unpin,
 )
 from mapd.maps import creation
 from mapd.maps import spec as specs
 from mapd.maps.errors import MapError, capability, scarcity
-from mapd.maps.opened import OpenMap, facts
+from mapd.maps.opened import MapFacts, OpenMap, facts
 from mapd.maps.scan import Scan, ScanOptions
 from mapd.maps.spec import MapSpec
+from mapd.maps.traits import TypeTraits
+from mapd.maps.types import TYPES
 from mapd_api.names import is_part
 from mapd_api.names import kernel_name as derived_kernel_name
 from mapd_api.reasons import Reason
@@ -71,15 +73,6 @@ Ref = NameRef | PinRef | IdRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """Maps that were found, where was looked, and what was not looked at and why."""
-
-    maps: Sequence[OpenMap]
-    sources: Sequence[str]
-    not_looked_at: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Btf:
     """A map's type information."""
 
@@ -95,6 +88,7 @@ class MapStore:
     Attributes:
         names_root: where names are pinned: <names_root>/<namespace>/<name>.
         pin_roots: folders below which other programs' pins may be opened and new ones made.
+        types: the table of map types, less what this kernel was found to lack (``trials``).
     """
 
     kernel: Kernel
@@ -102,6 +96,7 @@ class MapStore:
     boot_id: uuid.UUID
     names_root: str
     pin_roots: Sequence[str] = field(default_factory=tuple)
+    types: Mapping[int, TypeTraits] = TYPES
 
     def create(
         self, name: NameRef, spec: MapSpec, *, exist_ok: bool, template: OpenMap | None = None
@@ -129,7 +124,7 @@ class MapStore:
                 if exist_ok and (there := self._existing(name, spec)) is not None:
                     return there, False
                 raise self._exists(name) from None
-            raise self._pin_refusal(error, "create", str(name), self.path_of(name)) from error
+            raise self.pin_refusal(error, "create", str(name), self.path_of(name)) from error
         except BaseException:
             created.fd.close()
             raise
@@ -194,8 +189,8 @@ class MapStore:
                 path = self.path_of(ref)
                 return self._open_pin(self.names_root, path, ref, read_only=read_only, name=str(ref))
             case PinRef():
-                root = self._root_of(ref.path, "open")
-                return self._open_pin(root, ref.path, ref, read_only=read_only, name=self._name_of(ref.path))
+                root = self.root_of(ref.path, "open")
+                return self._open_pin(root, ref.path, ref, read_only=read_only, name=self.name_of(ref.path))
             case IdRef():
                 try:
                     fd = self.kernel.control(OpenId(map_id=ref.id, read_only=read_only))
@@ -215,7 +210,7 @@ class MapStore:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise self._not_found(ref, "open") from None
-            raise self._pin_refusal(error, "open", str(ref), path) from error
+            raise self.pin_refusal(error, "open", str(ref), path) from error
         return self._opened(fd, read_only=read_only, name=name, pin_path=path)
 
     def _opened(self, fd: OwnedFd, *, read_only: bool = False, name: str = "", pin_path: str = "") -> OpenMap:
@@ -225,44 +220,13 @@ class MapStore:
         except BaseException:
             fd.close()
             raise
-        return OpenMap(
-            fd=fd, facts=facts(info, self.possible_cpus), read_only=read_only, name=name, pin_path=pin_path
-        )
-
-    def list(self, glob: str = "*") -> Listing:
-        """Named maps whose "namespace/name" matches a shell pattern; whoever gets them closes them."""
-        maps: list[OpenMap] = []
-        hidden: list[str] = []
-        try:
-            for path in self.kernel.control(ListPins(root=self.names_root)).paths:
-                name = self._name_of(path)
-                if not name:
-                    hidden.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
-                elif fnmatchcase(name, glob):
-                    try:
-                        maps.append(self.open(NameRef(*name.split("/"))))
-                    except MapError as error:
-                        if error.reason is not Reason.MAP_NOT_FOUND:  # unpinned since it was listed
-                            hidden.append(f"{name}: {error}")
-        except BaseException:
-            for opened in maps:
-                opened.fd.close()
-            raise
-        return Listing(
-            maps=maps,
-            sources=[f"names below {self.names_root}"],
-            not_looked_at=[
-                *hidden,
-                "pins of other programs below " + ", ".join(self.pin_roots) + ": open them by path",
-                "maps without a pin: open them by id (profile inspector)",
-            ],
-        )
+        return OpenMap(fd=fd, facts=self.facts_of(info), read_only=read_only, name=name, pin_path=pin_path)
 
     def pin(self, opened: OpenMap, path: str) -> None:
         """Pin an open map at one more path."""
         with opened.lease() as number:
             try:
-                self.kernel.control(Pin(root=self._root_of(path, "pin"), path=path), [number])
+                self.kernel.control(Pin(root=self.root_of(path, "pin"), path=path), [number])
             except OSError as error:
                 if error.errno == errno.EEXIST:
                     raise MapError(
@@ -270,20 +234,43 @@ class MapStore:
                         f"pin {opened.facts.label}: something is at {path} already; the kernel never overwrites a pin",
                         **opened.facts.about("pin"),
                     ) from None
-                raise self._pin_refusal(error, "pin", opened.facts.label, path) from error
+                raise self.pin_refusal(error, "pin", opened.facts.label, path) from error
 
     def unpin(self, ref: NameRef | PinRef) -> None:
         """Remove a name or a pin."""
         if isinstance(ref, NameRef):
             root, path = self.names_root, self.path_of(ref)
         else:
-            root, path = self._root_of(ref.path, "unpin"), ref.path
+            root, path = self.root_of(ref.path, "unpin"), ref.path
         try:
             self.kernel.control(Unpin(root=root, path=path))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise self._not_found(ref, "unpin") from None
-            raise self._pin_refusal(error, "unpin", str(ref), path) from error
+            raise self.pin_refusal(error, "unpin", str(ref), path) from error
+
+    def rename(self, name: NameRef, new: NameRef) -> str:
+        """Give a named map another name, in one step; the path of its pin now.
+
+        Raises:
+            MapError: MAP_NOT_FOUND; MAP_EXISTS, also where both names are one; BAD_SPEC, DAEMON_CAPABILITY.
+        """
+        path, new_path = self.path_of(name), self.path_of(new)
+        try:
+            self.kernel.control(Rename(root=self.names_root, path=path, new_path=new_path, mkdir=True))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise self._not_found(name, "rename") from None
+            if error.errno == errno.EEXIST:
+                raise MapError(
+                    Reason.MAP_EXISTS,
+                    f"rename {name}: {new} is taken (pinned at {new_path}); unpin that map, or choose another name",
+                    operation="rename",
+                    map=str(name),
+                    new_name=str(new),
+                ) from None
+            raise self.pin_refusal(error, "rename", str(name), error.filename or path) from error
+        return new_path
 
     def freeze(self, opened: OpenMap) -> None:
         """Make a map read-only for user space for ever; once is enough."""
@@ -334,19 +321,28 @@ class MapStore:
         """A walk over an open map."""
         return Scan(self.kernel, opened.facts, options, self.boot_id)
 
+    def facts_of(self, info: RawMapInfo) -> MapFacts:
+        """The facts behind a map's info, as this kernel serves its type."""
+        return facts(info, self.possible_cpus, self.types)
+
     def path_of(self, name: NameRef) -> str:
         """Where a name is pinned."""
         return f"{self.names_root}/{name.namespace}/{name.name}"
 
-    def _name_of(self, path: str) -> str:
-        """The name that a pin's path is, or ""."""
+    def name_of(self, path: str) -> str:
+        """The name that a pin's path is, or "" where it is none."""
         try:
             parts = PurePosixPath(path).relative_to(self.names_root).parts
         except ValueError:
             return ""
         return "/".join(parts) if len(parts) == 2 and all(map(is_part, parts)) else ""
 
-    def _root_of(self, path: str, operation: str) -> str:
+    def root_of(self, path: str, operation: str) -> str:
+        """The folder below which a path that a client gave is resolved.
+
+        Raises:
+            MapError: BAD_SPEC, below none of the roots.
+        """
         for root in (self.names_root, *self.pin_roots):
             if path.startswith(root + "/") and ".." not in path.split("/") and "\0" not in path:
                 return root
@@ -367,7 +363,7 @@ class MapStore:
                 why = "no map has this id now: an id ends with its map and is not given again"
         return MapError(Reason.MAP_NOT_FOUND, f"{operation} {ref}: {why}", operation=operation, map=str(ref))
 
-    def _pin_refusal(self, error: OSError, operation: str, what: str, path: str) -> MapError:
+    def pin_refusal(self, error: OSError, operation: str, what: str, path: str) -> MapError:
         """A pin that could not be opened, made or removed, for a reason of the file system."""
         name = errno_name(error.errno or 0)
         about = {"operation": operation, "errno": name, "map": what}

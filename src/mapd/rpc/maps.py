@@ -7,23 +7,23 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from mapd.maps.errors import MapError
-from mapd.maps.opened import OpenMap
+from mapd.maps.listing import ListedMap, Wanted
 from mapd.maps.store import NameRef, PinRef
 from mapd.maps.types import TYPES
-from mapd.rpc import convert
+from mapd.rpc import convert, listed
 from mapd.rpc.admit import admit, admitted
 from mapd.rpc.guard import Call, Handler
 from mapd.rpc.server_info import Facts
 from mapd.runtime.host import HandleRef, MapHost
 from mapd_api.ops import Verb
 from mapd_api.v1 import maps_pb2 as pb
-from mapd_api.v1.types_pb2 import Btf, MapInfo
+from mapd_api.v1.types_pb2 import Btf
 
 _TEMPLATE: Final = frozenset({Verb.LIST})
 """Of a template its shape is used, which is what a listing tells."""
 
 LIST_LIMIT: Final = 1_000
-"""Maps of one ListMaps answer; about 300 bytes each."""
+"""Maps of one ListMaps answer; about 300 bytes each, and at most 64 holders of 30."""
 
 
 class MapHandlers:
@@ -44,6 +44,7 @@ class MapHandlers:
             "CloseMap": self.close_map,
             "PinMap": self.pin_map,
             "UnpinMap": self.unpin_map,
+            "RenameMap": self.rename_map,
             "FreezeMap": self.freeze_map,
             "GetBtf": self.get_btf,
         }
@@ -94,28 +95,26 @@ class MapHandlers:
             return pb.GetMapResponse(info=convert.map_info(facts, opened.target))
 
     async def list_maps(self, call: Call, request: pb.ListMapsRequest) -> pb.ListMapsResponse:
-        """Names that match, from after the page token on."""
-        listing = await self._host.list(call.authorize(request.glob or "*"))
-        try:
-            visible = [opened for opened in listing.maps if self._may_see(call, opened)]
-            size = min(request.page_size or LIST_LIMIT, LIST_LIMIT)
-            rest = [opened for opened in visible if opened.name > request.page_token]
-            page = rest[:size]
-            infos: list[MapInfo] = [convert.map_info(opened.facts, opened) for opened in page]
-        finally:
-            for opened in listing.maps:
-                opened.fd.close()
+        """Maps that match, from after the page token on."""
+        wanted = Wanted(glob=request.glob or "*", pins=request.pins, ids=request.ids, holders=request.holders)
+        verbs = call.access.verbs | {Verb.OPEN_BY_ID} if request.ids else call.access.verbs
+        after = listed.after(request.page_token)
+        listing = await self._host.list(call.authorize(wanted, verbs))
+        rest = [
+            one for one in listing.maps if self._may_see(call, one) and (after is None or one.order > after)
+        ]
+        size = min(request.page_size or LIST_LIMIT, LIST_LIMIT)
         return pb.ListMapsResponse(
-            maps=infos,
-            next_page_token=page[-1].name if len(rest) > size else "",
+            maps=[listed.info(one) for one in rest[:size]],
+            next_page_token=listed.token(rest[size - 1]) if len(rest) > size else "",
             sources=listing.sources,
             not_looked_at=listing.not_looked_at,
         )
 
     @staticmethod
-    def _may_see(call: Call, opened: OpenMap) -> bool:
+    def _may_see(call: Call, found: ListedMap) -> bool:
         try:
-            call.authorize(opened)
+            call.authorize(found)
         except MapError:
             return False
         return True
@@ -138,6 +137,14 @@ class MapHandlers:
             raise convert.bad_spec(f"{ref} names no pin; give the name or the path", "unpin")
         await self._host.unpin(call.authorize(ref))
         return pb.UnpinMapResponse()
+
+    async def rename_map(self, call: Call, request: pb.RenameMapRequest) -> pb.RenameMapResponse:
+        """Another name."""
+        name = convert.name_ref(request.name, call.principal, "rename")
+        new = convert.name_ref(request.new_name, call.principal, "rename")
+        return pb.RenameMapResponse(
+            pin_path=await self._host.rename(call.authorize(name), call.authorize(new))
+        )
 
     async def freeze_map(self, call: Call, request: pb.FreezeMapRequest) -> pb.FreezeMapResponse:
         """No more writes from user space."""

@@ -1,0 +1,286 @@
+"""Which maps there are: names, other programs' pins, kernel ids, and who holds each.
+
+A map is opened, described and closed again, one after the other: a host has thousands, and a daemon a
+thousand descriptors. What was not looked at is said, with the reason and what would mend it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Final, TypeAlias
+
+from mapd.bpf.errnos import errno_name
+from mapd.bpf.fd import OwnedFd
+from mapd.bpf.kernel import (
+    ControlRequest,
+    ListHolders,
+    ListPins,
+    NextMapId,
+    NextProgramId,
+    OpenId,
+    OpenPin,
+    OpenProgramId,
+    ProgramInfo,
+    RawProgramInfo,
+    SyscallError,
+)
+from mapd.maps.opened import MapFacts
+from mapd.maps.store import MapStore
+
+LISTED: Final = 65_536
+"""Maps, and programs, of one listing at most: about 25 us each."""
+
+NOTES: Final = 16
+"""Lines about single pins that were not looked at; more are counted."""
+
+HOLDERS: Final = 64
+"""Holders that are told of one map."""
+
+SortKey: TypeAlias = tuple[int, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessHolder:
+    """A process that has a descriptor of a map."""
+
+    pid: int
+    comm: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramHolder:
+    """A loaded program that uses a map."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedMap:
+    """One map of the kernel, as it was when it was looked at. Holds nothing open.
+
+    Attributes:
+        name: the first of its names that the pattern matches, "" if it has none.
+        pin_path: the pin of that name, else the first pin, else "".
+        pins: every pin that was found.
+        holders: processes by pid, then programs by id.
+    """
+
+    facts: MapFacts
+    name: str
+    pin_path: str
+    pins: Sequence[str]
+    holders: Sequence[ProcessHolder | ProgramHolder] = ()
+
+    @property
+    def order(self) -> SortKey:
+        """Names first, then pins, then ids."""
+        if self.name:
+            return (0, self.name, 0)
+        return (1, self.pin_path, 0) if self.pin_path else (2, "", self.facts.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What to look for (maps.proto, ListMapsRequest)."""
+
+    glob: str = "*"
+    pins: bool = False
+    ids: bool = False
+    holders: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Maps in order, where was looked, and what was not looked at and why."""
+
+    maps: Sequence[ListedMap]
+    sources: Sequence[str]
+    not_looked_at: Sequence[str]
+
+
+@dataclass(slots=True)
+class _Found:
+    facts: MapFacts
+    pins: list[str] = field(default_factory=list[str])
+
+
+class _Lister:
+    """One listing."""
+
+    def __init__(self, store: MapStore, wanted: Wanted) -> None:
+        self._store = store
+        self._wanted = wanted
+        self._found: dict[int, _Found] = {}
+        self._notes: list[str] = []
+        self.sources: list[str] = []
+        self.hidden: list[str] = []
+
+    def look(self) -> None:
+        """Names always; pins and ids where they are wanted."""
+        store, wanted = self._store, self._wanted
+        seen: set[str] = set()
+        self._walk(store.names_root, seen, names=True)
+        self.sources.append(f"names below {store.names_root}")
+        if wanted.pins:
+            for root in store.pin_roots:
+                self._walk(root, seen, names=False)
+                self.sources.append(f"pins below {root}")
+        else:
+            self.hidden.append(
+                f"pins of other programs below {', '.join(store.pin_roots)}: ask for pins, or open them by path"
+            )
+        if wanted.ids:
+            self._ids()
+        else:
+            self.hidden.append("maps without a pin: ask for ids, or open them by id (profile inspector)")
+        more = len(self._notes) - NOTES
+        self.hidden[:0] = self._notes[:NOTES] + ([f"{more} more pins like these"] if more > 0 else [])
+
+    def _walk(self, root: str, seen: set[str], *, names: bool) -> None:
+        """Every pin below one root that was not seen yet."""
+        kernel = self._store.kernel
+        try:
+            walk = kernel.control(ListPins(root=root))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                self.hidden.append(f"{root}: {_why(error)}")
+            return
+        for folder in walk.unread:
+            line = f"{folder}: the folder's modes do not admit the daemon (chmod o+rx it, or profile pins-ro)"
+            if line not in self.hidden:
+                self.hidden.append(line)
+        for path in walk.paths:
+            if path in seen:
+                continue
+            seen.add(path)
+            if names and not self._store.name_of(path):
+                self._notes.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
+            elif len(self._found) >= LISTED:
+                self.hidden.append(f"pins after {path}: a listing has at most {LISTED} maps")
+                return
+            else:
+                self._pin(root, path)
+
+    def _pin(self, root: str, path: str) -> None:
+        try:
+            found = self._describe(OpenPin(root=root, path=path, read_only=True))
+        except OSError as error:
+            # EINVAL: a program or a link is pinned there, which is no map. ENOENT: unpinned meanwhile.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                self._notes.append(f"{path}: {_why(error)}")
+            return
+        self._found.setdefault(found.id, _Found(found)).pins.append(path)
+
+    def _ids(self) -> None:
+        kernel = self._store.kernel
+
+        def following(map_id: int) -> int | None:
+            return kernel.control(NextMapId(map_id=map_id))
+
+        def visit(map_id: int) -> None:
+            if map_id not in self._found:
+                self._found[map_id] = _Found(self._describe(OpenId(map_id=map_id, read_only=True)))
+
+        refusal = _each_id(following, visit)
+        if refusal is None:
+            self.sources.append("kernel ids")
+        else:
+            self.hidden.append(f"maps by id: {refusal}")
+
+    def _describe(self, request: ControlRequest[OwnedFd]) -> MapFacts:
+        store = self._store
+        with store.kernel.control(request) as owned, owned.lease() as map_fd:
+            return store.facts_of(store.kernel.info(map_fd))
+
+    def matching(self) -> list[ListedMap]:
+        """What the pattern matches: a name; of a map without one its pins and its kernel name."""
+        listed: list[ListedMap] = []
+        for found in self._found.values():
+            glob = self._wanted.glob
+            names = {self._store.name_of(path): path for path in found.pins}
+            names.pop("", None)
+            words = sorted(names) or [*found.pins, found.facts.info.name]
+            matched = next((word for word in words if fnmatchcase(word, glob)), None)
+            if matched is None:
+                continue
+            name = matched if names else ""
+            pin_path = names[name] if name else min(found.pins, default="")
+            listed.append(ListedMap(facts=found.facts, name=name, pin_path=pin_path, pins=sorted(found.pins)))
+        return sorted(listed, key=lambda one: one.order)
+
+    def with_holders(self, maps: Sequence[ListedMap]) -> list[ListedMap]:
+        """The same, and who holds each."""
+        kernel = self._store.kernel
+        holders: dict[int, list[ProcessHolder | ProgramHolder]] = {one.facts.id: [] for one in maps}
+
+        def note(map_ids: Sequence[int] | frozenset[int], holder: ProcessHolder | ProgramHolder) -> None:
+            for map_id in holders.keys() & map_ids:
+                if len(holders[map_id]) < HOLDERS:
+                    holders[map_id].append(holder)
+
+        processes = kernel.control(ListHolders())
+        for process in processes.holders:
+            note(process.map_ids, ProcessHolder(process.pid, process.comm))
+        self.sources.append("descriptors of the processes in /proc")
+        if processes.unread:
+            self.hidden.append(
+                f"descriptors of {processes.unread} processes of other users: need CAP_SYS_PTRACE"
+            )
+
+        def following(prog_id: int) -> int | None:
+            return kernel.control(NextProgramId(prog_id=prog_id))
+
+        def visit(prog_id: int) -> None:
+            with kernel.control(OpenProgramId(prog_id=prog_id)) as owned, owned.lease() as prog_fd:
+                info: RawProgramInfo = kernel.control(ProgramInfo(), [prog_fd])
+            note(info.map_ids, ProgramHolder(info.id, info.name))
+
+        refusal = _each_id(following, visit)
+        if refusal is None:
+            self.sources.append("maps of the loaded programs")
+        else:
+            self.hidden.append(f"programs that hold maps: {refusal}")
+        if any(len(found) == HOLDERS for found in holders.values()):
+            self.hidden.append(f"more than {HOLDERS} holders of one map")
+        return [replace(one, holders=tuple(holders[one.facts.id])) for one in maps]
+
+
+def list_maps(store: MapStore, wanted: Wanted) -> Listing:
+    """Look for maps, one entry for each that the kernel has.
+
+    Blocks: about 25 us a map, and for ``holders`` 2 us for each descriptor of the host.
+    """
+    lister = _Lister(store, wanted)
+    lister.look()
+    maps = lister.matching()
+    if wanted.holders:
+        maps = lister.with_holders(maps)
+    return Listing(maps=maps, sources=lister.sources, not_looked_at=lister.hidden)
+
+
+def _each_id(following: Callable[[int], int | None], visit: Callable[[int], None]) -> str | None:
+    """Walk ids from the first to the last; why not, or None. What goes meanwhile is left out."""
+    number: int | None = 0
+    for _ in range(LISTED):
+        try:
+            number = following(number or 0)
+            if number is None:
+                return None
+            visit(number)
+        except SyscallError as error:
+            if error.errno == errno.EPERM:
+                return "the daemon lacks CAP_SYS_ADMIN (profile inspector)"
+            if error.errno != errno.ENOENT:
+                return _why(error)
+    return f"those after {number}: a listing looks at {LISTED} at most"
+
+
+def _why(error: OSError) -> str:
+    name = errno_name(error.errno or 0)
+    if error.errno == errno.EACCES:
+        return f"its mode does not admit the daemon (chmod it, or profile pins-ro) [{name}]"
+    return f"{error.strerror} [{name}]"
