@@ -96,7 +96,7 @@ class MapStore:
     boot_id: uuid.UUID
     names_root: str
     pin_roots: Sequence[str] = field(default_factory=tuple)
-    types: Mapping[int, TypeTraits] = TYPES
+    types: Mapping[int, TypeTraits] = field(default_factory=lambda: TYPES)
 
     def create(
         self, name: NameRef, spec: MapSpec, *, exist_ok: bool, template: OpenMap | None = None
