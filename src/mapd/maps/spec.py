@@ -17,7 +17,7 @@ from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag, MapType
 
 _CREATORS: Final = MapFlag.RDONLY | MapFlag.WRONLY
-"""Of the creator's descriptor alone, though they stay in map_flags."""
+"""Of the creator's descriptor alone: the kernel does not keep them (bpf_map_flags_retain_permanent())."""
 
 MOST_CPUS: Final = 8_192
 """No kernel is built for more (CONFIG_NR_CPUS); what this one was built for is E2BIG's to say."""
@@ -127,7 +127,7 @@ def _check_sizes(spec: MapSpec, traits: TypeTraits, possible_cpus: int) -> None:
     ):
         if size not in sizes:
             raise _bad(spec, field, str(size), f"{_bounds(sizes)} bytes")
-    if spec.flags & MapFlag.STACK_BUILD_ID and spec.value_size % 32:
+    if spec.flags & traits.flags & MapFlag.STACK_BUILD_ID and spec.value_size % 32:
         raise _bad(
             spec, "value_size", str(spec.value_size), "a multiple of 32 bytes with BPF_F_STACK_BUILD_ID"
         )
