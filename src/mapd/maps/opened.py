@@ -96,6 +96,16 @@ class MapFacts:
             errno="EPERM",
         )
 
+    def check_freezes(self) -> None:
+        """Refuse to freeze what the kernel has no BPF_MAP_FREEZE for (524); no syscall was made."""
+        if self.traits is not None and not self.traits.freezes:
+            raise MapError(
+                Reason.OPERATION_UNSUPPORTED,
+                f"freeze {self.label}: {self.type_name} maps cannot be frozen"
+                + (f": {self.traits.refused}" if self.traits.refused else ""),
+                **self.about("freeze"),
+            )
+
     def iterable(self, operation: str) -> TypeTraits:
         """The traits of a type that can be dumped."""
         if self.traits is None or not self.traits.iterable:

@@ -276,6 +276,7 @@ class MapStore:
         """Make a map read-only for user space for ever; once is enough."""
         opened_facts = opened.facts
         about = opened_facts.about("freeze")
+        opened_facts.check_freezes()
         if opened.read_only:
             raise MapError(
                 Reason.READ_ONLY,

@@ -90,6 +90,7 @@ class TypeTraits:
         map_extra: what map_extra may be.
         capability: what creation asks for.
         slow: updates and deletes wait for an RCU grace period or a kernel thread (2 to 16 ms): a lane of their own.
+        freezes: BPF_MAP_FREEZE is for it.
         counted: bpf_map_sum_elem_count() knows how many elements there are.
     """
 
@@ -112,6 +113,7 @@ class TypeTraits:
     map_extra: range = NO_SIZE
     capability: str = "CAP_BPF"
     slow: bool = False
+    freezes: bool = True
     counted: bool = False
 
     @property
@@ -131,4 +133,6 @@ class TypeTraits:
             names.append("update_reference")
         if self.counted or self.iterable:
             names.append("count")
-        return (*names, "freeze")
+        if self.freezes:
+            names.append("freeze")
+        return tuple(names)

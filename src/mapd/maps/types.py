@@ -289,6 +289,7 @@ _ROWS: Final = (
         entries=Entries.ONE,
         value=Value.KERNEL,
         btf=Btf.REQUIRED,
+        freezes=False,
     ),
 )
 
