@@ -202,11 +202,15 @@ def beside(sizes: range) -> Generator[int]:
     yield from sorted(size for size in edges if 0 <= size <= 1 << 17 and size not in sizes)
 
 
+def resized(spec: MapSpec, field: str, size: int) -> MapSpec:
+    return replace(spec, key_size=size) if field == "key_size" else replace(spec, value_size=size)
+
+
 @pytest.mark.parametrize("field", ["key_size", "value_size"])
 def test_sizes_outside_the_table_are_refused_by_both(bench: Bench, kind: MapType, field: str) -> None:
     traits, spec = TYPES[kind], sample(kind)
     for size in beside(traits.key_sizes if field == "key_size" else traits.value_sizes):
-        ours, theirs = bench.refused_by_both(replace(spec, **{field: size}))
+        ours, theirs = bench.refused_by_both(resized(spec, field, size))
         assert ours.reason is Reason.BAD_SPEC
         assert f"{field} is {size};" in str(ours)
         assert theirs.reason is Reason.BAD_SPEC
@@ -221,7 +225,7 @@ def test_the_smallest_and_the_largest_size_of_the_table_are_taken(
     if traits.btf is Btf.REQUIRED:
         sizes = range(spec.value_size, spec.value_size + 1) if field == "value_size" else sizes
     for size in {sizes.start, sizes[-1]} if sizes[-1] < 1 << 15 else {sizes.start, 4_095, 32_768}:
-        asked = replace(spec, **{field: size})
+        asked = resized(spec, field, size)
         if size in sizes and kind is not MapType.LPM_TRIE:
             bench.create(asked, NameRef("ns", f"{field}-{size}"))
 

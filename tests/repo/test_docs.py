@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import errors_page
+from scripts import errors_page, type_matrix
 from tests.repo.sources import ROOT
 
 DECISIONS = ROOT / "docs" / "decisions"
@@ -29,6 +29,12 @@ def dead_links(text: str, folder: Path) -> Iterator[str]:
 def test_the_page_of_errors_is_current() -> None:
     """A reason without an entry sends its reader nowhere. Mend it: python -m scripts.errors_page."""
     assert errors_page.PAGE.read_text() == errors_page.page(errors_page.PROTO.read_text())
+
+
+def test_the_page_of_types_has_the_table_that_the_daemon_has() -> None:
+    """Its errnos are tried in tests/kernel. Mend it: python -m scripts.type_matrix, as root."""
+    text = type_matrix.PAGE.read_text()
+    assert text == type_matrix.page(type_matrix.read(text))
 
 
 def test_a_reason_without_a_meaning_is_refused() -> None:
