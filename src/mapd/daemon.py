@@ -11,7 +11,8 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from mapd.access.principal import Principal
 from mapd.banner import banner
 from mapd.bpf import Kernel, LinuxKernel, boot_id, effective_capabilities, is_bpffs, possible_cpus
 from mapd.config import Config
+from mapd.maps import trials
 from mapd.maps.store import MapStore
 from mapd.notify import notify
 from mapd.rpc.elements import ElementHandlers
@@ -127,6 +129,9 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
             pin_roots=config.daemon.pin_roots,
         )
         async with _pool(config) as pool:
+            trial = partial(trials.try_types, store.kernel, facts.possible_cpus)
+            facts = replace(facts, trials=await pool.run(Lane.SLOW, "trials", trial))
+            store.types = trials.served(facts.trials)
             host = MapHost(store, pool, HandleTable(), ByteBudget())
             guard = Guard(Authorizer())
             # Handles last: what runs while the server drains needs them.

@@ -45,10 +45,21 @@ from mapd_client.errors import (
     Unreachable,
     Unsupported,
 )
-from mapd_client.info import Btf, Chunk, Limits, MapInfo, ServerInfo, Trailer, UpdateFlag
+from mapd_client.info import (
+    Btf,
+    Chunk,
+    Limits,
+    MapInfo,
+    ProcessHolder,
+    ProgramHolder,
+    ServerInfo,
+    Trailer,
+    UpdateFlag,
+)
 from mapd_client.map import Map
 from mapd_client.netcodec import Cidr4, Cidr6, Ipv4, Ipv6, Mac
 from mapd_client.opening import Opening
+from mapd_client.references import ProgramRef
 from mapd_client.refs import Id, MapRef, Name, Pin
 
 __all__ = [
@@ -100,6 +111,9 @@ __all__ = [
     "PerCpu",
     "PermissionDenied",
     "Pin",
+    "ProcessHolder",
+    "ProgramHolder",
+    "ProgramRef",
     "QuotaExceeded",
     "Reason",
     "Refused",

@@ -18,7 +18,7 @@ from mapd_client.info import Btf, MapInfo, ServerInfo
 from mapd_client.link import Link, Links
 from mapd_client.map import Map
 from mapd_client.opening import Opener, Opening
-from mapd_client.refs import MapRef, as_ref
+from mapd_client.refs import MapRef, Name, as_ref
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -56,7 +56,7 @@ def connect(
 
 
 class Listing(AsyncIterator[MapInfo]):
-    """The maps that the caller may see, sorted by name, asked for page by page.
+    """The maps that the caller may see, those with names first, asked for page by page.
 
     Iterate it once.
     """
@@ -67,9 +67,9 @@ class Listing(AsyncIterator[MapInfo]):
     not_looked_at: tuple[str, ...]
     """Where it did not, and why; filled as pages come in."""
 
-    def __init__(self, links: Links, glob: str) -> None:
+    def __init__(self, links: Links, wanted: requests.Wanted) -> None:
         self._links = links
-        self._glob = glob
+        self._wanted = wanted
         self._page: deque[MapInfo] = deque()
         self._token: str | None = ""
         self.sources = ()
@@ -85,8 +85,9 @@ class Listing(AsyncIterator[MapInfo]):
 
     async def _next_page(self, token: str) -> None:
         link = await self._links.current()
-        request = requests.list_maps(self._glob, token)
-        page = replies.map_page(await link.call(methods.LIST_MAPS, request, Asked("list", self._glob)))
+        request = requests.list_maps(self._wanted, token)
+        asked = Asked("list", self._wanted.glob)
+        page = replies.map_page(await link.call(methods.LIST_MAPS, request, asked))
         self._page.extend(page.maps)
         self._token = page.next_token or None
         self.sources = _merged(self.sources, page.sources)
@@ -127,9 +128,18 @@ class Client:
         link = await self._links.current()
         return await link.ask_server()
 
-    def list_maps(self, glob: str = "*") -> Listing:
-        """The maps that the caller may see whose "namespace/name" matches the shell pattern."""
-        return Listing(self._links, glob)
+    def list_maps(
+        self, glob: str = "*", *, pins: bool = False, ids: bool = False, holders: bool = False
+    ) -> Listing:
+        """The maps that the caller may see, one entry for each, whatever it is called.
+
+        Args:
+            glob: shell pattern over "namespace/name"; over pins and kernel name of a map without a name.
+            pins: also maps that other programs have pinned below the daemon's pin roots.
+            ids: also all others of the host, by kernel id (the daemon needs CAP_SYS_ADMIN).
+            holders: tell of each which processes and programs hold it.
+        """
+        return Listing(self._links, requests.Wanted(glob, pins, ids, holders))
 
     @overload
     def open_map(self, ref: MapRef | str, *, read_only: bool = False) -> Opening[Map[bytes, bytes]]: ...
@@ -258,6 +268,20 @@ class Client:
             return await self._opened(link, handle, info, key, value, asked)
 
         return Opener(opened)
+
+    async def rename_map(self, name: str, new_name: str) -> str:
+        """Give a named map another name in one step; the path of its pin now.
+
+        Programs and clients that hold the map notice nothing. Cancelled: it may have either name.
+
+        Raises:
+            MapNotFound: no such name.
+            MapExists: the new name is taken, and stays.
+        """
+        request = maps_pb2.RenameMapRequest(name=Name(name).name, new_name=Name(new_name).name)
+        link = await self._links.current()
+        response = await link.call(methods.RENAME_MAP, request, Asked("rename", name, mutates=True))
+        return response.pin_path
 
     async def unpin_map(self, ref: MapRef | str) -> None:
         """Remove a name or a pin; the map is gone when its last holder lets go.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -14,6 +14,26 @@ UpdateFlag = Literal["any", "noexist", "exist"]
 """bpftool's words for BPF_ANY, BPF_NOEXIST, BPF_EXIST."""
 
 ByteOrder = Literal["little", "big"]
+
+
+TypeAnswer = Literal["ok", "refused", "unknown"]
+"""Whether the daemon's kernel has a map type; "unknown" where the daemon may not create one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessHolder:
+    """A process with a descriptor of a map; ``comm`` is at most 15 characters."""
+
+    pid: int
+    comm: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramHolder:
+    """A loaded BPF program that uses a map."""
+
+    id: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +73,7 @@ class ServerInfo:
         principal: who the caller is, as the socket it came through says.
         namespace: of names without one.
         pin_root: names are pinned at <pin_root>/<namespace>/<name>.
+        types: what creating the smallest map of a type came to, by bpftool's words ("hash").
     """
 
     version: str
@@ -69,6 +90,7 @@ class ServerInfo:
     principal: str
     namespace: str
     pin_root: str
+    types: Mapping[str, TypeAnswer] = field(default_factory=dict[str, TypeAnswer])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +117,8 @@ class MapInfo:
         memlock_bytes: kernel memory as fdinfo says.
         supported_operations: what may be asked of this map here.
         iteration: how exact a dump is: "exact", "best_effort" or "none"; "" if not said.
+        pins: every pin that a listing found, pin_path included.
+        holders: who holds the map, where a listing was asked for it.
     """
 
     id: int
@@ -116,6 +140,8 @@ class MapInfo:
     memlock_bytes: int
     supported_operations: frozenset[str]
     iteration: str
+    pins: Sequence[str] = ()
+    holders: Sequence[ProcessHolder | ProgramHolder] = ()
 
     @property
     def type_name(self) -> str:

@@ -45,6 +45,14 @@ LIST_MAPS: Final = Method(f"{_MAPS}/ListMaps", maps_pb2.ListMapsRequest, maps_pb
 CLOSE_MAP: Final = Method(f"{_MAPS}/CloseMap", maps_pb2.CloseMapRequest, maps_pb2.CloseMapResponse.FromString)
 PIN_MAP: Final = Method(f"{_MAPS}/PinMap", maps_pb2.PinMapRequest, maps_pb2.PinMapResponse.FromString)
 UNPIN_MAP: Final = Method(f"{_MAPS}/UnpinMap", maps_pb2.UnpinMapRequest, maps_pb2.UnpinMapResponse.FromString)
+RENAME_MAP: Final = Method(
+    f"{_MAPS}/RenameMap", maps_pb2.RenameMapRequest, maps_pb2.RenameMapResponse.FromString
+)
+UPDATE_REFERENCE: Final = Method(
+    f"{_ELEMENTS}/UpdateReference",
+    elements_pb2.UpdateReferenceRequest,
+    elements_pb2.UpdateReferenceResponse.FromString,
+)
 FREEZE_MAP: Final = Method(
     f"{_MAPS}/FreezeMap", maps_pb2.FreezeMapRequest, maps_pb2.FreezeMapResponse.FromString
 )

@@ -17,7 +17,17 @@ from mapd_api.v1 import elements_pb2, errors_pb2, maps_pb2, types_pb2
 from mapd_client import failures
 from mapd_client.errors import BatchFailed, DumpIncomplete, MapdError
 from mapd_client.failures import Asked
-from mapd_client.info import Chunk, Limits, MapInfo, MapPage, ServerInfo, Trailer
+from mapd_client.info import (
+    Chunk,
+    Limits,
+    MapInfo,
+    MapPage,
+    ProcessHolder,
+    ProgramHolder,
+    ServerInfo,
+    Trailer,
+    TypeAnswer,
+)
 from mapd_client.requests import DumpColumns
 
 _ITERATION: Final[Mapping[int, str]] = MappingProxyType(
@@ -26,6 +36,11 @@ _ITERATION: Final[Mapping[int, str]] = MappingProxyType(
         types_pb2.ITERATION_BEST_EFFORT: "best_effort",
         types_pb2.ITERATION_NONE: "none",
     }
+)
+
+
+_TYPE_ANSWERS: Final[Mapping[int, TypeAnswer]] = MappingProxyType(
+    {maps_pb2.TRIAL_ANSWER_OK: "ok", maps_pb2.TRIAL_ANSWER_REFUSED: "refused"}
 )
 
 
@@ -54,6 +69,13 @@ def server_info(message: maps_pb2.ServerInfo) -> ServerInfo:
         principal=message.principal,
         namespace=message.namespace,
         pin_root=message.pin_root,
+        types=MappingProxyType(
+            {
+                MapType(number).name.lower(): _TYPE_ANSWERS.get(int(one.answer), "unknown")
+                for one in message.types
+                if (number := int(one.type)) in MapType.__members__.values()
+            }
+        ),
     )
 
 
@@ -81,7 +103,16 @@ def map_info(message: types_pb2.MapInfo) -> MapInfo:
         memlock_bytes=message.memlock_bytes,
         supported_operations=frozenset(message.supported_operations),
         iteration=_ITERATION.get(int(message.iteration), ""),
+        pins=tuple(message.pins),
+        holders=tuple(holder(one) for one in message.holders),
     )
+
+
+def holder(message: types_pb2.Holder) -> ProcessHolder | ProgramHolder:
+    """Who keeps a map alive."""
+    if message.HasField("process"):
+        return ProcessHolder(pid=message.process.pid, comm=message.process.comm)
+    return ProgramHolder(id=message.program.id, name=message.program.name)
 
 
 def map_page(message: maps_pb2.ListMapsResponse) -> MapPage:

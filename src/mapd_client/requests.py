@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -147,9 +148,25 @@ def _lease(seconds: float, kernel_name: str | None) -> maps_pb2.Lease:
     return maps_pb2.Lease(id=f"l{secrets.token_hex(8)}", ttl=ttl, name=name)
 
 
-def list_maps(glob: str, page_token: str) -> maps_pb2.ListMapsRequest:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a listing looks for."""
+
+    glob: str
+    pins: bool = False
+    ids: bool = False
+    holders: bool = False
+
+
+def list_maps(wanted: Wanted, page_token: str) -> maps_pb2.ListMapsRequest:
     """One page of a listing."""
-    return maps_pb2.ListMapsRequest(glob="" if glob == "*" else glob, page_token=page_token)
+    return maps_pb2.ListMapsRequest(
+        glob="" if wanted.glob == "*" else wanted.glob,
+        page_token=page_token,
+        pins=wanted.pins,
+        ids=wanted.ids,
+        holders=wanted.holders,
+    )
 
 
 def apply(
@@ -206,6 +223,12 @@ def dump(
         limit=limit or 0,
         resume_token=resume or b"",
     )
+
+
+def update_flag(flags: UpdateFlag) -> elements_pb2.UpdateFlag:
+    """The flag of an update; raises Misuse for another word."""
+    update_op(flags)
+    return _LOAD_FLAGS[flags]
 
 
 def load(

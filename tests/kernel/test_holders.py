@@ -47,7 +47,7 @@ def test_a_process_that_may_not_be_looked_into_is_counted(
 
     real = os.scandir
     monkeypatch.setattr(holders, "PROC", tmp_path)
-    monkeypatch.setattr(holders.os, "scandir", scandir)
+    monkeypatch.setattr(os, "scandir", scandir)
     found = KERNEL.control(ListHolders())
     assert (found.holders, found.unread) == ([], 1)
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, cast
 
 from mapd.access.principal import Principal
+from mapd.maps.trials import Answer, Trial
 from mapd_api import __version__, limits
-from mapd_api.v1.maps_pb2 import Limits, ServerInfo
+from mapd_api.v1 import maps_pb2
+from mapd_api.v1.maps_pb2 import Limits, ServerInfo, TypeTrial
+from mapd_api.v1.types_pb2 import MapType
+
+_ANSWERS: Final[Mapping[Answer, maps_pb2.TrialAnswer]] = {
+    Answer.OK: maps_pb2.TRIAL_ANSWER_OK,
+    Answer.REFUSED: maps_pb2.TRIAL_ANSWER_REFUSED,
+    Answer.UNKNOWN: maps_pb2.TRIAL_ANSWER_UNKNOWN,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +30,7 @@ class Facts:
         epoch: random at every start.
         profile: minimal, pins-ro, pins-rw, network, inspector.
         features: names of abilities that a client may ask for.
+        trials: what this kernel said of each map type at the start.
     """
 
     epoch: str
@@ -31,6 +42,7 @@ class Facts:
     backend: str
     pin_root: str
     features: Sequence[str]
+    trials: Mapping[int, Trial] = field(default_factory=dict[int, Trial])
 
     def server_info(self, principal: Principal) -> ServerInfo:
         """As one principal is told."""
@@ -55,6 +67,10 @@ class Facts:
             principal=principal.name,
             namespace=principal.namespace,
             pin_root=self.pin_root,
+            types=[
+                TypeTrial(type=cast("MapType", number), answer=_ANSWERS[trial.answer], errno=trial.errno)
+                for number, trial in sorted(self.trials.items())
+            ],
         )
 
 

@@ -3,12 +3,24 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from mapd_api.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class TrialAnswer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRIAL_ANSWER_UNSPECIFIED: _ClassVar[TrialAnswer]
+    TRIAL_ANSWER_OK: _ClassVar[TrialAnswer]
+    TRIAL_ANSWER_REFUSED: _ClassVar[TrialAnswer]
+    TRIAL_ANSWER_UNKNOWN: _ClassVar[TrialAnswer]
+TRIAL_ANSWER_UNSPECIFIED: TrialAnswer
+TRIAL_ANSWER_OK: TrialAnswer
+TRIAL_ANSWER_REFUSED: TrialAnswer
+TRIAL_ANSWER_UNKNOWN: TrialAnswer
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
@@ -35,7 +47,7 @@ class Limits(_message.Message):
     def __init__(self, message_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., batch_elements: _Optional[int] = ..., groups: _Optional[int] = ..., handles: _Optional[int] = ...) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "epoch", "boot_id", "node", "kernel_release", "byteorder", "possible_cpus", "features", "limits", "profile", "backend", "principal", "namespace", "pin_root")
+    __slots__ = ("version", "epoch", "boot_id", "node", "kernel_release", "byteorder", "possible_cpus", "features", "limits", "profile", "backend", "principal", "namespace", "pin_root", "types")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +62,7 @@ class ServerInfo(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     PIN_ROOT_FIELD_NUMBER: _ClassVar[int]
+    TYPES_FIELD_NUMBER: _ClassVar[int]
     version: str
     epoch: str
     boot_id: str
@@ -64,7 +77,18 @@ class ServerInfo(_message.Message):
     principal: str
     namespace: str
     pin_root: str
-    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[str] = ..., boot_id: _Optional[str] = ..., node: _Optional[str] = ..., kernel_release: _Optional[str] = ..., byteorder: _Optional[str] = ..., possible_cpus: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., profile: _Optional[str] = ..., backend: _Optional[str] = ..., principal: _Optional[str] = ..., namespace: _Optional[str] = ..., pin_root: _Optional[str] = ...) -> None: ...
+    types: _containers.RepeatedCompositeFieldContainer[TypeTrial]
+    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[str] = ..., boot_id: _Optional[str] = ..., node: _Optional[str] = ..., kernel_release: _Optional[str] = ..., byteorder: _Optional[str] = ..., possible_cpus: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., profile: _Optional[str] = ..., backend: _Optional[str] = ..., principal: _Optional[str] = ..., namespace: _Optional[str] = ..., pin_root: _Optional[str] = ..., types: _Optional[_Iterable[_Union[TypeTrial, _Mapping]]] = ...) -> None: ...
+
+class TypeTrial(_message.Message):
+    __slots__ = ("type", "answer", "errno")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    ERRNO_FIELD_NUMBER: _ClassVar[int]
+    type: _types_pb2.MapType
+    answer: TrialAnswer
+    errno: str
+    def __init__(self, type: _Optional[_Union[_types_pb2.MapType, str]] = ..., answer: _Optional[_Union[TrialAnswer, str]] = ..., errno: _Optional[str] = ...) -> None: ...
 
 class Named(_message.Message):
     __slots__ = ("name",)

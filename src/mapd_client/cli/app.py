@@ -64,25 +64,54 @@ def _launch(
 
 
 @app.command(name="list")
-def list_(glob: str = "*", /, *, output: Format = "table", options: Given) -> int:
+def list_(
+    glob: str = "*",
+    /,
+    *,
+    pins: bool = False,
+    ids: bool = False,
+    holders: bool = False,
+    output: Format = "table",
+    options: Given,
+) -> int:
     """The maps that you may see.
 
     Args:
-        glob: shell pattern over "namespace/name".
+        glob: shell pattern over "namespace/name"; over pins and kernel name of maps without a name.
+        pins: also maps that other programs have pinned.
+        ids: also all others of the host.
+        holders: which processes and programs hold each.
         output: table or ndjson.
         options: of every verb.
     """
 
     async def work(client: Client) -> int:
-        listing = client.list_maps(glob)
+        listing = client.list_maps(glob, pins=pins, ids=ids, holders=holders)
         found = [info async for info in listing]
         if output == "table":
-            render.write_maps(found, sys.stdout)
+            render.write_maps(found, sys.stdout, holders=holders)
         else:
             for info in found:
                 render.write_record(render.map_record(info), sys.stdout)
         for place in listing.not_looked_at:
             sys.stderr.write(f"not looked at: {place}\n")
+        return outcomes.OK
+
+    return _with_client(options, work)
+
+
+@app.command
+def rename(name: str, new_name: str, /, *, options: Given) -> int:
+    """Give a map another name; what has the new name already stays.
+
+    Args:
+        name: "flows" or "ns/flows".
+        new_name: the same.
+        options: of every verb.
+    """
+
+    async def work(client: Client) -> int:
+        sys.stdout.write(await client.rename_map(name, new_name) + "\n")
         return outcomes.OK
 
     return _with_client(options, work)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mapd_client.cli.literals import split_value
-from mapd_client.info import MapInfo
+from mapd_client.info import MapInfo, ProcessHolder, ProgramHolder
 
 Output = Literal["table", "ndjson"]
 
@@ -35,7 +35,16 @@ def map_record(info: MapInfo) -> dict[str, object]:
         "memlock_bytes": info.memlock_bytes,
         "iteration": info.iteration,
         "supported_operations": sorted(info.supported_operations),
+        "pins": list(info.pins),
+        "holders": [holder_record(one) for one in info.holders],
     }
+
+
+def holder_record(one: ProcessHolder | ProgramHolder) -> dict[str, object]:
+    """Who holds a map."""
+    if isinstance(one, ProcessHolder):
+        return {"pid": one.pid, "comm": one.comm}
+    return {"prog_id": one.id, "name": one.name}
 
 
 def element_record(key: bytes, value: bytes, info: MapInfo) -> dict[str, object]:
@@ -49,10 +58,10 @@ def write_record(record: Mapping[str, object], file: TextIO) -> None:
     file.write(json.dumps(record, separators=(", ", ": ")) + "\n")
 
 
-def write_maps(maps: Iterable[MapInfo], file: TextIO) -> None:
-    """A table of maps."""
+def write_maps(maps: Iterable[MapInfo], file: TextIO, *, holders: bool = False) -> None:
+    """A table of maps; with who holds each, where it was asked for."""
     table = Table(box=None, pad_edge=False, show_edge=False)
-    for title in ("ID", "NAME", "TYPE", "KEY", "VALUE", "MAX", "FROZEN", "PIN"):
+    for title in ("ID", "NAME", "TYPE", "KEY", "VALUE", "MAX", "FROZEN", "PIN", *["HELD BY"] * holders):
         numeric = title in ("ID", "KEY", "VALUE", "MAX")
         table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
     for info in maps:
@@ -65,8 +74,15 @@ def write_maps(maps: Iterable[MapInfo], file: TextIO) -> None:
             str(info.max_entries),
             "yes" if info.frozen else "no",
             info.pin_path or "-",
+            *[", ".join(map(_holder, info.holders)) or "-"] * holders,
         )
     _console(file).print(table)
+
+
+def _holder(one: ProcessHolder | ProgramHolder) -> str:
+    if isinstance(one, ProcessHolder):
+        return f"{one.comm}({one.pid})"
+    return f"prog {one.name or '-'}({one.id})"
 
 
 def write_map(info: MapInfo, file: TextIO) -> None:
@@ -75,6 +91,8 @@ def write_map(info: MapInfo, file: TextIO) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     record = {**map_record(info), "supported_operations": " ".join(sorted(info.supported_operations))}
+    for listed in ("pins", "holders"):  # of a listing: a map that was opened does not tell them
+        record.pop(listed)
     for name, value in record.items():
         table.add_row(name, str(value))
     _console(file).print(table)

@@ -15,7 +15,7 @@ from mapd_api.reasons import Reason as Reason
 from mapd_api.uapi import MapFlag as MapFlag
 from mapd_api.uapi import MapType as MapType
 from mapd_client.codec import Buffer
-from mapd_client.info import ByteOrder
+from mapd_client.info import ByteOrder, TypeAnswer
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -23,6 +23,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 UpdateFlag: TypeAlias = Literal["any", "noexist", "exist"]
+ProgramRef: TypeAlias = int | str | Pin
 
 def connect(
     target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
@@ -33,7 +34,9 @@ class Client:
         self, target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
     ) -> None: ...
     async def server_info(self) -> ServerInfo: ...
-    def list_maps(self, glob: str = "*") -> Listing: ...
+    def list_maps(
+        self, glob: str = "*", *, pins: bool = False, ids: bool = False, holders: bool = False
+    ) -> Listing: ...
     @overload
     def open_map(self, ref: MapRef | str, *, read_only: bool = False) -> Opening[Map[bytes, bytes]]: ...
     @overload
@@ -55,6 +58,7 @@ class Client:
         lease: float | None = None,
         exist_ok: bool = False,
     ) -> Opening[Map[K, V]]: ...
+    async def rename_map(self, name: str, new_name: str) -> str: ...
     async def unpin_map(self, ref: MapRef | str) -> None: ...
     async def aclose(self) -> None: ...
 
@@ -72,6 +76,16 @@ class Map(Generic[K, V]):
     ) -> None: ...
     async def delete(self, key: K) -> bool: ...
     async def lookup_and_delete(self, key: K) -> V | None: ...
+    async def update_reference(
+        self,
+        key: K,
+        *,
+        inner: Map[Any, Any] | MapRef | str | None = None,
+        program: ProgramRef | None = None,
+        device: str | int | None = None,
+        queue: int | None = None,
+        flags: UpdateFlag = "any",
+    ) -> None: ...
     async def lookup_many(self, keys: Sequence[K], *, touch: bool = False) -> list[V | None]: ...
     async def update_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any"
@@ -189,6 +203,17 @@ class ServerInfo:
     principal: str
     namespace: str
     pin_root: str
+    types: Mapping[str, TypeAnswer] = ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessHolder:
+    pid: int
+    comm: str
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramHolder:
+    id: int
+    name: str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -219,6 +244,8 @@ class MapInfo:
     memlock_bytes: int
     supported_operations: frozenset[str]
     iteration: str
+    pins: Sequence[str] = ...
+    holders: Sequence[ProcessHolder | ProgramHolder] = ...
     @property
     def type_name(self) -> str: ...
     @property
