@@ -19,7 +19,7 @@ class OwnedFd:
     holds a lease for as long as it uses the number, and closing waits for the last one.
     """
 
-    __slots__ = ("_closing", "_fd", "_leases", "_lock")
+    __slots__ = ("_attached", "_closing", "_fd", "_leases", "_lock")
 
     def __init__(self, fd: int) -> None:
         if fd == 0:
@@ -30,6 +30,7 @@ class OwnedFd:
         self._fd = fd
         self._leases = 0
         self._closing = False
+        self._attached: list[OwnedFd] = []
         self._lock = threading.Lock()
 
     @property
@@ -57,7 +58,15 @@ class OwnedFd:
             self._closing = True
             last = self._leases == 0
         if last:
-            self._end()
+            self._finish()
+
+    def attach(self, other: OwnedFd) -> None:
+        """Close ``other`` when this is closed and its last lease has ended; now, if that has been."""
+        with self._lock:
+            if not self._closing or self._leases:
+                self._attached.append(other)
+                return
+        other.close()
 
     def give_back(self) -> None:
         """End one lease (FdLease calls it)."""
@@ -65,7 +74,12 @@ class OwnedFd:
             self._leases -= 1
             last = self._closing and self._leases == 0
         if last:
-            self._end()
+            self._finish()
+
+    def _finish(self) -> None:
+        self._end()
+        for other in self._attached:
+            other.close()
 
     def _end(self) -> None:
         """Close the number, once: no lease is out, and there will be no other. For subclasses to extend."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,9 +35,19 @@ _ELEMENT_REASONS: Final = {
 }
 
 
-def element_reason(facts: MapFacts, op: Op, number: int) -> Reason:
-    """What an errno of an element operation means for this type."""
+_COOKIES: Final = frozenset({MapType.SOCKMAP, MapType.SOCKHASH, MapType.REUSEPORT_SOCKARRAY})
+"""Values are sockets, read as their cookies of 8 bytes: values of 4 bytes cannot be read at all (ENOSPC)."""
+
+
+def element_reason(facts: MapFacts, op: Op, number: int, key: bytes = b"") -> Reason:
+    """What an errno of an element operation means for this type, and for this key where it is an index."""
     indexed = facts.traits is not None and facts.traits.indexed
+    if facts.traits is not None and facts.traits.sparse and _outside(key, facts.info.max_entries):
+        return Reason.INDEX_OUT_OF_RANGE
+    if number == errno.EINVAL and op is Op.DELETE and facts.info.map_type == MapType.SOCKMAP:
+        return Reason.KEY_ABSENT  # what others call ENOENT (net/core/sock_map.c, __sock_map_delete())
+    if number == errno.ENOSPC and facts.info.map_type in _COOKIES:
+        return Reason.OPERATION_UNSUPPORTED
     if number == errno.ENOENT:
         if indexed:
             return Reason.INDEX_OUT_OF_RANGE
@@ -44,6 +55,11 @@ def element_reason(facts: MapFacts, op: Op, number: int) -> Reason:
     if number == errno.E2BIG and indexed:
         return Reason.INDEX_OUT_OF_RANGE
     return _ELEMENT_REASONS.get(number, Reason.INTERNAL)
+
+
+def _outside(key: bytes, max_entries: int) -> bool:
+    """Whether a key is an index that the map does not have; each type has another errno for it."""
+    return len(key) == 4 and int.from_bytes(key, sys.byteorder) >= max_entries
 
 
 def map_refusal(

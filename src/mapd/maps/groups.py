@@ -5,22 +5,30 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
+from mapd.bpf.templates import MAX_CONTEXT_BYTES, MAX_KEY_BYTES, fits_one_cpu
 from mapd.maps.errors import MapError
+from mapd.maps.locks import flags_for
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
+from mapd.maps.traits import Value
 from mapd_api import limits
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ElementFlag
+
+ONE_CPU_OPS: Final = frozenset({Op.LOOKUP, Op.UPDATE, Op.UPDATE_NOEXIST, Op.UPDATE_EXIST})
+"""What can be done to one CPU's slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Operations on one map as they arrived (elements.proto, OpGroup). Columns are packed bytes.
 
-    ``asked`` is the caller's word for it ("load"); "" where the operations say it.
+    ``asked`` is the caller's word for it ("load"); "" where the operations say it. ``cpu``: of a per-CPU map,
+    this CPU's slot alone; values are value_size bytes then.
     """
 
     count: int
@@ -29,6 +37,7 @@ class Group:
     values: bytes = b""
     flags: int = 0
     asked: str = ""
+    cpu: int | None = None
 
     @property
     def operation(self) -> str:
@@ -50,16 +59,21 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A group that has been checked: its runs, and the size of its answer in bytes."""
+    """A group that has been checked: its runs, what one value takes in its columns, and all values answered."""
 
     group: Group
     runs: Sequence[Run]
+    value_stride: int
     answer_bytes: int
 
     @property
     def ops(self) -> frozenset[Op]:
         """The operations in it."""
         return frozenset(run.op for run in self.runs)
+
+    def flags_of(self, op: Op) -> int:
+        """The group's flags as one of its operations takes them."""
+        return flags_for(op, self.group.flags)
 
 
 def distinct_ops(ops: bytes) -> frozenset[Op]:
@@ -105,16 +119,75 @@ def plan(group: Group, opened: OpenMap) -> Plan:
     for op in sorted(distinct_ops(group.ops)):
         facts.supports(op, group.asked or operation_of(op))
         opened.check_writable(op, group.asked or operation_of(op))
-    if group.flags & ~int(ElementFlag.LOCK):
-        raise MapError(
-            Reason.BAD_FLAGS,
-            f"{operation} {facts.label}: flags {group.flags:#x}; BPF_F_LOCK (4) or 0 is taken here, and ANY, NOEXIST "
-            "or EXIST is said by the operation",
-            **facts.about(operation),
-            flags=hex(group.flags),
-        )
+    _check_flags(group, facts)
+    stride = value_stride(group, facts)
     runs = tuple(_runs(group))
-    return Plan(group, runs, _check_columns(group, runs, facts))
+    return Plan(group, runs, stride, _check_columns(group, runs, facts, stride))
+
+
+def value_stride(group: Group, facts: MapFacts) -> int:
+    """Bytes of one value in the columns of a group.
+
+    Raises:
+        MapError: it names a CPU, and the map has no slots, or not so many (BAD_SPEC, with both numbers), or an
+            operation cannot be done to one slot.
+    """
+    if group.cpu is None:
+        return facts.value_stride
+    operation = group.operation
+    if facts.traits is None or facts.traits.value is not Value.PER_CPU:
+        raise MapError(
+            Reason.OPERATION_UNSUPPORTED,
+            f"{operation} {facts.label}: cpu={group.cpu}; {facts.type_name} maps have one value per key, and no slot "
+            "per CPU",
+            **facts.about(operation),
+        )
+    cpus = facts.value_stride // facts.slot_stride
+    if group.cpu >= cpus:
+        raise MapError(
+            Reason.BAD_SPEC,
+            f"{operation} {facts.label}: cpu={group.cpu}; this host has {cpus} possible CPUs, 0 to {cpus - 1}",
+            **facts.about(operation),
+            given=group.cpu,
+            possible_cpus=cpus,
+        )
+    _check_one_cpu(group, facts)
+    return facts.info.value_size
+
+
+def _check_one_cpu(group: Group, facts: MapFacts) -> None:
+    operation, info = group.operation, facts.info
+    ops = distinct_ops(group.ops)
+    if not ops <= ONE_CPU_OPS:
+        why = f"can be {', '.join(op.name.lower() for op in sorted(ONE_CPU_OPS))} only"
+    elif ops != {Op.LOOKUP} and not fits_one_cpu(info.key_size, info.value_size):
+        why = (
+            f"cannot be written: key_size={info.key_size} value_size={info.value_size}, and a program takes keys of "
+            f"{MAX_KEY_BYTES} bytes and {MAX_CONTEXT_BYTES} of both"
+        )
+    else:
+        return
+    raise MapError(
+        Reason.OPERATION_UNSUPPORTED,
+        f"{operation} {facts.label}: one CPU's slot {why}; name no CPU and it is done to all slots",
+        **facts.about(operation),
+    )
+
+
+def _check_flags(group: Group, facts: MapFacts) -> None:
+    operation = group.operation
+    if group.flags & ~int(ElementFlag.LOCK):
+        why = "BPF_F_LOCK (4) or 0 is taken here, and ANY, NOEXIST or EXIST is said by the operation"
+    elif group.flags and not facts.has_lock:
+        why = "BPF_F_LOCK needs a bpf_spin_lock in the value's BTF, and this map has none"
+    else:
+        return
+    raise MapError(
+        Reason.BAD_FLAGS,
+        f"{operation} {facts.label}: flags {group.flags:#x}; {why}",
+        **facts.about(operation),
+        flags=hex(group.flags),
+    )
 
 
 def _runs(group: Group) -> Iterator[Run]:
@@ -132,14 +205,14 @@ def _runs(group: Group) -> Iterator[Run]:
         value_out += (end - start) * (op in ANSWERS_VALUE)
 
 
-def _check_columns(group: Group, runs: Sequence[Run], facts: MapFacts) -> int:
+def _check_columns(group: Group, runs: Sequence[Run], facts: MapFacts, value_bytes: int) -> int:
     """Compare columns with what the operations need; the bytes of the answer's value column."""
     operation = group.operation
     taken = sum(run.count for run in runs if run.op in TAKES_VALUE)
     answered = sum(run.count for run in runs if run.op in ANSWERS_VALUE)
     for reason, what, got, elements, stride in (
         (Reason.KEY_SIZE_MISMATCH, "key", len(group.keys), group.count, facts.key_stride),
-        (Reason.VALUE_SIZE_MISMATCH, "value", len(group.values), taken, facts.value_stride),
+        (Reason.VALUE_SIZE_MISMATCH, "value", len(group.values), taken, value_bytes),
     ):
         if got == elements * stride:
             continue
@@ -154,25 +227,27 @@ def _check_columns(group: Group, runs: Sequence[Run], facts: MapFacts) -> int:
         raise MapError(
             reason,
             f"{operation} {facts.label}: {what}s of {got // elements} bytes; this {facts.type_name} map's {what}s "
-            f"have {stride} bytes" + _per_cpu_hint(facts, what),
+            f"have {stride} bytes" + _per_cpu_hint(group, facts, what),
             **facts.about(operation),
             given=got // elements,
             expected=stride,
         )
-    answer = answered * facts.value_stride
+    answer = answered * value_bytes
     if answer > limits.COLUMN_BYTES:
         raise _columns(
             facts,
             operation,
-            f"{answered} values of {facts.value_stride} bytes would be answered; a message holds "
-            f"{limits.COLUMN_BYTES}: ask for at most {limits.COLUMN_BYTES // facts.value_stride} at once",
+            f"{answered} values of {value_bytes} bytes would be answered; a message holds "
+            f"{limits.COLUMN_BYTES}: ask for at most {limits.COLUMN_BYTES // value_bytes} at once",
             given=answer,
             limit=limits.COLUMN_BYTES,
         )
     return answer
 
 
-def _per_cpu_hint(facts: MapFacts, what: str) -> str:
+def _per_cpu_hint(group: Group, facts: MapFacts, what: str) -> str:
+    if what == "value" and group.cpu is not None:
+        return f" (the slot of CPU {group.cpu} alone)"
     if what == "value" and facts.value_stride != facts.info.value_size:
         return f" (a slot of {facts.info.value_size}, padded to a multiple of 8, for each possible CPU)"
     return ""

@@ -194,7 +194,7 @@ class _Lister:
     def _describe(self, request: ControlRequest[OwnedFd]) -> MapFacts:
         store = self._store
         with store.kernel.control(request) as owned, owned.lease() as map_fd:
-            return store.facts_of(store.kernel.info(map_fd))
+            return store.facts_at(map_fd)
 
     def matching(self) -> list[ListedMap]:
         """What the pattern matches: a name; of a map without one its pins and its kernel name."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from mapd.bpf.fd import FdLease, OwnedFd
 from mapd.bpf.kernel import RawMapInfo
@@ -11,7 +12,7 @@ from mapd.maps.errors import MapError
 from mapd.maps.traits import TypeTraits
 from mapd.maps.types import TYPES, type_name
 from mapd_api import limits
-from mapd_api.layout import value_stride
+from mapd_api.layout import round_up8, value_stride
 from mapd_api.ops import MUTATES, Op
 from mapd_api.reasons import Reason
 
@@ -20,12 +21,14 @@ from mapd_api.reasons import Reason
 class MapFacts:
     """What is true of a map as long as it lives. Sizes and strides in bytes.
 
-    ``label`` is how messages name it: "map 41 (flows)".
+    ``label`` is how messages name it: "map 41 (flows)". ``has_lock``: its values have a bpf_spin_lock, as
+    the kernel was found to say (``locks``).
     """
 
     info: RawMapInfo
     value_stride: int
     traits: TypeTraits | None
+    has_lock: bool = False
 
     @property
     def id(self) -> int:
@@ -36,6 +39,11 @@ class MapFacts:
     def key_stride(self) -> int:
         """Bytes of one key in a column."""
         return self.info.key_size
+
+    @property
+    def slot_stride(self) -> int:
+        """Bytes from one CPU's slot of a per-CPU value to the next."""
+        return round_up8(self.info.value_size)
 
     @property
     def label(self) -> str:
@@ -124,13 +132,38 @@ def operation_of(op: Op) -> str:
     return op.name.lower().removesuffix("_noexist").removesuffix("_exist")
 
 
-def facts(info: RawMapInfo, possible_cpus: int, types: Mapping[int, TypeTraits] = TYPES) -> MapFacts:
+def facts(
+    info: RawMapInfo,
+    possible_cpus: int,
+    types: Mapping[int, TypeTraits] = TYPES,
+    *,
+    has_lock: bool = False,
+) -> MapFacts:
     """The facts behind a map's info. ``types``: the table, less what this kernel was found to lack."""
     return MapFacts(
         info=info,
         value_stride=value_stride(info.map_type, info.value_size, possible_cpus),
         traits=types.get(info.map_type),
+        has_lock=has_lock,
     )
+
+
+class ProgramSlot:
+    """Room for one program over an open map, loaded when it is first asked for."""
+
+    __slots__ = ("_lock", "_program")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._program: OwnedFd | None = None
+
+    def get(self, load: Callable[[], OwnedFd], owner: OwnedFd) -> OwnedFd:
+        """The program, from ``load`` the first time; it is closed with ``owner``. Raises what ``load`` does."""
+        with self._lock:
+            if self._program is None:
+                self._program = load()
+                owner.attach(self._program)
+            return self._program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +174,7 @@ class OpenMap:
         read_only: every mutation through this opening is refused (READ_ONLY).
         name: "namespace/name" where it was opened by name, else "".
         pin_path: the pin it was opened by, else "".
+        one_cpu: the program that writes one CPU's slot, where one was needed; it goes with ``fd``.
     """
 
     fd: OwnedFd
@@ -148,6 +182,7 @@ class OpenMap:
     read_only: bool = False
     name: str = ""
     pin_path: str = ""
+    one_cpu: ProgramSlot = field(default_factory=ProgramSlot, repr=False, compare=False)
 
     def lease(self) -> FdLease:
         """Borrow the descriptor for one call.

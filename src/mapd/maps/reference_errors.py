@@ -153,7 +153,7 @@ def _present(store: MapStore, facts: MapFacts, map_fd: int) -> MapFacts | None:
                     kernel.control(OpenId(map_id=map_id, read_only=True)) as owned,
                     owned.lease() as inner_fd,
                 ):
-                    return store.facts_of(kernel.info(inner_fd))
+                    return store.facts_at(inner_fd)
             except SyscallError as error:
                 if error.errno != errno.ENOENT:  # replaced meanwhile
                     return None

@@ -14,11 +14,22 @@ import numpy.typing as npt
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.kernel import Elements, SyscallError
+from mapd.maps import lpm
 from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
 from mapd.maps.opened import MapFacts
-from mapd.maps.walkers import METHODS, BatchWalker, NextKeyWalker, Walker, keyed
+from mapd.maps.walkers import (
+    METHODS,
+    WALKERS,
+    BatchWalker,
+    IndexWalker,
+    NextKeyWalker,
+    Walker,
+    keyed,
+    method_of,
+)
 from mapd_api import limits
 from mapd_api.reasons import Reason
+from mapd_api.uapi import MapType
 
 _TOKEN: Final = struct.Struct("<BBI16s")
 """version, method, map id, boot id; the cursor's bytes follow."""
@@ -27,13 +38,17 @@ _TOKEN_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanOptions:
-    """What is wanted of a scan. ``limit`` 0: all; ``token`` of an earlier page of the same map."""
+    """What is wanted of a scan. ``limit`` 0: all; ``token`` of an earlier page of the same map.
+
+    ``covered_by``, a key of an LPM trie: only prefixes within it, itself included.
+    """
 
     keys: bool = True
     values: bool = True
     prefix: bytes = b""
     limit: int = 0
     token: bytes = b""
+    covered_by: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,7 @@ _REFUSALS: Final = {
     **dict.fromkeys(PASSING, Reason.BUSY),
     **dict.fromkeys(UNSUPPORTED, Reason.OPERATION_UNSUPPORTED),
     errno.ENOMEM: Reason.KERNEL_MEMORY,
+    errno.ENOSPC: Reason.OPERATION_UNSUPPORTED,  # a socket map whose values have no room for the cookie
 }
 
 
@@ -65,27 +81,22 @@ class Scan:
         self._elements = elements
         self._facts = facts
         self._options = options
+        self._filters = bool(options.prefix or options.covered_by)
         self._boot_id = boot_id
         self.entries: int = 0
         self.done = False
         self._capacity: int = 0
         self._batch = limits.BATCH_ELEMENTS
         self._keys = self._values = Buffer.allocate(0)
-        if len(options.prefix) > facts.key_stride:
-            raise MapError(
-                Reason.KEY_SIZE_MISMATCH,
-                f"dump {facts.label}: prefix of {len(options.prefix)} bytes; keys have {facts.key_stride} bytes",
-                **{**facts.about("dump"), "given": len(options.prefix), "expected": facts.key_stride},
-            )
+        _check_filters(options, facts)
         facts.iterable("dump")
         facts.check_message("dump")
-        method, cursor = self._parse_token(options.token) if options.token else (METHODS[0], b"")
-        walker = BatchWalker if method == BatchWalker.method else NextKeyWalker
-        self._walker: Walker = walker(elements, facts, cursor)
+        method, cursor = self._parse_token(options.token) if options.token else (method_of(facts), b"")
+        self._walker: Walker = WALKERS[method](elements, facts, cursor)
 
     @property
     def method(self) -> str:
-        """How the map is walked: "lookup_batch" or "next_key"."""
+        """How the map is walked: "lookup_batch", "next_key" or "indexes"."""
         return self._walker.method
 
     @property
@@ -113,7 +124,7 @@ class Scan:
         """
         row_bytes = self._facts.key_stride + self._facts.value_stride
         rows = max(1, max_bytes // row_bytes)
-        if self._options.limit and not self._options.prefix:
+        if self._options.limit and not self._filters:
             # Not to read what is not wanted, nor to cut it off: no token resumes inside a kernel bucket.
             rows = min(rows, self._options.limit - self.entries)
         self._reserve(rows)
@@ -144,8 +155,10 @@ class Scan:
                 if rows:
                     break
                 self._grow(room)
-            else:
-                rows += filled
+                continue
+            rows += filled
+            if filled == 0:
+                break  # nothing to hand out here, perhaps for long: not all in one go
         return rows
 
     def _grow(self, room: int) -> None:
@@ -164,8 +177,8 @@ class Scan:
         self.done = self._walker.done
         keys = self._keys.take(rows * facts.key_stride)
         values = self._values.take(rows * facts.value_stride) if options.values else b""
-        if options.prefix:
-            mask = _matches(keys, facts.key_stride, options.prefix)
+        if self._filters:
+            mask = _wanted(keys, facts.key_stride, options)
             rows = int(mask.sum())
             keys = _rows(keys, facts.key_stride)[mask].tobytes()
             values = _rows(values, facts.value_stride)[mask].tobytes() if options.values else b""
@@ -200,12 +213,18 @@ class Scan:
                 + "; start anew",
                 **about,
             )
-        size = self._facts.key_stride if method or keyed(self._facts) else 4
-        if method >= len(METHODS) or len(cursor) != size:
+        walks = METHODS[method] if method < len(METHODS) else ""
+        whole = walks == NextKeyWalker.method or keyed(self._facts)
+        indexes = IndexWalker.method in (walks, method_of(self._facts))
+        if (
+            not walks
+            or len(cursor) != (self._facts.key_stride if whole else 4)
+            or (indexes and walks != method_of(self._facts))
+        ):
             raise MapError(
                 Reason.BAD_SPEC, f"dump {self._facts.label}: the token is damaged; start anew", **about
             )
-        return METHODS[int(method)], cursor
+        return walks, cursor
 
     def _refusal(self, error: SyscallError) -> MapError:
         if error.errno == errno.EPERM:
@@ -221,6 +240,30 @@ class Scan:
 
 def _rows(column: bytes, stride: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(column, np.uint8).reshape(-1, stride)
+
+
+def _check_filters(options: ScanOptions, facts: MapFacts) -> None:
+    """Refuse filters that no key of this map could pass."""
+    for what, key in (("prefix", options.prefix), ("covered_by", options.covered_by)):
+        if len(key) > facts.key_stride or (what == "covered_by" and key and len(key) != facts.key_stride):
+            raise MapError(
+                Reason.KEY_SIZE_MISMATCH,
+                f"dump {facts.label}: {what} of {len(key)} bytes; keys have {facts.key_stride} bytes",
+                **{**facts.about("dump"), "given": len(key), "expected": facts.key_stride},
+            )
+    if options.covered_by and facts.info.map_type != MapType.LPM_TRIE:
+        raise MapError(
+            Reason.OPERATION_UNSUPPORTED,
+            f"dump {facts.label}: covered_by is for LPM tries; {facts.type_name} maps take prefix, the first bytes "
+            "of a key",
+            **facts.about("dump"),
+        )
+
+
+def _wanted(keys: bytes, stride: int, options: ScanOptions) -> npt.NDArray[np.bool_]:
+    """Which keys pass the filters."""
+    mask = _matches(keys, stride, options.prefix)
+    return mask & lpm.within(keys, stride, options.covered_by) if options.covered_by else mask
 
 
 def _matches(keys: bytes, stride: int, prefix: bytes) -> npt.NDArray[np.bool_]:

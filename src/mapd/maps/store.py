@@ -20,12 +20,11 @@ from mapd.bpf.kernel import (
     OpenId,
     OpenPin,
     Pin,
-    RawMapInfo,
     Rename,
     SyscallError,
     Unpin,
 )
-from mapd.maps import creation
+from mapd.maps import creation, locks
 from mapd.maps import spec as specs
 from mapd.maps.errors import MapError, capability, scarcity
 from mapd.maps.opened import MapFacts, OpenMap, facts
@@ -216,11 +215,11 @@ class MapStore:
     def _opened(self, fd: OwnedFd, *, read_only: bool = False, name: str = "", pin_path: str = "") -> OpenMap:
         try:
             with fd.lease() as number:
-                info = self.kernel.info(number)
+                found = self.facts_at(number)
         except BaseException:
             fd.close()
             raise
-        return OpenMap(fd=fd, facts=self.facts_of(info), read_only=read_only, name=name, pin_path=pin_path)
+        return OpenMap(fd=fd, facts=found, read_only=read_only, name=name, pin_path=pin_path)
 
     def pin(self, opened: OpenMap, path: str) -> None:
         """Pin an open map at one more path."""
@@ -322,9 +321,10 @@ class MapStore:
         """A walk over an open map."""
         return Scan(self.kernel, opened.facts, options, self.boot_id)
 
-    def facts_of(self, info: RawMapInfo) -> MapFacts:
-        """The facts behind a map's info, as this kernel serves its type."""
-        return facts(info, self.possible_cpus, self.types)
+    def facts_at(self, map_fd: int) -> MapFacts:
+        """The facts of an open map, as this kernel serves its type."""
+        info = self.kernel.info(map_fd)
+        return facts(info, self.possible_cpus, self.types, has_lock=locks.has_lock(self.kernel, map_fd, info))
 
     def path_of(self, name: NameRef) -> str:
         """Where a name is pinned."""

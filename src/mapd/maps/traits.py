@@ -21,7 +21,7 @@ class Cursor(StrEnum):
     INDEX = "index"  # LOOKUP_BATCH, u32 last index returned: exact, an array's keys never change
     KEY = "key"  # LOOKUP_BATCH, last key returned; the kernel restarts when that key has gone
     NEXT_KEY = "next_key"  # no batch; the same restart
-    INDEXES = "indexes"  # no batch, but the keys are 0 to max_entries - 1
+    INDEXES = "indexes"  # no batch, but the keys are 0 to max_entries - 1: each looked up, exact
     NONE = "none"  # cannot be walked
 
 
@@ -85,6 +85,7 @@ class TypeTraits:
         key_sizes, value_sizes: bytes, inclusive, in the kernel's steps.
         entries: what max_entries may be.
         indexed: keys are u32 indexes below max_entries, all present; none can be removed.
+        sparse: keys are u32 indexes below max_entries too, but an element may be absent.
         batch_update, batch_delete: whether the kernel has the batch command.
         template: needs an inner map at creation.
         map_extra: what map_extra may be.
@@ -107,6 +108,7 @@ class TypeTraits:
     iteration: Iteration = Iteration.NONE
     btf: Btf = Btf.REFUSED
     indexed: bool = False
+    sparse: bool = False
     batch_update: bool = False
     batch_delete: bool = False
     template: bool = False

@@ -70,6 +70,7 @@ _INDEXED_OBJECTS: Final = TypeTraits(
     flags=_NUMA_FD,
     key_sizes=_U32,
     value_sizes=_U32,
+    sparse=True,
 )
 _DEVICES: Final = TypeTraits(
     type=T.DEVMAP,
@@ -78,8 +79,9 @@ _DEVICES: Final = TypeTraits(
     key_sizes=_U32,
     value_sizes=_U32_OR_PAIR,
     value=Value.DEVICE,
-    cursor=Cursor.NEXT_KEY,
-    iteration=Iteration.BEST_EFFORT,
+    cursor=Cursor.INDEXES,
+    iteration=Iteration.EXACT,
+    sparse=True,
     capability="CAP_NET_ADMIN",
 )
 _SOCKET_VALUES: Final = TypeTraits(
@@ -90,8 +92,9 @@ _SOCKET_VALUES: Final = TypeTraits(
     key_sizes=_U32,
     value_sizes=_U32_OR_PAIR,
     value=Value.SOCKET,
-    cursor=Cursor.NEXT_KEY,
-    iteration=Iteration.BEST_EFFORT,
+    cursor=Cursor.INDEXES,
+    iteration=Iteration.EXACT,
+    sparse=True,
     capability="CAP_NET_ADMIN",
 )
 _QUEUE: Final = TypeTraits(
@@ -170,6 +173,7 @@ _ROWS: Final = (
         value=Value.MAP,
         btf=Btf.REFUSED,
         indexed=False,
+        sparse=True,
         batch_update=False,
         template=True,
         slow=True,
@@ -210,7 +214,7 @@ _ROWS: Final = (
         _INDEXED_OBJECTS,
         ops=_READ | {Op.DELETE},
         value=Value.PROGRAM,
-        cursor=Cursor.NEXT_KEY,
+        cursor=Cursor.INDEXES,
         iteration=Iteration.EXACT,
         btf=Btf.ACCEPTED,
     ),
@@ -229,7 +233,9 @@ _ROWS: Final = (
         value=Value.CGROUP,
     ),
     _DEVICES,
-    replace(_DEVICES, type=T.DEVMAP_HASH),
+    replace(
+        _DEVICES, type=T.DEVMAP_HASH, cursor=Cursor.NEXT_KEY, iteration=Iteration.BEST_EFFORT, sparse=False
+    ),
     TypeTraits(
         type=T.CPUMAP,
         ops=_READ | {Op.DELETE},
@@ -238,12 +244,20 @@ _ROWS: Final = (
         value_sizes=_U32_OR_PAIR,
         entries=Entries.CPUS,
         value=Value.CPU,
-        cursor=Cursor.NEXT_KEY,
+        cursor=Cursor.INDEXES,
         iteration=Iteration.EXACT,
+        sparse=True,
         slow=True,
     ),
     _SOCKET_VALUES,
-    replace(_SOCKET_VALUES, type=T.SOCKHASH, key_sizes=_KEYS_OF_PROGRAMS),
+    replace(
+        _SOCKET_VALUES,
+        type=T.SOCKHASH,
+        key_sizes=_KEYS_OF_PROGRAMS,
+        cursor=Cursor.NEXT_KEY,
+        iteration=Iteration.BEST_EFFORT,
+        sparse=False,
+    ),
     replace(
         _SOCKET_VALUES,
         type=T.XSKMAP,

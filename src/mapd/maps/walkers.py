@@ -8,6 +8,9 @@ and repeats thousands when its cursor key is deleted). get_next_key serves where
 from __future__ import annotations
 
 import errno
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import numpy as np
@@ -19,8 +22,10 @@ from mapd.maps.opened import MapFacts
 from mapd.maps.traits import Cursor
 from mapd_api import limits
 from mapd_api.ops import Op
+from mapd_api.uapi import ElementFlag
 
-METHODS: Final[tuple[str, ...]] = ("lookup_batch", "next_key")
+METHODS: Final[tuple[str, ...]] = ("lookup_batch", "next_key", "indexes")
+"""By their numbers in tokens."""
 
 SEEN_BYTES: Final = 64 << 20
 """Memory for remembering keys of one scan whose kernel cursor may restart; at about 100 bytes a key,
@@ -79,6 +84,7 @@ class BatchWalker:
         self._cursor = Buffer.allocate(max(4, facts.key_stride))
         self._cursor.view[: len(cursor)] = cursor
         self._first = not cursor
+        self._flags = int(ElementFlag.LOCK) if facts.has_lock else 0
         self._cursor_size = facts.key_stride if keyed(facts) else 4
         self._seen = SeenKeys(facts) if keyed(facts) else None
         self._rows = 0
@@ -134,12 +140,12 @@ class BatchWalker:
         (kernel/bpf/hashtab.c, syscall.c). The cursor has moved by then, past rows that were not answered.
         """
         before = self._cursor.take(self._cursor.size)
-        batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns)
+        batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns, self._flags)
         for _ in range(_RETRIES):
             if batch.errno not in PASSING:
                 break
             self._cursor.view[:] = before
-            batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns)
+            batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns, self._flags)
         return batch
 
 
@@ -191,12 +197,70 @@ class NextKeyWalker:
                 value_stride=facts.value_stride,
                 value_offset=at * facts.value_stride,
             )
-            number = self._elements.each(map_fd, Op.LOOKUP, slot)[0]
+            flags = ElementFlag.LOCK if facts.has_lock else 0
+            number = self._elements.each(map_fd, Op.LOOKUP, slot, flags)[0]
             if number == 0:
                 filled += 1
             elif number != errno.ENOENT:  # deleted since next_key named it: not there, so not in the dump
                 raise SyscallError(number, "BPF_MAP_LOOKUP_ELEM")
         return filled
+
+
+class IndexWalker:
+    """A lookup of each index: for types without batch whose keys are 0 to max_entries - 1."""
+
+    method = METHODS[2]
+    incomplete = ""
+    restarts = 0
+    duplicates = 0
+
+    def __init__(self, elements: Elements, facts: MapFacts, cursor: bytes) -> None:
+        self._elements = elements
+        self._facts = facts
+        self._next = int.from_bytes(cursor, sys.byteorder)
+
+    @property
+    def cursor(self) -> bytes:
+        """The next index."""
+        return self._next.to_bytes(4, sys.byteorder) if self._next else b""
+
+    @property
+    def done(self) -> bool:
+        """Whether the last index was looked up."""
+        return self._next >= self._facts.info.max_entries
+
+    def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
+        """As Walker.fill; 0 where all of so many indexes hold nothing."""
+        facts = self._facts
+        count = min(room, facts.info.max_entries - self._next)
+        column = np.frombuffer(keys.view, np.uint32)
+        column[row : row + count] = np.arange(self._next, self._next + count, dtype=np.uint32)
+        columns = Columns(
+            count=count,
+            keys=keys,
+            key_stride=facts.key_stride,
+            key_offset=row * facts.key_stride,
+            values=values,
+            value_stride=facts.value_stride,
+            value_offset=row * facts.value_stride,
+        )
+        errnos = self._elements.each(map_fd, Op.LOOKUP, columns)
+        refused = set(errnos) - {0, errno.ENOENT}
+        if refused:
+            raise SyscallError(min(refused), "BPF_MAP_LOOKUP_ELEM")
+        self._next += count
+        return keep(keys, values, row, facts.key_stride, [number == 0 for number in errnos])
+
+
+def keep(keys: Buffer, values: Buffer, row: int, key_stride: int, wanted: list[bool]) -> int:
+    """Close the gaps that unwanted rows leave in both columns; the rows kept."""
+    kept, count = sum(wanted), len(wanted)
+    if kept < count:
+        for buffer in (keys, values):
+            width = key_stride if buffer is keys else values.size // (keys.size // key_stride)
+            table = np.frombuffer(buffer.view, np.uint8).reshape(-1, width)
+            table[row : row + kept] = table[row : row + count][wanted]
+    return kept
 
 
 class SeenKeys:
@@ -227,13 +291,7 @@ class SeenKeys:
         """Close the gaps that repeated keys leave in both columns; the rows kept."""
         stride = self._stride
         fresh = [self.add(keys.take(stride, (row + at) * stride)) for at in range(count)]
-        kept = sum(fresh)
-        if kept < count:
-            for buffer in (keys, values):
-                width = stride if buffer is keys else values.size // (keys.size // stride)
-                table = np.frombuffer(buffer.view, np.uint8).reshape(-1, width)
-                table[row : row + kept] = table[row : row + count][fresh]
-        return kept
+        return keep(keys, values, row, stride, fresh)
 
     def must_stop(self, rows: int) -> str:
         """Why the scan must end here, or ""."""
@@ -242,6 +300,23 @@ class SeenKeys:
         if len(self._seen) > self._capacity:
             return f"more than {self._capacity} keys to remember for leaving repeats out"
         return ""
+
+
+WALKERS: Final[Mapping[str, type[BatchWalker] | type[NextKeyWalker] | type[IndexWalker]]] = MappingProxyType(
+    {walker.method: walker for walker in (BatchWalker, NextKeyWalker, IndexWalker)}
+)
+"""Every way by its name."""
+
+
+def method_of(facts: MapFacts) -> str:
+    """How a map of this type is walked; LOOKUP_BATCH gives way to get_next_key where this kernel lacks it."""
+    match facts.traits.cursor if facts.traits else Cursor.NEXT_KEY:
+        case Cursor.NEXT_KEY:
+            return NextKeyWalker.method
+        case Cursor.INDEXES:
+            return IndexWalker.method
+        case _:
+            return BatchWalker.method
 
 
 def keyed(facts: MapFacts) -> bool:

@@ -11,8 +11,9 @@ from typing import TypeVar
 from mapd.access.authorize import Authorized
 from mapd.access.principal import Principal
 from mapd.maps import references
-from mapd.maps.execute import Outcome, execute, next_key
+from mapd.maps.execute import execute, next_key
 from mapd.maps.groups import Group, Plan, plan
+from mapd.maps.job import Outcome
 from mapd.maps.listing import Listing, Wanted, list_maps
 from mapd.maps.opened import MapFacts, OpenMap
 from mapd.maps.scan import ScanOptions
@@ -118,8 +119,7 @@ class MapHost:
     async def facts(self, opened: Authorized[OpenMap]) -> MapFacts:
         """A map's facts as they are now (frozen, memory)."""
         target = opened.demand({Verb.LIST})
-        info = await self._on(target, Lane.POINT, self._store.kernel.info)
-        return self._store.facts_of(info)
+        return await self._on(target, Lane.POINT, self._store.facts_at)
 
     async def apply(
         self, opened: Authorized[OpenMap], group: Group, *, expires: float | None = None

@@ -18,8 +18,9 @@ from mapd.bpf import Buffer, Fault, FaultyKernel
 from mapd.bpf.abi import Command
 from mapd.maps.answers import ElementFailure, element_error, element_reason
 from mapd.maps.errors import MapError
-from mapd.maps.execute import BATCH_FROM, Outcome, execute
+from mapd.maps.execute import BATCH_FROM, execute
 from mapd.maps.groups import Group, plan
+from mapd.maps.job import Outcome
 from mapd.maps.opened import OpenMap, operation_of
 from mapd.maps.types import TYPES
 from mapd_api import limits

@@ -1,0 +1,94 @@
+"""A group under way: what runs it, on what, and what has become of its elements so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mapd.bpf.buffer import Buffer
+from mapd.bpf.kernel import Columns, Kernel
+from mapd.maps.answers import ElementFailure, element_reason
+from mapd.maps.groups import Plan, Run
+from mapd.maps.opened import MapFacts, OpenMap
+from mapd_api import limits
+from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
+from mapd_api.reasons import Reason
+
+Refused = tuple[int, int]
+"""The map itself refuses: how many elements of the run were done, and the errno."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a group: one Reason a byte, the values answered, the first failures."""
+
+    statuses: bytearray
+    values: Buffer
+    errors: list[ElementFailure] = field(default_factory=list[ElementFailure])
+
+    def fail(self, index: int, reason: Reason, number: int) -> None:
+        """Record one element that was not done."""
+        self.statuses[index] = reason
+        if reason is not Reason.KEY_ABSENT and len(self.errors) < limits.ERROR_DETAILS:
+            self.errors.append(ElementFailure(index, reason, number))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One group on one map. ``keys`` and ``values`` are its columns as the kernel reads them."""
+
+    kernel: Kernel
+    map_fd: int
+    opened: OpenMap
+    plan: Plan
+    keys: Buffer
+    values: Buffer
+    outcome: Outcome
+
+    @property
+    def facts(self) -> MapFacts:
+        """The map's."""
+        return self.opened.facts
+
+    def columns(self, run: Run) -> Columns:
+        """Where the elements of a run lie, in the request and in the answer."""
+        facts, stride = self.facts, self.plan.value_stride
+        takes = run.op in TAKES_VALUE
+        return Columns(
+            count=run.count,
+            keys=self.keys,
+            key_stride=facts.key_stride,
+            key_offset=run.start * facts.key_stride,
+            values=self.values if takes else (self.outcome.values if run.op in ANSWERS_VALUE else None),
+            value_stride=stride,
+            value_offset=(run.value_in if takes else run.value_out) * stride,
+        )
+
+    def each(self, op: Op, columns: Columns) -> list[int]:
+        """One syscall for each element; see ``Elements.each``."""
+        return self.kernel.each(self.map_fd, op, columns, self.plan.flags_of(op))
+
+    def fail(self, run: Run, at: int, number: int) -> None:
+        """Record that element ``at`` of a run was refused with an errno."""
+        size = self.facts.key_stride
+        key = self.keys.take(size, (run.start + at) * size)
+        self.outcome.fail(run.start + at, element_reason(self.facts, run.op, number, key), number)
+
+    def blank(self, run: Run, at: int) -> None:
+        """Answer zeros for element ``at`` of a run, whatever the kernel has written there meanwhile."""
+        stride = self.plan.value_stride
+        start = (run.value_out + at) * stride
+        np.frombuffer(self.outcome.values.view, np.uint8)[start : start + stride] = 0
+
+
+def part(columns: Columns, done: int, count: int | None = None) -> Columns:
+    """The columns behind the first ``done`` elements: all that are left, or ``count``."""
+    if done == 0 and count is None:
+        return columns
+    return replace(
+        columns,
+        count=columns.count - done if count is None else count,
+        key_offset=columns.key_offset + done * columns.key_stride,
+        value_offset=columns.value_offset + done * columns.value_stride,
+    )
