@@ -40,7 +40,18 @@ from mapd_api import contract, limits
 
 _log = structlog.stdlib.get_logger("mapd")
 
-FEATURES: Final = ("apply", "dump", "dump-resume", "load", "session-handles", "btf")
+FEATURES: Final = (
+    "apply",
+    "dump",
+    "dump-resume",
+    "load",
+    "session-handles",
+    "btf",
+    "queues",
+    "lpm",
+    "one-cpu",
+    "count",
+)
 """What this version can do beyond the plain calls; clients ask for these names."""
 
 EXIT_MARGIN_S: Final = 0.5

@@ -61,7 +61,8 @@ def _masks(table: Table) -> Table:
     width = table.shape[1] - LENGTH_BYTES
     lengths = np.minimum(_lengths(table), 8 * width).astype(np.int16)
     bits = lengths[:, np.newaxis] - np.arange(0, 8 * width, 8, dtype=np.int16)
-    return _BITS[np.clip(bits, 0, 8)]
+    masks: Table = _BITS[np.clip(bits, 0, 8)]
+    return masks
 
 
 def run_exact(job: Job, run: Run, columns: Columns) -> Refused | None:

@@ -10,8 +10,8 @@ from google.protobuf import timestamp_pb2
 from mapd.access.principal import Principal
 from mapd.maps.answers import ElementFailure
 from mapd.maps.errors import MapError
-from mapd.maps.execute import Outcome
 from mapd.maps.groups import Group
+from mapd.maps.job import Outcome
 from mapd.maps.opened import MapFacts
 from mapd.maps.scan import Page, ScanOptions
 from mapd.maps.spec import BtfSpec, MapSpec
@@ -158,6 +158,7 @@ def map_info(facts: MapFacts, opened: Named) -> types_pb2.MapInfo:
         memlock_bytes=info.memlock,
         supported_operations=traits.operations if traits else (),
         iteration=_ITERATION[traits.iteration] if traits else types_pb2.ITERATION_NONE,
+        has_lock=facts.has_lock,
     )
 
 
@@ -170,7 +171,12 @@ def group(message: elements_pb2.OpGroup) -> Group:
             operation="apply",
         )
     return Group(
-        count=message.count, ops=message.ops, keys=message.keys, values=message.values, flags=message.flags
+        count=message.count,
+        ops=message.ops,
+        keys=message.keys,
+        values=message.values,
+        flags=message.flags,
+        cpu=message.cpu if message.HasField("cpu") else None,
     )
 
 
@@ -218,6 +224,7 @@ def scan_options(request: elements_pb2.DumpRequest) -> ScanOptions:
         prefix=request.prefix,
         limit=request.limit,
         token=request.resume_token,
+        covered_by=request.covered_by,
     )
 
 

@@ -13,8 +13,8 @@ import grpc.aio
 from mapd.access.authorize import Authorized
 from mapd.maps.answers import element_error
 from mapd.maps.errors import MapError
-from mapd.maps.execute import Outcome
-from mapd.maps.groups import Group, distinct_ops
+from mapd.maps.groups import Group, distinct_ops, value_stride
+from mapd.maps.job import Outcome
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.scan import Page
 from mapd.maps.targets import Target
@@ -48,6 +48,7 @@ class ElementHandlers:
             "Update": self.update,
             "Delete": self.delete,
             "UpdateReference": self.update_reference,
+            "CountEntries": self.count_entries,
             "GetNextKey": self.get_next_key,
             "Apply": self.apply,
             "Dump": self.dump,
@@ -112,6 +113,12 @@ class ElementHandlers:
             for failure in outcome.errors:
                 raise element_error(opened.target.facts, op, failure)
         return outcome
+
+    async def count_entries(self, call: Call, request: pb.CountEntriesRequest) -> pb.CountEntriesResponse:
+        """How many elements there are."""
+        async with admitted(self._host, call, request.map, "count") as opened:
+            found = await self._host.count(opened)
+        return pb.CountEntriesResponse(entries=found.entries, exact=found.exact, method=found.method)
 
     async def get_next_key(self, call: Call, request: pb.GetNextKeyRequest) -> pb.GetNextKeyResponse:
         """The key after a key."""
@@ -285,6 +292,7 @@ def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:
             count=min(size, columns.count - start),
             ops=bytes([op]),
             asked="load",
+            flags=ElementFlag.LOCK if facts.has_lock else 0,
             keys=columns.keys[start * facts.key_stride : (start + size) * facts.key_stride],
             values=columns.values[start * facts.value_stride : (start + size) * facts.value_stride],
         )
@@ -295,7 +303,7 @@ def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:
 def _check_room(opened: OpenMap, group: Group, room: int) -> None:
     """Refuse a group whose answer might not fit into what is left of the message."""
     answers = bool(distinct_ops(group.ops) & ANSWERS_VALUE)
-    due = group.count * (1 + answers * opened.facts.value_stride)
+    due = group.count * (1 + answers * value_stride(group, opened.facts))
     if due > room:
         raise MapError(
             Reason.BAD_COLUMNS,

@@ -11,6 +11,7 @@ from typing import TypeVar
 from mapd.access.authorize import Authorized
 from mapd.access.principal import Principal
 from mapd.maps import references
+from mapd.maps.counting import Counted, by_kernel, by_shape
 from mapd.maps.execute import execute, next_key
 from mapd.maps.groups import Group, Plan, plan
 from mapd.maps.job import Outcome
@@ -62,6 +63,10 @@ def _close(opened: OpenMap) -> None:
 
 def _close_created(created: tuple[OpenMap, bool]) -> None:
     created[0].fd.close()
+
+
+async def _nothing(*_: object) -> None:
+    """What becomes of a dump that is only counted."""
 
 
 class MapHost:
@@ -157,6 +162,22 @@ class MapHost:
         """The key after ``key`` (None: the first), or None."""
         target = opened.demand({Verb.READ})
         return await self._on(target, Lane.POINT, partial(_next_key, self._store, target.facts, key))
+
+    async def count(self, opened: Authorized[OpenMap]) -> Counted:
+        """How many elements a map has: by the kernel's counter, or by a scan, which is no count of a moment.
+
+        Cancelling costs nothing.
+        """
+        target = opened.demand({Verb.READ})
+        found = by_shape(target.facts)
+        if found is None:
+            call = partial(by_kernel, self._store.kernel, target.facts)
+            found = await self._on(target, Lane.POINT, call)
+        if found is None:
+            target.facts.iterable("count")
+            trailer = await self.dump(opened, ScanOptions(values=False)).run(_nothing, _nothing)
+            found = Counted(trailer.entries, False, "scan")
+        return found
 
     def dump(self, opened: Authorized[OpenMap], options: ScanOptions) -> Dump:
         """A dump to ``run``."""
