@@ -11,6 +11,7 @@ from pathlib import Path
 from mapd import config as configuration
 from mapd import logs
 from mapd.daemon import StartError, serve
+from mapd.doctor.report import examine, text
 from mapd.rpc.sockets import SocketError
 from mapd_api import __version__
 from mapd_api.contract import ContractError
@@ -22,17 +23,25 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"mapd {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serving = commands.add_parser("serve", help="run the daemon in the foreground until SIGTERM or Ctrl-C")
-    serving.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help=f"TOML configuration (default: {configuration.DEFAULT_PATH} if it exists)",
+    doctor = commands.add_parser(
+        "doctor", help="what this host and these rights permit, per map type, and what mends each refusal"
     )
+    doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    for command in (serving, doctor):
+        command.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help=f"TOML configuration (default: {configuration.DEFAULT_PATH} if it exists)",
+        )
     return root
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 after a clean stop, 1 where it could not start, 2 for a wrong command line or file."""
+    """Exit status: 0 after a clean stop, 1 where it could not start, 2 for a wrong command line or file.
+
+    Of doctor: 0 where a daemon could start, 1 where it could not.
+    """
     chosen = parser().parse_args(arguments)
     try:
         config = configuration.load(chosen.config)
@@ -43,6 +52,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except configuration.ConfigError as error:
         sys.stderr.write(f"mapd: {error}\n")
         return 2
+    if chosen.command == "doctor":
+        report = examine(config)
+        sys.stdout.write((report.json() if chosen.json else text(report)) + "\n")
+        return 0 if report.can_serve else 1
     logs.configure(config.daemon.log_format, config.daemon.log_level)
     try:
         asyncio.run(serve(config))

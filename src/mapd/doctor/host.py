@@ -1,0 +1,196 @@
+"""What a daemon needs of a host, checked: each with the line that mends it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mapd.bpf import (
+    Kernel,
+    NextMapId,
+    ProgramType,
+    SyscallError,
+    errno_name,
+    is_bpffs,
+    load_program,
+)
+from mapd.bpf.asm import Assembler, Reg
+from mapd.config import DaemonConfig
+
+RIGHTS: Final = (
+    ("CAP_BPF", "create maps, load the helper programs"),
+    ("CAP_NET_ADMIN", "create device and socket maps"),
+    ("CAP_SYS_ADMIN", "find maps and programs by id, read the BTF of others' maps"),
+    ("CAP_DAC_OVERRIDE", "open any pin, to read and write"),
+    ("CAP_DAC_READ_SEARCH", "open any pin, to read"),
+    ("CAP_SYS_PTRACE", "see which processes of other users hold a map"),
+    ("CAP_PERFMON", "create struct_ops maps"),
+)
+"""What each capability is for."""
+
+_PROC: Final = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+_UNPRIVILEGED: Final = {
+    "0": "0: users without CAP_BPF may create some maps",
+    "1": "1: only CAP_BPF may use bpf(2), until the next boot",
+    "2": "2: only CAP_BPF may use bpf(2)",
+}
+_VMLINUX: Final = Path("/sys/kernel/btf/vmlinux")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        ok: whether what it is for can be done.
+        needed: a daemon cannot start without.
+        fix: what mends it, "" where it is ok.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+    needed: bool = False
+
+
+def checks(kernel: Kernel, config: DaemonConfig, capabilities: frozenset[str]) -> list[Check]:
+    """Everything but the map types, in the order in which it is printed."""
+    return [
+        *(bpffs(config)),
+        runtime_dir(config),
+        *(pin_root(root) for root in config.pin_roots),
+        *(right(name, purpose, capabilities) for name, purpose in RIGHTS),
+        unprivileged(),
+        btf(),
+        ids(kernel),
+        *(program(kind, capability) for kind, capability in _PROGRAMS),
+    ]
+
+
+def bpffs(config: DaemonConfig) -> list[Check]:
+    """Where names are pinned: the mount, and the folder that the daemon makes in it."""
+    try:
+        mounted = is_bpffs(config.bpffs)
+        why = "mounted" if mounted else "another file system"
+    except OSError as error:
+        mounted, why = False, str(error.strerror)
+    if not mounted:
+        fix = f"mount -t bpf bpf {config.bpffs}, or set [daemon] bpffs"
+        return [Check(name="bpffs", ok=False, needed=True, found=f"{config.bpffs}: {why}", fix=fix)]
+    mode = Path(config.bpffs).stat().st_mode & 0o7777
+    root = Path(config.bpffs, config.pin_root)
+    there = root.is_dir()
+    usable = os.access(root if there else config.bpffs, os.W_OK | os.X_OK)
+    found = f"{root}: " + ("there" if there else "will be made at the start" if usable else "missing")
+    return [
+        Check(name="bpffs", ok=True, needed=True, found=f"{config.bpffs}: mounted, mode {mode:04o}"),
+        Check(
+            name="names",
+            ok=usable,
+            needed=True,
+            found=found if usable else f"{found}, and this user may not write there",
+            fix=""
+            if usable
+            else f"install -d -o mapd -m 0700 {root}   as root (deploy/tmpfiles.d does), or start as root",
+        ),
+    ]
+
+
+def runtime_dir(config: DaemonConfig) -> Check:
+    """Where sockets go: the folder, or the nearest one above it in which it can be made."""
+    folder = Path(config.runtime_dir)
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    ok = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    found = f"{folder}: " + ("there" if nearest == folder else f"missing, below {nearest}")
+    fix = f"RuntimeDirectory=mapd in the unit, or: install -d -o mapd {folder}   as root"
+    return Check(
+        name="sockets",
+        ok=ok,
+        needed=True,
+        found=found if ok else f"{found}; this user may not write there",
+        fix="" if ok else fix,
+    )
+
+
+def pin_root(root: str) -> Check:
+    """A folder below which other programs pin."""
+    ok = os.access(root, os.R_OK | os.X_OK)
+    found = f"{root}: " + ("can be read" if ok else "cannot be read")
+    return Check(
+        name="pins", ok=ok, found=found, fix="" if ok else f"chmod o+rx {root}, or profile pins-ro or pins-rw"
+    )
+
+
+def right(name: str, purpose: str, capabilities: frozenset[str]) -> Check:
+    """One capability."""
+    ok = name in capabilities
+    return Check(
+        name=name.lower(), ok=ok, found=purpose, fix="" if ok else f"AmbientCapabilities={name} in the unit"
+    )
+
+
+def unprivileged() -> Check:
+    """kernel.unprivileged_bpf_disabled; any value will do for a daemon with CAP_BPF."""
+    try:
+        value = _PROC.read_text().strip()
+    except OSError as error:
+        return Check(name="unprivileged_bpf_disabled", ok=True, found=f"not there ({error.strerror})")
+    return Check(name="unprivileged_bpf_disabled", ok=True, found=_UNPRIVILEGED.get(value, value))
+
+
+def btf() -> Check:
+    """The kernel's own type information: counting by bpf_map_sum_elem_count needs it."""
+    ok = os.access(_VMLINUX, os.R_OK)
+    return Check(
+        name="btf",
+        ok=ok,
+        found=f"{_VMLINUX}: " + ("there" if ok else "missing"),
+        fix="" if ok else "a kernel with CONFIG_DEBUG_INFO_BTF=y; without it entries are counted by scanning",
+    )
+
+
+def ids(kernel: Kernel) -> Check:
+    """Whether maps can be found by id."""
+    return _tried(
+        "ids",
+        lambda: kernel.control(NextMapId(map_id=0)),
+        "maps by id",
+        "AmbientCapabilities=CAP_SYS_ADMIN in the unit (profile inspector)",
+    )
+
+
+_PROGRAMS: Final = (
+    (ProgramType.SYSCALL, "CAP_BPF"),
+    (ProgramType.SOCKET_FILTER, "CAP_BPF"),
+)
+"""Program types that the daemon's own programs have."""
+
+
+def program(kind: ProgramType, capability: str) -> Check:
+    """Whether a smallest program of a type can be loaded."""
+    asm = Assembler()
+    asm.mov(Reg.R0, 0)
+    asm.exit()
+    return _tried(
+        f"program {kind.name.lower()}",
+        lambda: load_program(asm.assemble(), kind, "mapd_trial").close(),
+        "loads",
+        f"AmbientCapabilities={capability} in the unit; without it element operations are one syscall each",
+    )
+
+
+def _tried(name: str, call: Callable[[], object], done: str, fix: str) -> Check:
+    try:
+        call()
+    except SyscallError as error:
+        return Check(name=name, ok=False, found=f"refused [{errno_name(error.errno or 0)}]", fix=fix)
+    return Check(name=name, ok=True, found=done)
+
+
+def can_serve(found: Sequence[Check]) -> bool:
+    """Whether a daemon could start here."""
+    return all(check.ok for check in found if check.needed)
