@@ -112,12 +112,12 @@ def _check_types(spec: MapSpec, traits: TypeTraits) -> None:
         raise _bad(spec, "btf", "without type ids", "BTF with the ids of key and value in it, or no BTF")
 
 
-def _bounds(sizes: range) -> str:
+def _bounds(sizes: range, unit: str = "") -> str:
     """In words: 4, 5 to 260, 8 to 1016 in steps of 8."""
     if len(sizes) == 1:
-        return str(sizes.start)
+        return f"{sizes.start}{unit}"
     steps = f" in steps of {sizes.step}" if sizes.step > 1 else ""
-    return f"{sizes.start} to {sizes[-1]}{steps}"
+    return f"{sizes.start} to {sizes[-1]}{unit}{steps}"
 
 
 def _check_sizes(spec: MapSpec, traits: TypeTraits, possible_cpus: int) -> None:
@@ -126,7 +126,7 @@ def _check_sizes(spec: MapSpec, traits: TypeTraits, possible_cpus: int) -> None:
         ("value_size", spec.value_size, traits.value_sizes),
     ):
         if size not in sizes:
-            raise _bad(spec, field, str(size), f"{_bounds(sizes)} bytes")
+            raise _bad(spec, field, str(size), _bounds(sizes, " bytes"))
     if spec.flags & traits.flags & MapFlag.STACK_BUILD_ID and spec.value_size % 32:
         raise _bad(
             spec, "value_size", str(spec.value_size), "a multiple of 32 bytes with BPF_F_STACK_BUILD_ID"
