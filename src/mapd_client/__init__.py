@@ -45,9 +45,11 @@ from mapd_client.errors import (
     Unreachable,
     Unsupported,
 )
+from mapd_client.handle import MapHandle
 from mapd_client.info import (
     Btf,
     Chunk,
+    Count,
     Limits,
     MapInfo,
     ProcessHolder,
@@ -56,6 +58,8 @@ from mapd_client.info import (
     Trailer,
     UpdateFlag,
 )
+from mapd_client.keyless import Bloom, Queue
+from mapd_client.lpm import Lpm
 from mapd_client.map import Map
 from mapd_client.netcodec import Cidr4, Cidr6, Ipv4, Ipv6, Mac
 from mapd_client.opening import Opening
@@ -72,6 +76,7 @@ __all__ = [
     "U32",
     "U64",
     "BatchFailed",
+    "Bloom",
     "Btf",
     "Bytes",
     "Chunk",
@@ -79,6 +84,7 @@ __all__ = [
     "Cidr6",
     "Client",
     "Codec",
+    "Count",
     "DaemonCapability",
     "DeadlineExceeded",
     "Dump",
@@ -92,12 +98,14 @@ __all__ = [
     "KeyMissing",
     "Limits",
     "Listing",
+    "Lpm",
     "Mac",
     "Map",
     "MapExists",
     "MapFlag",
     "MapFrozen",
     "MapFull",
+    "MapHandle",
     "MapInfo",
     "MapNotFound",
     "MapRef",
@@ -114,6 +122,7 @@ __all__ = [
     "ProcessHolder",
     "ProgramHolder",
     "ProgramRef",
+    "Queue",
     "QuotaExceeded",
     "Reason",
     "Refused",

@@ -103,6 +103,15 @@ def of_pairs(
         first += len(part)
 
 
+def of_values(values: Iterable[V], codec: Codec[V], per_message: int) -> Iterator[Batch]:
+    """Values without keys in order, encoded a message at a time; raises BadElement."""
+    source = iter(values)
+    first = 0
+    while part := list(islice(source, per_message)):
+        yield Batch(first, len(part), b"", _column(codec, part, first, "value"))
+        first += len(part)
+
+
 def _pairs(pairs: Mapping[K, V] | Iterable[tuple[K, V]]) -> Iterator[tuple[K, V]]:
     if isinstance(pairs, Mapping):
         return iter(cast("Mapping[K, V]", pairs).items())

@@ -14,7 +14,9 @@ from mapd_client import methods, replies, requests
 from mapd_client.codec import Bytes, Codec, PerCpu, is_per_cpu
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable, Unsupported
 from mapd_client.failures import Asked
+from mapd_client.handle import MapHandle
 from mapd_client.info import Btf, MapInfo, ServerInfo
+from mapd_client.keyless import FILTERS, QUEUES, Bloom, Queue, check_type
 from mapd_client.link import Link, Links
 from mapd_client.map import Map
 from mapd_client.opening import Opener, Opening
@@ -22,6 +24,7 @@ from mapd_client.refs import MapRef, Name, as_ref
 
 K = TypeVar("K")
 V = TypeVar("V")
+H = TypeVar("H", bound=MapHandle)
 
 
 def connect(
@@ -176,17 +179,59 @@ class Client:
 
         async def opened() -> Map[Any, Any]:
             asked = Asked("open", str(parsed))
-            link = await self._links.current()
-
-            async def ask(session: str) -> tuple[int, MapInfo]:
-                request = requests.open_map(parsed, read_only=read_only, session=session)
-                response = await link.call(methods.OPEN_MAP, request, asked)
-                return response.handle, replies.map_info(response.info)
-
-            handle, info = await _in_session(link, ask)
+            link, handle, info = await self._open(parsed, asked, read_only=read_only)
             return await self._opened(link, handle, info, key, value, asked)
 
         return Opener(opened)
+
+    def open_queue(self, ref: MapRef | str, *, value: Codec[V]) -> Opening[Queue[V]]:
+        """Open a queue or stack that exists; arguments and errors as ``open_map``.
+
+        Raises:
+            Unsupported: the map is neither.
+        """
+        return self._keyless(as_ref(ref), value, QUEUES, Queue)
+
+    def open_bloom(self, ref: MapRef | str, *, value: Codec[V]) -> Opening[Bloom[V]]:
+        """Open a Bloom filter that exists; arguments and errors as ``open_map``.
+
+        Raises:
+            Unsupported: the map is none.
+        """
+        return self._keyless(as_ref(ref), value, FILTERS, Bloom)
+
+    def _keyless(
+        self,
+        ref: MapRef,
+        value: Codec[V],
+        types: frozenset[MapType],
+        make: Callable[[Links, int, MapInfo, Codec[V], str], H],
+    ) -> Opening[H]:
+        async def opened() -> H:
+            asked = Asked("open", str(ref))
+            link, handle, info = await self._open(ref, asked)
+            try:
+                check_type(info, types, asked)
+                server = await link.server()
+                values = value.bind(server.byteorder, server.possible_cpus)
+                check_codecs(info, Bytes(0), values, asked)
+                return make(self._links, handle, info, values, asked.map)
+            except BaseException:
+                await _give_back(link, handle, asked)
+                raise
+
+        return Opener(opened)
+
+    async def _open(self, ref: MapRef, asked: Asked, *, read_only: bool = False) -> tuple[Link, int, MapInfo]:
+        link = await self._links.current()
+
+        async def ask(session: str) -> tuple[int, MapInfo]:
+            request = requests.open_map(ref, read_only=read_only, session=session)
+            response = await link.call(methods.OPEN_MAP, request, asked)
+            return response.handle, replies.map_info(response.info)
+
+        handle, info = await _in_session(link, ask)
+        return link, handle, info
 
     def create_map(
         self,
@@ -319,7 +364,7 @@ class Client:
             values = (value or Bytes(info.value_stride)).bind(server.byteorder, server.possible_cpus)
             if key is not None and value is not None:
                 check_codecs(info, keys, values, asked)
-            return Map(self._links, handle, info, keys, values, asked.map)
+            return Map(self._links, handle, info, keys, values, asked.map, server.byteorder)
         except BaseException:
             await _give_back(link, handle, asked)
             raise

@@ -117,6 +117,7 @@ class MapInfo:
         memlock_bytes: kernel memory as fdinfo says.
         supported_operations: what may be asked of this map here.
         iteration: how exact a dump is: "exact", "best_effort" or "none"; "" if not said.
+        has_lock: values have a bpf_spin_lock, which reads and writes hold.
         pins: every pin that a listing found, pin_path included.
         holders: who holds the map, where a listing was asked for it.
     """
@@ -140,6 +141,7 @@ class MapInfo:
     memlock_bytes: int
     supported_operations: frozenset[str]
     iteration: str
+    has_lock: bool = False
     pins: Sequence[str] = ()
     holders: Sequence[ProcessHolder | ProgramHolder] = ()
 
@@ -162,6 +164,21 @@ class MapInfo:
         """How many CPUs' slots a value has; 1 for other types."""
         slot = layout.round_up8(self.value_size)
         return self.value_stride // slot if self.per_cpu and slot else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many elements a map has.
+
+    Attributes:
+        entries: elements.
+        exact: what the kernel's own counter said; a scan's count is not, while others write.
+        method: "sum_elem_count", "max_entries", "scan".
+    """
+
+    entries: int
+    exact: bool
+    method: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,25 +1,26 @@
-"""One open map."""
+"""One open map of keys and values."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
-from mapd_api.ops import ANSWERS_VALUE, MUTATES, Op
+from mapd_api.ops import Op
 from mapd_api.reasons import Reason
-from mapd_api.v1 import elements_pb2, maps_pb2
+from mapd_api.uapi import MapType
+from mapd_api.v1 import elements_pb2
 from mapd_client import batches, methods, references, replies, requests
 from mapd_client.batches import BadElement, Batch
-from mapd_client.codec import Codec
+from mapd_client.codec import Bytes, Codec, PerCpu, PerCpuSum
 from mapd_client.dump import Dump, Stream
-from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch, Unreachable
+from mapd_client.errors import TypeMismatch, Unsupported
 from mapd_client.failures import Asked
-from mapd_client.info import Chunk, MapInfo, UpdateFlag
-from mapd_client.link import Link, Links
+from mapd_client.handle import MapHandle, named
+from mapd_client.info import ByteOrder, Chunk, Count, MapInfo, UpdateFlag
+from mapd_client.link import Links
+from mapd_client.lpm import Lpm
 from mapd_client.references import ProgramRef
-from mapd_client.refs import MapRef, Pin
+from mapd_client.refs import MapRef
 from mapd_client.replies import DumpReader, Outcome
 from mapd_client.windows import in_order
 
@@ -31,39 +32,46 @@ _LOOKUP_WINDOW = 4
 """Messages of lookup_many in flight: enough to hide the way there and back."""
 
 
-class Map(Generic[K, V]):
+class Map(MapHandle, Generic[K, V]):
     """One open map; from ``Client.open_map`` or ``Client.create_map``.
 
-    Its handle ends with ``aclose``, with the client, or with the daemon; the map itself does not.
-    Every call may raise Unavailable (nothing was executed; with reason STALE_HANDLE: open the map
-    again), PermissionDenied and Unsupported; a call that changes the map may raise NotSent and
-    OutcomeUnknown, one that only reads DeadlineExceeded.
+    Where the values have a bpf_spin_lock (``info.has_lock``), every read and write holds it.
     """
 
-    info: MapInfo
-    """The map as it was when it was opened."""
-
     def __init__(
-        self, links: Links, handle: int, info: MapInfo, key: Codec[K], value: Codec[V], name: str
+        self,
+        links: Links,
+        handle: int,
+        info: MapInfo,
+        key: Codec[K],
+        value: Codec[V],
+        name: str,
+        byteorder: ByteOrder,
     ) -> None:
-        self.info = info
-        self._links = links
-        self._handle = handle
+        super().__init__(links, handle, info, name)
         self._key = key
         self._value = value
-        self._name = name
-        self._closed = False
+        self._byteorder: ByteOrder = byteorder
 
     def __repr__(self) -> str:
         return f"<Map {self._name} {self.info.type_name} {self._key!r} -> {self._value!r}>"
 
     # One element
 
-    async def lookup(self, key: K, *, touch: bool = False, timeout: float | None = None) -> V | None:
+    @overload
+    async def lookup(self, key: K, *, touch: bool = False, timeout: float | None = None) -> V | None: ...
+    @overload
+    async def lookup(
+        self: Map[K, list[T]], key: K, *, cpu: int, touch: bool = False, timeout: float | None = None
+    ) -> T | None: ...
+    async def lookup(
+        self, key: K, *, cpu: int | None = None, touch: bool = False, timeout: float | None = None
+    ) -> Any:
         """The value of ``key``, None if it is not there.
 
         Args:
             key: as the map's key codec takes it.
+            cpu: of a per-CPU map, this CPU's slot alone.
             touch: let an LRU map count this as a use of the key; the kernel does not by itself.
             timeout: seconds; the client's if None.
 
@@ -72,9 +80,17 @@ class Map(Generic[K, V]):
         Raises:
             SizeMismatch, TypeMismatch: not this map's key.
             IndexOutOfRange: an array has fewer elements.
-            Unsupported: ``touch``, and the daemon has not the feature "touch".
+            Unsupported: ``touch``, and the daemon has not the feature "touch"; ``cpu`` of a map without slots, or
+                the feature "one-cpu" is missing.
+            Misuse: the daemon's host has no such CPU.
         """
-        return await self._fetch(Op.LOOKUP, key, touch=touch, timeout=timeout)
+        if cpu is None:
+            return await self._fetch(Op.LOOKUP, key, touch=touch, timeout=timeout)
+        slot = self._slot(Op.LOOKUP)
+        found, value = await self._one(
+            Op.LOOKUP, self._encode_key(Op.LOOKUP, key), touch=touch, cpu=cpu, timeout=timeout
+        )
+        return None if found == Reason.KEY_ABSENT else slot.decode(value)
 
     def __getitem__(self, key: K) -> Awaitable[V]:
         """``await m[key]``: as ``lookup``, but raises KeyMissing if ``key`` is not there."""
@@ -86,14 +102,33 @@ class Map(Generic[K, V]):
             raise self._element_error(Op.LOOKUP, Reason.KEY_ABSENT, 0, self._encode_key(Op.LOOKUP, key))
         return found
 
-    async def update(self, key: K, value: V, *, flags: UpdateFlag = "any", lock: bool | None = None) -> None:
+    @overload
+    async def update(
+        self, key: K, value: V, *, flags: UpdateFlag = "any", lock: bool | None = None
+    ) -> None: ...
+    @overload
+    async def update(
+        self: Map[K, list[T]], key: K, value: T, *, cpu: int, flags: UpdateFlag = "any"
+    ) -> None: ...
+    async def update(
+        self,
+        key: K,
+        value: Any,
+        *,
+        cpu: int | None = None,
+        flags: UpdateFlag = "any",
+        lock: bool | None = None,
+    ) -> None:
         """Create or replace one element.
 
         Args:
             key: as the map's key codec takes it.
-            value: as the map's value codec takes it; for per-CPU maps one element per possible CPU.
+            value: as the map's value codec takes it; for per-CPU maps one element per possible CPU, or with
+                ``cpu`` that CPU's.
+            cpu: write this CPU's slot of a per-CPU map, and no other. Where the element is not there yet it is
+                created with zeros for the other CPUs.
             flags: "noexist" only creates, "exist" only replaces.
-            lock: hold the bpf_spin_lock in the value while writing (BPF_F_LOCK).
+            lock: hold the bpf_spin_lock in the value while writing (BPF_F_LOCK); None: if it has one.
 
         Cancelled: the update may still be applied.
 
@@ -101,11 +136,14 @@ class Map(Generic[K, V]):
             SizeMismatch, TypeMismatch: not this map's key or value; nothing was sent.
             KeyExists, KeyMissing: as ``flags`` asks.
             MapFull, MapFrozen, IndexOutOfRange: as the kernel says.
+            Unsupported: ``lock=True`` and the values have none; ``cpu`` as for ``lookup``, or the daemon may load
+                no BPF programs.
         """
         op = requests.update_op(flags)
         keys = self._encode_key(op, key)
-        values = self._encode(op, self._value, value, self.info.value_stride, "value")
-        await self._one(op, keys, values, lock=bool(lock))
+        codec = self._value if cpu is None else self._slot(op)
+        values = self._encode(op, codec, value, self._value_bytes(cpu), "value")
+        await self._one(op, keys, values, lock=lock, cpu=cpu)
 
     async def delete(self, key: K) -> bool:
         """Remove one element; False if it was not there. Arrays refuse it with Unsupported.
@@ -181,27 +219,6 @@ class Map(Generic[K, V]):
         status, values = await self._one(op, self._encode_key(op, key), touch=touch, timeout=timeout)
         return None if status == Reason.KEY_ABSENT else self._value.decode(values)
 
-    async def _one(
-        self,
-        op: Op,
-        key: bytes,
-        value: bytes = b"",
-        *,
-        lock: bool = False,
-        touch: bool = False,
-        timeout: float | None = None,
-    ) -> tuple[int, bytes]:
-        link = await self._link()
-        server = await link.server()
-        if touch:
-            requests.check_touch(server, self._name)
-        batches.message_elements(op, self.info, server.limits, self._asked(op))
-        batch = Batch(0, 1, key, value)
-        outcome = await self._send(link, op, batch, lock=lock, touch=touch, timeout=timeout)
-        for at in outcome.failed():
-            raise self._element_error(op, outcome.statuses[at], outcome.errnos.get(at, 0), key)
-        return outcome.statuses[0], outcome.values
-
     # Many elements
 
     async def lookup_many(self, keys: Sequence[K], *, touch: bool = False) -> list[V | None]:
@@ -230,7 +247,7 @@ class Map(Generic[K, V]):
             async for part in in_order(source, one, _LOOKUP_WINDOW):
                 found.extend(part)
         except BadElement as bad:
-            raise _named(bad, self._asked(Op.LOOKUP)) from None
+            raise named(bad, self._asked(Op.LOOKUP)) from None
         return found
 
     async def update_many(
@@ -264,29 +281,6 @@ class Map(Generic[K, V]):
         link, per_message = await self._sizing(Op.DELETE)
         return await self._mutate(link, Op.DELETE, batches.of_keys(keys, self._key, per_message))
 
-    async def _mutate(self, link: Link, op: Op, source: Iterator[Batch]) -> int:
-        applied = 0
-        errors: dict[int, MapdError] = {}
-        batch: Batch | None = None
-        try:
-            for batch in source:
-                outcome = await self._send(link, op, batch)
-                applied += outcome.statuses.count(Reason.DONE)
-                for at in outcome.failed():
-                    errors[batch.first + at] = self._batch_error(op, batch, outcome, at)
-        except BadElement as bad:
-            error = _named(bad, self._asked(op))
-            if not applied and not errors:
-                raise error from None
-            errors[bad.index] = error
-        except MapdError as error:
-            if batch is None or (not applied and not errors):
-                raise
-            errors.update(dict.fromkeys(range(batch.first, batch.first + batch.count), error))
-        if errors:
-            raise replies.batch_failed(applied, errors, self._asked(op))
-        return applied
-
     # All elements
 
     def items(
@@ -305,12 +299,47 @@ class Map(Generic[K, V]):
             resume: the ``token`` of an earlier dump of this map.
             partial_ok: do not raise DumpIncomplete where the daemon calls the dump incomplete.
         """
+        return self._dump("both", self._pairs, prefix, limit, resume, partial_ok)
 
-        def decode(chunk: Chunk) -> list[tuple[K, V]]:
-            keys = self._key.decode_many(chunk.keys)
-            return list(zip(keys, self._value.decode_many(chunk.values), strict=True))
+    async def count(self) -> Count:
+        """How many elements there are now; without reading them where the kernel counts, else by a scan.
 
-        return self._dump("both", decode, prefix, limit, resume, partial_ok)
+        Cancelled: nothing has changed.
+
+        Raises:
+            Unsupported: a type that can neither be counted nor walked.
+        """
+        asked = Asked("count", self._name)
+        request = elements_pb2.CountEntriesRequest(map=requests.by_handle(self._handle))
+        link = await self._link()
+        return replies.count(await link.call(methods.COUNT_ENTRIES, request, asked))
+
+    @property
+    def lpm(self) -> Lpm[K, V]:
+        """Exact, covering and covered prefixes of an LPM trie; raises Unsupported for other types."""
+        if self.info.type != MapType.LPM_TRIE:
+            raise Unsupported(f"lpm {self._name}: it is of type {self.info.type_name}, not lpm_trie")
+
+        def covered(
+            key: bytes, limit: int | None, resume: bytes | None, partial_ok: bool
+        ) -> Dump[tuple[K, V]]:
+            return self._dump("both", self._pairs, b"", limit, resume, partial_ok, covered_by=key)
+
+        return Lpm(self._key, self._encode_key, self._exact, covered, self._byteorder)
+
+    async def _exact(self, keys: bytes, count: int) -> list[V | None]:
+        op = Op.LOOKUP_EXACT
+        link = await self._link()
+        requests.check_lpm(await link.server(), self._asked(op))
+        batch = Batch(0, count, keys)
+        outcome = await self._send(link, op, batch)
+        for at in outcome.failed():
+            raise self._batch_error(op, batch, outcome, at)
+        return self._values(outcome)
+
+    def _pairs(self, chunk: Chunk) -> list[tuple[K, V]]:
+        keys = self._key.decode_many(chunk.keys)
+        return list(zip(keys, self._value.decode_many(chunk.values), strict=True))
 
     def keys(
         self,
@@ -360,9 +389,12 @@ class Map(Generic[K, V]):
         limit: int | None,
         resume: bytes | None,
         partial_ok: bool,
+        covered_by: bytes = b"",
     ) -> Dump[T]:
         asked = Asked("dump", self._name)
-        request = requests.dump(self._handle, columns=columns, prefix=prefix, limit=limit, resume=resume)
+        request = requests.dump(
+            self._handle, columns=columns, prefix=prefix, limit=limit, resume=resume, covered_by=covered_by
+        )
         reader = DumpReader(
             asked,
             columns=columns,
@@ -372,6 +404,8 @@ class Map(Generic[K, V]):
 
         async def start() -> Stream:
             link = await self._link()
+            if covered_by:
+                requests.check_lpm(await link.server(), asked)
             return link.transport.download(methods.DUMP, request, asked, link.timeout)
 
         return Dump(start, reader, decode, resume=resume, partial_ok=partial_ok)
@@ -406,92 +440,10 @@ class Map(Generic[K, V]):
         try:
             response = await link.transport.upload(methods.LOAD, messages(), asked, link.timeout)
         except BadElement as bad:
-            raise _named(bad, asked) from None
+            raise named(bad, asked) from None
         return replies.load_result(response, asked, self.info)
 
-    # The map itself
-
-    async def pin(self, path: str) -> None:
-        """Pin the map at one more absolute path on the daemon's host.
-
-        Cancelled: the pin may be there.
-
-        Raises:
-            MapExists: something is at the path; the kernel never overwrites a pin.
-            Misuse: not a path below the daemon's pin roots.
-        """
-        request = maps_pb2.PinMapRequest(map=requests.by_handle(self._handle), path=Pin(path).path)
-        link = await self._link()
-        await link.call(methods.PIN_MAP, request, Asked("pin", self._name, mutates=True))
-
-    async def unpin(self, path: str) -> None:
-        """Remove the pin at ``path``; the map stays while anybody holds it.
-
-        Cancelled: the pin may be gone.
-
-        Raises:
-            MapNotFound: nothing is pinned there.
-        """
-        request = maps_pb2.UnpinMapRequest(map=requests.by_ref(Pin(path)))
-        link = await self._link()
-        await link.call(methods.UNPIN_MAP, request, Asked("unpin", self._name, mutates=True))
-
-    async def freeze(self) -> None:
-        """End all writes from user space, for ever; BPF programs can still write.
-
-        Freezing what is frozen is no error. Cancelled: the map may be frozen.
-
-        Raises:
-            Unavailable: a writable mmap of the map exists.
-        """
-        request = maps_pb2.FreezeMapRequest(map=requests.by_handle(self._handle))
-        link = await self._link()
-        await link.call(methods.FREEZE_MAP, request, Asked("freeze", self._name, mutates=True))
-        self.info = dataclasses.replace(self.info, frozen=True)
-
-    async def aclose(self) -> None:
-        """Give the handle back. Idempotent; a daemon that is gone has closed it already.
-
-        Cancelled: the handle stays until the client is closed.
-        """
-        if self._closed or self._links.closed:
-            return
-        self._closed = True
-        request = maps_pb2.CloseMapRequest(handle=self._handle)
-        link = await self._links.current()
-        with suppress(Unreachable):  # the session's end closes it then
-            await link.call(methods.CLOSE_MAP, request, Asked("close", self._name))
-
     # Inside
-
-    async def _link(self) -> Link:
-        if self._closed:
-            raise Misuse(f"{self._name}: this map is closed")
-        return await self._links.current()
-
-    async def _sizing(self, op: Op) -> tuple[Link, int]:
-        link = await self._link()
-        server = await link.server()
-        return link, batches.message_elements(op, self.info, server.limits, self._asked(op))
-
-    async def _send(
-        self,
-        link: Link,
-        op: Op,
-        batch: Batch,
-        *,
-        lock: bool = False,
-        touch: bool = False,
-        timeout: float | None = None,
-    ) -> Outcome:
-        timeout = link.timeout if timeout is None else timeout
-        request = requests.apply(
-            self._handle, op, batch.count, batch.keys, batch.values, lock=lock, touch=touch, timeout=timeout
-        )
-        asked = self._asked(op)
-        response = await link.call(methods.APPLY, request, asked, timeout)
-        value_bytes = self.info.value_stride if op in ANSWERS_VALUE else 0
-        return replies.outcome(response, count=batch.count, value_bytes=value_bytes, asked=asked)
 
     def _values(self, outcome: Outcome) -> list[V | None]:
         if not outcome.absent:
@@ -506,32 +458,20 @@ class Map(Generic[K, V]):
         decoded = iter(self._value.decode_many(present))
         return [None if status else next(decoded) for status in outcome.statuses]
 
-    def _asked(self, op: Op) -> Asked:
-        return Asked(replies.asked_op(op), self._name, mutates=op in MUTATES)
+    def _slot(self, op: Op) -> Codec[Any]:
+        """The codec of one CPU's slot."""
+        match self._value:
+            case PerCpu(inner=inner) | PerCpuSum(per_cpu=PerCpu(inner=inner)):
+                return inner
+            case Bytes() if self.info.per_cpu:
+                return Bytes(self.info.value_size)
+            case _:
+                asked = self._asked(op)
+                raise Unsupported(
+                    f"{asked}: cpu= is for per-CPU maps; a map of type {self.info.type_name} has one value per key",
+                    operation=asked.operation,
+                    map=asked.map,
+                )
 
     def _encode_key(self, op: Op, key: K) -> bytes:
         return self._encode(op, self._key, key, self.info.key_stride, "key")
-
-    def _encode(self, op: Op, codec: Codec[Any], value: object, stride: int, what: str) -> bytes:
-        try:
-            data = codec.encode(value)
-        except Misuse as error:
-            asked = self._asked(op)
-            raise type(error)(f"{asked}: {what}: {error}", operation=asked.operation, map=asked.map) from None
-        if len(data) != stride:
-            raise SizeMismatch(f"{self._asked(op)}: {what} of {len(data)} bytes, the map's have {stride}")
-        return data
-
-    def _element_error(self, op: Op, status: int, errno: int, key: bytes) -> MapdError:
-        return replies.element_error(status, errno=errno, key=key, asked=self._asked(op), info=self.info)
-
-    def _batch_error(self, op: Op, batch: Batch, outcome: Outcome, at: int) -> MapdError:
-        stride = self.info.key_stride
-        key = batch.keys[at * stride : (at + 1) * stride]
-        return self._element_error(op, outcome.statuses[at], outcome.errnos.get(at, 0), key)
-
-
-def _named(bad: BadElement, asked: Asked) -> MapdError:
-    """The error of an element with the call that it was passed to."""
-    kind = type(bad.error)
-    return kind(f"{asked}: {bad.error}", operation=asked.operation, map=asked.map)

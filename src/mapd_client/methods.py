@@ -57,6 +57,11 @@ FREEZE_MAP: Final = Method(
     f"{_MAPS}/FreezeMap", maps_pb2.FreezeMapRequest, maps_pb2.FreezeMapResponse.FromString
 )
 APPLY: Final = Method(f"{_ELEMENTS}/Apply", elements_pb2.ApplyRequest, elements_pb2.ApplyResponse.FromString)
+COUNT_ENTRIES: Final = Method(
+    f"{_ELEMENTS}/CountEntries",
+    elements_pb2.CountEntriesRequest,
+    elements_pb2.CountEntriesResponse.FromString,
+)
 DUMP: Final = Method(f"{_ELEMENTS}/Dump", elements_pb2.DumpRequest, elements_pb2.DumpResponse.FromString)
 LOAD: Final = Method(f"{_ELEMENTS}/Load", elements_pb2.LoadRequest, elements_pb2.LoadResponse.FromString)
 SESSION: Final = Method(

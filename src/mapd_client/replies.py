@@ -19,6 +19,7 @@ from mapd_client.errors import BatchFailed, DumpIncomplete, MapdError
 from mapd_client.failures import Asked
 from mapd_client.info import (
     Chunk,
+    Count,
     Limits,
     MapInfo,
     MapPage,
@@ -104,6 +105,7 @@ def map_info(message: types_pb2.MapInfo) -> MapInfo:
         supported_operations=frozenset(message.supported_operations),
         iteration=_ITERATION.get(int(message.iteration), ""),
         pins=tuple(message.pins),
+        has_lock=message.has_lock,
         holders=tuple(holder(one) for one in message.holders),
     )
 
@@ -113,6 +115,11 @@ def holder(message: types_pb2.Holder) -> ProcessHolder | ProgramHolder:
     if message.HasField("process"):
         return ProcessHolder(pid=message.process.pid, comm=message.process.comm)
     return ProgramHolder(id=message.program.id, name=message.program.name)
+
+
+def count(message: elements_pb2.CountEntriesResponse) -> Count:
+    """As it came."""
+    return Count(entries=message.entries, exact=message.exact, method=message.method)
 
 
 def map_page(message: maps_pb2.ListMapsResponse) -> MapPage:
@@ -374,5 +381,5 @@ class DumpReader:
 
 
 def asked_op(op: Op) -> str:
-    """An operation as messages call it."""
-    return op.name.lower().replace("update_noexist", "update").replace("update_exist", "update")
+    """An operation as messages call it: "update" and "push" whatever their flag."""
+    return op.name.lower().removesuffix("_noexist").removesuffix("_exist")

@@ -14,6 +14,7 @@ from mapd_api.ops import Op
 from mapd_api.uapi import ElementFlag, MapFlag, MapType
 from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
 from mapd_client.errors import Misuse, Unsupported
+from mapd_client.failures import Asked
 from mapd_client.info import Btf, ServerInfo, UpdateFlag
 from mapd_client.refs import Id, MapRef, Name, Pin
 
@@ -178,6 +179,7 @@ def apply(
     *,
     lock: bool = False,
     touch: bool = False,
+    cpu: int | None = None,
     timeout: float | None,
 ) -> elements_pb2.ApplyRequest:
     """One group of the same operation on ``count`` elements."""
@@ -190,6 +192,7 @@ def apply(
         flags=ElementFlag.LOCK if lock else 0,
         remaining_ms=remaining_ms(timeout),
         touch=touch,
+        cpu=cpu,
     )
     return elements_pb2.ApplyRequest(groups=[group])
 
@@ -210,8 +213,38 @@ def check_touch(server: ServerInfo, label: str) -> None:
         )
 
 
+def check_cpu(server: ServerInfo, cpu: int, asked: Asked) -> None:
+    """Raises Misuse for what is no CPU's number, Unsupported unless the daemon serves one CPU's slot.
+
+    An older one would take no notice, and write all slots.
+    """
+    if not 0 <= cpu <= _U32:
+        raise Misuse(f"{asked}: cpu={cpu}: CPUs count from 0", operation=asked.operation, map=asked.map)
+    _check_feature(server, "one-cpu", "cpu= is", asked)
+
+
+def check_lpm(server: ServerInfo, asked: Asked) -> None:
+    """Raises Unsupported unless the daemon tells prefixes of an LPM trie apart."""
+    _check_feature(server, "lpm", "exact and covered prefixes are", asked)
+
+
+def _check_feature(server: ServerInfo, feature: str, what: str, asked: Asked) -> None:
+    if feature not in server.features:
+        raise Unsupported(
+            f"{asked}: {what} not offered by the daemon (version {server.version}, no feature {feature!r})",
+            operation=asked.operation,
+            map=asked.map,
+        )
+
+
 def dump(
-    handle: int, *, columns: DumpColumns, prefix: bytes, limit: int | None, resume: bytes | None
+    handle: int,
+    *,
+    columns: DumpColumns,
+    prefix: bytes,
+    limit: int | None,
+    resume: bytes | None,
+    covered_by: bytes = b"",
 ) -> elements_pb2.DumpRequest:
     """A dump; raises Misuse for a limit that is none (0 would mean all)."""
     if limit is not None and limit < 1:
@@ -222,6 +255,7 @@ def dump(
         prefix=prefix,
         limit=limit or 0,
         resume_token=resume or b"",
+        covered_by=covered_by,
     )
 
 

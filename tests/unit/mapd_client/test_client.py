@@ -7,13 +7,14 @@ import gc
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
 
 import pytest
 
 import mapd_client
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
-from mapd_client import U32, U64, Map, PerCpu
+from mapd_client import U32, U64, Cidr4, Map, PerCpu
 from mapd_client.errors import (
     BatchFailed,
     DeadlineExceeded,
@@ -145,13 +146,47 @@ async def test_touch_is_refused_where_the_daemon_cannot(daemon: Daemon) -> None:
 
 async def test_touch_lock_and_remaining_time_are_in_the_group(daemon: Daemon) -> None:
     daemon.features = ("touch",)
-    daemon.add(map_info("ns/flows"))
+    daemon.add(map_info("ns/flows")).info.has_lock = True
     async with opened(daemon) as flows:
         await flows.lookup(1, touch=True, timeout=2.5)
         await flows.update(1, 1, lock=True)
     lookup, update = (request.groups[0] for request in daemon.applied)
-    assert (lookup.touch, lookup.flags, lookup.remaining_ms, lookup.count) == (True, 0, 2500, 1)
+    assert (lookup.touch, lookup.flags, lookup.remaining_ms, lookup.count) == (True, 4, 2500, 1)
     assert (update.touch, update.flags, update.remaining_ms) == (False, 4, 30_000)
+
+
+async def test_the_lock_is_held_where_there_is_one_and_refused_where_there_is_none(daemon: Daemon) -> None:
+    info = daemon.add(map_info("ns/flows")).info
+    async with opened(daemon) as flows:
+        with pytest.raises(Unsupported, match="has no lock"):
+            await flows.update(1, 1, lock=True)
+        await flows.update(1, 1)
+    info.has_lock = True
+    async with opened(daemon) as flows:
+        await flows.update(1, 1)
+        await flows.update(1, 1, lock=False)
+        await flows.update_many({1: 1})
+        await flows.delete(1)
+    assert [request.groups[0].flags for request in daemon.applied] == [0, 4, 0, 4, 0]
+
+
+async def test_what_an_older_daemon_would_take_no_notice_of_is_not_sent(daemon: Daemon) -> None:
+    daemon.add(map_info("ns/slots", MapType.PERCPU_HASH))
+    daemon.add(map_info("ns/trie", MapType.LPM_TRIE, key_size=8))
+    async with mapd_client.connect(daemon.target) as client:
+        async with client.open_map("slots", key=U32, value=PerCpu(U64)) as slots:
+            with pytest.raises(Unsupported, match="one-cpu"):
+                await slots.lookup(1, cpu=0)
+            with pytest.raises(Unsupported, match="one-cpu"):
+                await slots.update(1, 7, cpu=0)
+            with pytest.raises(Misuse, match="cpu=-1"):
+                await slots.lookup(1, cpu=-1)
+        async with client.open_map("trie", key=Cidr4, value=U64) as trie:
+            with pytest.raises(Unsupported, match="lpm"):
+                await trie.lpm.lookup_exact(IPv4Network("10.0.0.0/8"))
+            with pytest.raises(Unsupported, match="lpm"):
+                await anext(trie.lpm.covered(IPv4Network("10.0.0.0/8")))
+    assert not daemon.applied
 
 
 async def test_many_are_cut_into_messages_and_answered_in_order(daemon: Daemon) -> None:
