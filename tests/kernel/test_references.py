@@ -68,7 +68,7 @@ class Bench:
 
     def _open(self, owned: OwnedFd) -> OpenMap:
         made = self.maps.adopt(owned)
-        return OpenMap(fd=owned, facts=self.store.facts_of(KERNEL.info(made.fd)))
+        return OpenMap(fd=owned, facts=self.store.facts_at(made.fd))
 
     def program(self, kind: ProgramType, attach: AttachType = AttachType.NONE) -> ProgramId:
         owned = self.stack.enter_context(load_program(returning(XDP_PASS), kind, attach=attach))
@@ -128,7 +128,7 @@ def test_an_inner_map_lives_in_the_outer_one_alone(bench: Bench) -> None:
     outer = bench.outer(MapType.HASH_OF_MAPS, bench.map(MapType.HASH))
     with KERNEL.control(CreateMap(map_type=1, key_size=4, value_size=4, max_entries=1)) as owned:
         with owned.lease() as fd:
-            facts = bench.store.facts_of(KERNEL.info(fd))
+            facts = bench.store.facts_at(fd)
         bench.write(outer, 0, Inner(OpenMap(fd=owned, facts=facts)))
     assert bench.read(outer, 0) == u32(facts.id)
 

@@ -157,20 +157,31 @@ class _Lister:
             if path in seen:
                 continue
             seen.add(path)
-            if names and not self._store.name_of(path):
+            name = self._store.name_of(path)
+            if names and not name:
                 self._notes.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
+            elif names and self._names_only and not fnmatchcase(name, self._wanted.glob):
+                continue
             elif len(self._found) >= LISTED:
                 self.hidden.append(f"pins after {path}: a listing has at most {LISTED} maps")
                 return
             else:
-                self._pin(root, path)
+                self._pin(root, path, named=names)
 
-    def _pin(self, root: str, path: str) -> None:
+    @property
+    def _names_only(self) -> bool:
+        """Whether a map can be passed over by a name that does not match: other pins of it are not asked for."""
+        return not (self._wanted.pins or self._wanted.ids)
+
+    def _pin(self, root: str, path: str, *, named: bool) -> None:
         try:
             found = self._describe(OpenPin(root=root, path=path, read_only=True))
         except OSError as error:
-            # EINVAL: a program or a link is pinned there, which is no map. ENOENT: unpinned meanwhile.
-            if error.errno not in (errno.EINVAL, errno.ENOENT):
+            # EINVAL: a program or a link is pinned there, as elsewhere many are. ENOENT: unpinned meanwhile.
+            if error.errno == errno.EINVAL:
+                if named:
+                    self._notes.append(f"{path}: not a map")
+            elif error.errno != errno.ENOENT:
                 self._notes.append(f"{path}: {_why(error)}")
             return
         self._found.setdefault(found.id, _Found(found)).pins.append(path)

@@ -23,6 +23,7 @@ from mapd.bpf import (
     GetBtf,
     ListPins,
     LoadBtf,
+    NextMapId,
     OpenId,
     OpenPin,
     OwnedFd,
@@ -209,6 +210,8 @@ class DictKernel:
                 del self.pins[request.path]
             case ListPins():
                 answer = PinPaths(sorted(path for path in self.pins if path.startswith(f"{request.root}/")))
+            case NextMapId():
+                answer = min((number for number in self.maps if number > request.map_id), default=None)
             case LoadBtf():
                 answer = self._hand_out(None)
             case GetBtf():
