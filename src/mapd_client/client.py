@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 from mapd_api.reasons import Reason
 from mapd_api.uapi import PER_CPU_TYPES, MapType
 from mapd_api.v1 import maps_pb2
-from mapd_client import methods, replies, requests
+from mapd_client import methods, references, replies, requests
 from mapd_client.codec import Bytes, Codec, PerCpu, is_per_cpu
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable, Unsupported
 from mapd_client.failures import Asked
@@ -148,6 +148,10 @@ class Client:
     def open_map(self, ref: MapRef | str, *, read_only: bool = False) -> Opening[Map[bytes, bytes]]: ...
     @overload
     def open_map(
+        self, ref: MapRef | str, *, key: Codec[K], read_only: bool = False
+    ) -> Opening[Map[K, int]]: ...
+    @overload
+    def open_map(
         self, ref: MapRef | str, *, key: Codec[K], value: Codec[V], read_only: bool = False
     ) -> Opening[Map[K, V]]: ...
     def open_map(
@@ -163,7 +167,8 @@ class Client:
         Args:
             ref: "flows", "ns/flows", "pin:/sys/fs/bpf/x", "id:42", or a MapRef.
             key: codec of the keys. Without codecs keys and values are bytes.
-            value: codec of the values; PerCpu(...) for per-CPU maps.
+            value: codec of the values; PerCpu(...) for per-CPU maps. With a ``key`` alone values are ids: for
+                maps of maps, programs, devices and CPUs whose values have 4 bytes.
             read_only: the daemon refuses every write through this map.
 
         Cancelled: a handle may stay open until the client is closed.
@@ -173,8 +178,8 @@ class Client:
             SizeMismatch: a codec of another size than the map's keys or values; has both numbers.
             DaemonCapability: the daemon itself may not open it.
         """
-        if (key is None) != (value is None):
-            raise Misuse("open_map: give both key= and value=, or neither for bytes")
+        if key is None and value is not None:
+            raise Misuse("open_map: give key= with value=, or neither for bytes")
         parsed = as_ref(ref)
 
         async def opened() -> Map[Any, Any]:
@@ -361,8 +366,9 @@ class Client:
         try:
             server = await link.server()
             keys = (key or Bytes(info.key_stride)).bind(server.byteorder, server.possible_cpus)
-            values = (value or Bytes(info.value_stride)).bind(server.byteorder, server.possible_cpus)
-            if key is not None and value is not None:
+            chosen = value or (Bytes(info.value_stride) if key is None else references.ids(info, asked))
+            values = chosen.bind(server.byteorder, server.possible_cpus)
+            if key is not None:
                 check_codecs(info, keys, values, asked)
             return Map(self._links, handle, info, keys, values, asked.map, server.byteorder)
         except BaseException:

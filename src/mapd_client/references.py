@@ -6,8 +6,10 @@ from typing import TypeAlias
 
 from mapd_api.v1 import elements_pb2, types_pb2
 from mapd_client import requests
+from mapd_client.codec import U32, Codec
 from mapd_client.errors import Misuse
-from mapd_client.info import UpdateFlag
+from mapd_client.failures import Asked
+from mapd_client.info import MapInfo, UpdateFlag
 from mapd_client.refs import MapRef, Pin
 
 ProgramRef: TypeAlias = int | str | Pin
@@ -50,6 +52,24 @@ def update_reference(
                 "update_reference: give inner=, program=, device= or queue=; program= may go with the last two"
             )
     return request
+
+
+def ids(info: MapInfo, asked: Asked) -> Codec[int]:
+    """The codec of what ``lookup`` answers for kernel objects.
+
+    Raises:
+        Misuse: values of bytes, or of more than an id: they need a codec that the caller chooses.
+    """
+    if "update_reference" in info.supported_operations and info.value_size == U32.size:
+        return U32
+    hint = (
+        'Struct("=II"): the object, and the id of its program' if info.value_size == 8 else "of their bytes"
+    )
+    raise Misuse(
+        f"{asked}: {info.type_name} values of {info.value_size} bytes are no ids: give value=, a codec {hint}",
+        operation=asked.operation,
+        map=asked.map,
+    )
 
 
 def inner_map(ref: MapRef | str) -> types_pb2.MapRef:

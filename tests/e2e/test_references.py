@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mapd.bpf import AttachType, ProgramType, load_program
+from mapd.runtime.pool import Lane
 from mapd_api.reasons import Reason
 from mapd_api.v1 import elements_pb2 as pb
 from mapd_client import (
@@ -220,3 +221,37 @@ async def test_maps_that_take_no_references_make_no_syscall(ground: Ground, kind
     made = await ground.client.create_map(kind, kind, key=U32, value=U32, max_entries=1)
     with ground.no_call(), refused(Unsupported, Reason.OPERATION_UNSUPPORTED, kind, says):
         await made.update_reference(0, program=1)
+
+
+async def test_without_a_value_codec_values_are_ids(
+    ground: Ground, inner: Map[int, int], outer: Map[int, int]
+) -> None:
+    await outer.update_reference(7, inner=inner)
+    async with ground.client.open_map("outer", key=U32) as again:
+        assert await again.lookup(7) == inner.info.id
+        assert [pair async for pair in again.items()] == [(7, inner.info.id)]
+    with refused(Misuse, None, "hash values of 4 bytes are no ids"):
+        await ground.client.open_map("inner", key=U32)
+    await ground.client.create_map("devices", "devmap", key=U32, value=Struct("=II"), max_entries=1)
+    with refused(Misuse, None, 'Struct("=II")'):
+        await ground.client.open_map("devices", key=U32)
+
+
+async def test_writes_that_wait_for_the_kernel_have_a_lane_of_their_own(
+    ground: Ground, inner: Map[int, int], outer: Map[int, int]
+) -> None:
+    pool = ground.ready.host._pool
+    slow = pool.counts(Lane.SLOW)
+    before = slow.jobs
+    await outer.update_reference(0, inner=inner)
+    await outer.update_reference(1, inner=inner)
+    await outer.delete(0)
+    await outer.delete_many([0, 1])
+    assert slow.jobs == before + 4
+    assert await outer.lookup(0) is None
+    assert [pair async for pair in outer.items()] == []
+    await inner.update(1, 1)
+    await inner.delete(1)
+    assert slow.jobs == before + 4
+    await outer.freeze()
+    assert slow.jobs == before + 5
