@@ -1,0 +1,143 @@
+"""Reading a whole map: everything once, a part of it, and on from where a reader stopped."""
+
+from __future__ import annotations
+
+import pytest
+
+from mapd_api.reasons import Reason
+from mapd_api.uapi import MapType
+from tests.suite.backend import HASH, INDEXED, KEYED, LPM_TRIE, SHAPES, Refused, Shape
+from tests.suite.conftest import Make
+
+NUMBERS = range(40)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+async def test_every_element_comes_exactly_once(make: Make, shape: Shape) -> None:
+    found = await make(shape)
+    await found.update_many(shape.pairs(NUMBERS))
+    pairs = await found.items()
+    expected = shape.pairs(NUMBERS)
+    if shape.indexed:
+        expected += [shape.pair(number, 0) for number in range(len(NUMBERS), shape.max_entries)]
+    assert sorted(pairs) == sorted(expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+async def test_keys_and_values_are_those_of_the_items_in_their_order(make: Make, shape: Shape) -> None:
+    found = await make(shape)
+    await found.update_many(shape.pairs(NUMBERS))
+    pairs = await found.items()
+    assert await found.keys() == [key for key, _ in pairs]
+    assert await found.values() == [value for _, value in pairs]
+
+
+@pytest.mark.parametrize("shape", INDEXED, ids=str)
+async def test_an_array_comes_in_the_order_of_its_indexes(make: Make, shape: Shape) -> None:
+    found = await make(shape)
+    assert await found.keys() == shape.keys(range(shape.max_entries))
+
+
+async def test_a_trie_comes_most_specific_first(make: Make) -> None:
+    found = await make(LPM_TRIE)
+    keys = [bits.to_bytes(4, "little") + b"\x0a\x01\x02\x03" for bits in (8, 32, 16, 24)]
+    await found.update_many([(key, LPM_TRIE.value(1)) for key in keys])
+    assert [key[0] for key in await found.keys()] == [32, 24, 16, 8]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+async def test_a_prefix_picks_the_keys_that_begin_so(make: Make, shape: Shape) -> None:
+    found = await make(shape)
+    await found.update_many(shape.pairs(NUMBERS))
+    everything = await found.items()
+    first = shape.key(7)
+    for prefix in (first, first[:1], first[: shape.key_size - 1], b""):
+        expected = [pair for pair in everything if pair[0].startswith(prefix)]
+        assert await found.items(prefix=prefix) == expected
+        assert await found.keys(prefix=prefix) == [key for key, _ in expected]
+    assert await found.items(prefix=b"\xee\xee") == []
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+async def test_a_prefix_longer_than_the_keys_is_refused(make: Make, shape: Shape) -> None:
+    found = await make(shape)
+    with pytest.raises(Refused) as caught:
+        await found.items(prefix=bytes(shape.key_size + 1))
+    assert caught.value.reason is Reason.KEY_SIZE_MISMATCH
+
+
+@pytest.mark.parametrize("limit", [1, 7, 40, 10_000])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+async def test_a_limit_is_the_most_that_comes(make: Make, shape: Shape, limit: int) -> None:
+    found = await make(shape)
+    await found.update_many(shape.pairs(NUMBERS))
+    everything = await found.items()
+    assert await found.items(limit=limit) == everything[:limit]
+    assert await found.keys(limit=limit) == [key for key, _ in everything[:limit]]
+    assert await found.values(limit=limit) == [value for _, value in everything[:limit]]
+
+
+async def test_a_limit_counts_what_the_prefix_lets_through(make: Make) -> None:
+    found = await make(HASH)
+    await found.update_many(HASH.pairs([1, 257, 513, 2, 3]))
+    picked = await found.items(prefix=b"\x01", limit=2)
+    assert len(picked) == 2
+    assert all(key.startswith(b"\x01") for key, _ in picked)
+
+
+@pytest.mark.parametrize("shape", KEYED, ids=str)
+async def test_what_was_removed_does_not_come(make: Make, shape: Shape) -> None:
+    found = await make(shape)
+    await found.update_many(shape.pairs(NUMBERS))
+    await found.delete_many(shape.keys(range(0, 40, 2)))
+    assert set(await found.keys()) == set(shape.keys(range(1, 40, 2)))
+
+
+LARGE = [Shape(shape.type, shape.key_size, 56, max_entries=5_000) for shape in (HASH, INDEXED[0], LPM_TRIE)]
+"""About 320 KB, where parts begin at 64 KiB."""
+
+
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+async def test_a_dump_goes_on_behind_any_of_its_parts(make: Make, shape: Shape) -> None:
+    """Nothing twice, nothing left out, also through another opening of the map."""
+    found = await make(shape)
+    await found.update_many(shape.pairs(range(shape.max_entries)))
+    parts = await found.parts()
+    assert len(parts) > 1
+    everything = [key for part in parts for key in part.keys]
+    assert sorted(everything) == sorted(shape.keys(range(shape.max_entries)))
+    behind = 0
+    for part in parts:
+        behind += len(part.keys)
+        rest = await found.parts(resume=part.token)
+        assert [key for part in rest for key in part.keys] == everything[behind:]
+
+
+async def test_a_token_is_of_one_map(make: Make) -> None:
+    found, other = await make(HASH), await make(HASH, "other")
+    await found.update_many(HASH.pairs(NUMBERS))
+    token = (await found.parts())[-1].token
+    with pytest.raises(Refused) as caught:
+        await other.parts(resume=token)
+    assert caught.value.reason is Reason.MAP_REPLACED
+
+
+async def test_a_token_that_is_none_is_refused(make: Make) -> None:
+    found = await make(HASH)
+    with pytest.raises(Refused) as caught:
+        await found.parts(resume=b"none")
+    assert caught.value.reason is Reason.BAD_SPEC
+
+
+async def test_reading_an_lru_map_does_not_make_its_elements_recent(make: Make) -> None:
+    """A dump that refreshed what it reads would throw out what the map's own programs use."""
+    shape = Shape(MapType.LRU_HASH, 8, max_entries=1_000)
+    found = await make(shape)
+    await found.update_many(shape.pairs(range(500)))
+    before = set(await found.keys())
+    for _ in range(3):
+        assert set(await found.keys()) == before
+        await found.lookup_many(sorted(before))
+    await found.update_many(shape.pairs(range(1_000, 3_000)))
+    after = set(await found.keys())
+    assert len(after & before) < 50
