@@ -117,7 +117,7 @@ class ElementHandlers:
         room = limits.COLUMN_BYTES
         for message in request.groups:
             result = await self._group(call, message, arrived, room)
-            room -= len(result.values) + len(result.statuses)
+            room -= result.ByteSize()
             results.append(result)
         return pb.ApplyResponse(results=results)
 
