@@ -20,7 +20,6 @@ from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ENOTSUPP, MapFlag, MapType
-from tests.support.counts import nothing_left_behind
 from tests.unit.mapd.dictkernel import CPUS, ROOT, DictKernel, DictMap, raw_info
 
 FLOWS = NameRef("ns", "flows")
@@ -56,10 +55,9 @@ class Bench:
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     """Every test ends with every fd closed that the kernel handed out."""
-    with nothing_left_behind():
-        made = Bench()
-        yield made
-        assert made.kernel.open_fds == 0
+    made = Bench()
+    yield made
+    assert made.kernel.open_fds == 0
 
 
 # ---- create ------------------------------------------------------------------------------------

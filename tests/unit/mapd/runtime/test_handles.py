@@ -13,7 +13,6 @@ from mapd.maps.opened import OpenMap
 from mapd.runtime.handles import HandleTable, Session
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
-from tests.support.counts import nothing_left_behind
 from tests.unit.mapd.dictkernel import DictKernel, DictMap, raw_info
 
 ADMIN = Principal(name="admin", namespace="admin")
@@ -49,12 +48,11 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    with nothing_left_behind():
-        made = Bench()
-        yield made
-        made.table.close_all()
-        assert made.kernel.open_fds == 0
-        assert len(made.table) == 0
+    made = Bench()
+    yield made
+    made.table.close_all()
+    assert made.kernel.open_fds == 0
+    assert len(made.table) == 0
 
 
 def refused(reason: Reason) -> pytest.RaisesExc[MapError]:
