@@ -23,9 +23,10 @@ from mapd_client import U32, U64, DaemonCapability, Id, Map, NotSent, Pin, Unava
 from mapd_client.failures import Asked
 from mapd_client.link import Link
 from mapd_client.methods import Method
-from tests.e2e.bad_input import nothing_created, pin_foreign, read_pin, refused, unchanged, unique_name
+from tests.e2e.bad_input import nothing_created, pin_foreign, refused, unique_name
 from tests.support.counts import kernel_maps
 from tests.support.daemon import NOBODY, SOURCE, Place, daemon_process
+from tests.support.pinned import read_pin, unchanged
 
 SMALL = CreateMap(map_type=MapType.HASH, key_size=4, value_size=8, max_entries=4)
 

@@ -48,7 +48,6 @@ from mapd_client import (
     Unsupported,
 )
 from tests.e2e.bad_input import (
-    KERNEL,
     Ground,
     by_name,
     check,
@@ -57,10 +56,10 @@ from tests.e2e.bad_input import (
     pin_foreign,
     pins_below,
     refused,
-    unchanged,
     unique_name,
 )
 from tests.support.daemon import Place
+from tests.support.pinned import KERNEL, unchanged
 
 CREATING = (CreateMap, Pin)
 """What must not be asked for a map that cannot be."""

@@ -36,8 +36,9 @@ from mapd_client import (
     SizeMismatch,
     Unsupported,
 )
-from tests.e2e.bad_input import Calls, Ground, by_name, check, on_ground, pin_foreign, refused, unchanged
+from tests.e2e.bad_input import Calls, Ground, by_name, check, on_ground, pin_foreign, refused
 from tests.support.daemon import Place
+from tests.support.pinned import unchanged
 
 LOOK = Command.OBJ_GET_INFO_BY_FD
 """Opening a map asks for its info; that changes nothing."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
-from tests.e2e.bad_input import read_pin
 from tests.suite.backend import HASH, INDEXED, KEYED, LPM_TRIE, PERCPU_HASH, SHAPES, Backend, Refused, Shape
 from tests.suite.conftest import Make
+from tests.support.pinned import read_pin
 
 TAKES_OUT = [shape for shape in KEYED if shape is not LPM_TRIE]
 
@@ -115,11 +116,12 @@ async def test_a_full_lru_map_makes_room(make: Make) -> None:
 @pytest.mark.parametrize("shape", INDEXED, ids=str)
 async def test_an_index_past_the_end_is_out_of_range(make: Make, shape: Shape, index: int) -> None:
     found = await make(shape)
-    for call in (
+    calls: list[Callable[[], Awaitable[object]]] = [
         lambda: found.lookup(shape.key(index)),
         lambda: found.update(*shape.pair(index, 1)),
         lambda: found.update(*shape.pair(index, 1), "exist"),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(Refused) as caught:
             await call()
         assert caught.value.reason is Reason.INDEX_OUT_OF_RANGE
