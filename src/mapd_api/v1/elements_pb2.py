@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from mapd_api.v1 import errors_pb2 as mapd__api_dot_v1_dot_errors__pb2
 from mapd_api.v1 import types_pb2 as mapd__api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amapd_api/v1/elements.proto\x12\x0bmapd_api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mapd_api/v1/errors.proto\x1a\x17mapd_api/v1/types.proto\"\x99\x01\n\x07OpGroup\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0b\n\x03ops\x18\x03 \x01(\x0c\x12\x0c\n\x04keys\x18\x04 \x01(\x0c\x12\x0e\n\x06values\x18\x05 \x01(\x0c\x12\r\n\x05\x66lags\x18\x06 \x01(\r\x12\x14\n\x0cremaining_ms\x18\x07 \x01(\r\x12\r\n\x05touch\x18\x08 \x01(\x08\"}\n\x0bGroupResult\x12!\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x12.mapd_api.v1.Error\x12\x10\n\x08statuses\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12)\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x19.mapd_api.v1.ElementError\"]\n\x05Stamp\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x14\n\x0c\x61\x63knowledged\x18\x05 \x01(\x04\"W\n\x0c\x41pplyRequest\x12!\n\x05stamp\x18\x01 \x01(\x0b\x32\x12.mapd_api.v1.Stamp\x12$\n\x06groups\x18\x02 \x03(\x0b\x32\x14.mapd_api.v1.OpGroup\"]\n\rApplyResponse\x12!\n\x05stamp\x18\x01 \x01(\x0b\x32\x12.mapd_api.v1.Stamp\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.mapd_api.v1.GroupResult\"\\\n\rLookupRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\r\n\x05\x66lags\x18\x03 \x01(\r\x12\r\n\x05touch\x18\x04 \x01(\x08\".\n\x0eLookupResponse\x12\x12\n\x05value\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_value\"\x82\x01\n\rUpdateRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\r\n\x05value\x18\x03 \x01(\x0c\x12%\n\x04\x66lag\x18\x04 \x01(\x0e\x32\x17.mapd_api.v1.UpdateFlag\x12\x0c\n\x04lock\x18\x05 \x01(\x08\"\x10\n\x0eUpdateResponse\">\n\rDeleteRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"!\n\x0e\x44\x65leteResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"O\n\x11GetNextKeyRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x10\n\x03key\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\x06\n\x04_key\"8\n\x12GetNextKeyResponse\x12\x15\n\x08next_key\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x0b\n\t_next_key\"\x8f\x01\n\x0b\x44umpRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12)\n\x07\x63olumns\x18\x02 \x01(\x0e\x32\x18.mapd_api.v1.DumpColumns\x12\x0e\n\x06prefix\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\x04\x12\x14\n\x0cresume_token\x18\x05 \x01(\x0c\"\x9a\x01\n\x0c\x44umpResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.mapd_api.v1.DumpHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.mapd_api.v1.DumpChunkH\x00\x12+\n\x07trailer\x18\x03 \x01(\x0b\x32\x18.mapd_api.v1.DumpTrailerH\x00\x42\t\n\x07message\"0\n\nDumpHeader\x12\"\n\x04info\x18\x01 \x01(\x0b\x32\x14.mapd_api.v1.MapInfo\"A\n\tDumpChunk\x12%\n\x07\x63olumns\x18\x01 \x01(\x0b\x32\x14.mapd_api.v1.Columns\x12\r\n\x05token\x18\x02 \x01(\x0c\"\x89\x02\n\x0b\x44umpTrailer\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x19\n\x11incomplete_reason\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x10\n\x08restarts\x18\x05 \x01(\x04\x12\x1d\n\x15\x64uplicates_suppressed\x18\x06 \x01(\x04\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06map_id\x18\t \x01(\r\x12\r\n\x05\x65poch\x18\n \x01(\t\"}\n\x0bLoadRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12%\n\x04\x66lag\x18\x02 \x01(\x0e\x32\x17.mapd_api.v1.UpdateFlag\x12%\n\x07\x63olumns\x18\x03 \x01(\x0b\x32\x14.mapd_api.v1.Columns\"Z\n\x0cLoadResponse\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x04\x12)\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x19.mapd_api.v1.ElementError\"\x1c\n\x0bSessionOpen\x12\r\n\x05\x65poch\x18\x01 \x01(\t\">\n\rSessionOpened\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x01(\r\"?\n\x07Goodbye\x12#\n\x06reason\x18\x01 \x01(\x0e\x32\x13.mapd_api.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\"q\n\x0eSessionRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.mapd_api.v1.SessionOpenH\x00\x12*\n\x05\x61pply\x18\x02 \x01(\x0b\x32\x19.mapd_api.v1.ApplyRequestH\x00\x42\t\n\x07message\"\xc5\x01\n\x0fSessionResponse\x12,\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.mapd_api.v1.SessionOpenedH\x00\x12+\n\x05\x61pply\x18\x02 \x01(\x0b\x32\x1a.mapd_api.v1.ApplyResponseH\x00\x12\'\n\x07goodbye\x18\x03 \x01(\x0b\x32\x14.mapd_api.v1.GoodbyeH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.mapd_api.v1.ErrorH\x00\x42\t\n\x07message*\xb6\x01\n\x02Op\x12\x12\n\x0eOP_UNSPECIFIED\x10\x00\x12\x14\n\tOP_LOOKUP\x10\x01\x1a\x05\xd2\xf3\x18\x01\x02\x12\x14\n\tOP_UPDATE\x10\x02\x1a\x05\xd2\xf3\x18\x01\x03\x12\x1c\n\x11OP_UPDATE_NOEXIST\x10\x03\x1a\x05\xd2\xf3\x18\x01\x03\x12\x1a\n\x0fOP_UPDATE_EXIST\x10\x04\x1a\x05\xd2\xf3\x18\x01\x03\x12\x14\n\tOP_DELETE\x10\x05\x1a\x05\xd2\xf3\x18\x01\x04\x12 \n\x14OP_LOOKUP_AND_DELETE\x10\x06\x1a\x06\xd2\xf3\x18\x02\x02\x04*n\n\nUpdateFlag\x12\x1b\n\x17UPDATE_FLAG_UNSPECIFIED\x10\x00\x12\x13\n\x0fUPDATE_FLAG_ANY\x10\x01\x12\x17\n\x13UPDATE_FLAG_NOEXIST\x10\x02\x12\x15\n\x11UPDATE_FLAG_EXIST\x10\x03*[\n\x0b\x44umpColumns\x12\x1c\n\x18\x44UMP_COLUMNS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44UMP_COLUMNS_KEYS\x10\x01\x12\x17\n\x13\x44UMP_COLUMNS_VALUES\x10\x02\x32\xf6\x04\n\x0e\x45lementService\x12J\n\x06Lookup\x12\x1a.mapd_api.v1.LookupRequest\x1a\x1b.mapd_api.v1.LookupResponse\"\x07\xca\xf3\x18\x03\n\x01\x02\x12J\n\x06Update\x12\x1a.mapd_api.v1.UpdateRequest\x1a\x1b.mapd_api.v1.UpdateResponse\"\x07\xca\xf3\x18\x03\n\x01\x03\x12J\n\x06\x44\x65lete\x12\x1a.mapd_api.v1.DeleteRequest\x1a\x1b.mapd_api.v1.DeleteResponse\"\x07\xca\xf3\x18\x03\n\x01\x04\x12V\n\nGetNextKey\x12\x1e.mapd_api.v1.GetNextKeyRequest\x1a\x1f.mapd_api.v1.GetNextKeyResponse\"\x07\xca\xf3\x18\x03\n\x01\x02\x12\x46\n\x05\x41pply\x12\x19.mapd_api.v1.ApplyRequest\x1a\x1a.mapd_api.v1.ApplyResponse\"\x06\xca\xf3\x18\x02\x10\x01\x12\x46\n\x04\x44ump\x12\x18.mapd_api.v1.DumpRequest\x1a\x19.mapd_api.v1.DumpResponse\"\x07\xca\xf3\x18\x03\n\x01\x02\x30\x01\x12\x46\n\x04Load\x12\x18.mapd_api.v1.LoadRequest\x1a\x19.mapd_api.v1.LoadResponse\"\x07\xca\xf3\x18\x03\n\x01\x03(\x01\x12P\n\x07Session\x12\x1b.mapd_api.v1.SessionRequest\x1a\x1c.mapd_api.v1.SessionResponse\"\x06\xca\xf3\x18\x02\x10\x01(\x01\x30\x01\x42\x31Z/github.com/bpf-mapd/mapd/gen/mapd_api/v1;mapdv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amapd_api/v1/elements.proto\x12\x0bmapd_api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mapd_api/v1/errors.proto\x1a\x17mapd_api/v1/types.proto\"\x99\x01\n\x07OpGroup\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0b\n\x03ops\x18\x03 \x01(\x0c\x12\x0c\n\x04keys\x18\x04 \x01(\x0c\x12\x0e\n\x06values\x18\x05 \x01(\x0c\x12\r\n\x05\x66lags\x18\x06 \x01(\x04\x12\x14\n\x0cremaining_ms\x18\x07 \x01(\r\x12\r\n\x05touch\x18\x08 \x01(\x08\"}\n\x0bGroupResult\x12!\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x12.mapd_api.v1.Error\x12\x10\n\x08statuses\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12)\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x19.mapd_api.v1.ElementError\"]\n\x05Stamp\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x14\n\x0c\x61\x63knowledged\x18\x05 \x01(\x04\"W\n\x0c\x41pplyRequest\x12!\n\x05stamp\x18\x01 \x01(\x0b\x32\x12.mapd_api.v1.Stamp\x12$\n\x06groups\x18\x02 \x03(\x0b\x32\x14.mapd_api.v1.OpGroup\"\x80\x01\n\rApplyResponse\x12!\n\x05stamp\x18\x01 \x01(\x0b\x32\x12.mapd_api.v1.Stamp\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.mapd_api.v1.GroupResult\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.mapd_api.v1.Error\"\\\n\rLookupRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\r\n\x05\x66lags\x18\x03 \x01(\x04\x12\r\n\x05touch\x18\x04 \x01(\x08\".\n\x0eLookupResponse\x12\x12\n\x05value\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_value\"\x82\x01\n\rUpdateRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\r\n\x05value\x18\x03 \x01(\x0c\x12%\n\x04\x66lag\x18\x04 \x01(\x0e\x32\x17.mapd_api.v1.UpdateFlag\x12\x0c\n\x04lock\x18\x05 \x01(\x08\"\x10\n\x0eUpdateResponse\">\n\rDeleteRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"!\n\x0e\x44\x65leteResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"O\n\x11GetNextKeyRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x10\n\x03key\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\x06\n\x04_key\"8\n\x12GetNextKeyResponse\x12\x15\n\x08next_key\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x0b\n\t_next_key\"\x8f\x01\n\x0b\x44umpRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12)\n\x07\x63olumns\x18\x02 \x01(\x0e\x32\x18.mapd_api.v1.DumpColumns\x12\x0e\n\x06prefix\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\x04\x12\x14\n\x0cresume_token\x18\x05 \x01(\x0c\"\x9a\x01\n\x0c\x44umpResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.mapd_api.v1.DumpHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.mapd_api.v1.DumpChunkH\x00\x12+\n\x07trailer\x18\x03 \x01(\x0b\x32\x18.mapd_api.v1.DumpTrailerH\x00\x42\t\n\x07message\"0\n\nDumpHeader\x12\"\n\x04info\x18\x01 \x01(\x0b\x32\x14.mapd_api.v1.MapInfo\"A\n\tDumpChunk\x12%\n\x07\x63olumns\x18\x01 \x01(\x0b\x32\x14.mapd_api.v1.Columns\x12\r\n\x05token\x18\x02 \x01(\x0c\"\x89\x02\n\x0b\x44umpTrailer\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x19\n\x11incomplete_reason\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x10\n\x08restarts\x18\x05 \x01(\x04\x12\x1d\n\x15\x64uplicates_suppressed\x18\x06 \x01(\x04\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06map_id\x18\t \x01(\r\x12\r\n\x05\x65poch\x18\n \x01(\t\"}\n\x0bLoadRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12%\n\x04\x66lag\x18\x02 \x01(\x0e\x32\x17.mapd_api.v1.UpdateFlag\x12%\n\x07\x63olumns\x18\x03 \x01(\x0b\x32\x14.mapd_api.v1.Columns\"Z\n\x0cLoadResponse\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x04\x12)\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x19.mapd_api.v1.ElementError\"-\n\x0bSessionOpen\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\"\x81\x01\n\rSessionOpened\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x01(\r\x12\x0f\n\x07resumed\x18\x04 \x01(\x08\x12\x30\n\rresume_within\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x07Goodbye\x12#\n\x06reason\x18\x01 \x01(\x0e\x32\x13.mapd_api.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\"q\n\x0eSessionRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.mapd_api.v1.SessionOpenH\x00\x12*\n\x05\x61pply\x18\x02 \x01(\x0b\x32\x19.mapd_api.v1.ApplyRequestH\x00\x42\t\n\x07message\"\xc5\x01\n\x0fSessionResponse\x12,\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.mapd_api.v1.SessionOpenedH\x00\x12+\n\x05\x61pply\x18\x02 \x01(\x0b\x32\x1a.mapd_api.v1.ApplyResponseH\x00\x12\'\n\x07goodbye\x18\x03 \x01(\x0b\x32\x14.mapd_api.v1.GoodbyeH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.mapd_api.v1.ErrorH\x00\x42\t\n\x07message*\xb6\x01\n\x02Op\x12\x12\n\x0eOP_UNSPECIFIED\x10\x00\x12\x14\n\tOP_LOOKUP\x10\x01\x1a\x05\xd2\xf3\x18\x01\x02\x12\x14\n\tOP_UPDATE\x10\x02\x1a\x05\xd2\xf3\x18\x01\x03\x12\x1c\n\x11OP_UPDATE_NOEXIST\x10\x03\x1a\x05\xd2\xf3\x18\x01\x03\x12\x1a\n\x0fOP_UPDATE_EXIST\x10\x04\x1a\x05\xd2\xf3\x18\x01\x03\x12\x14\n\tOP_DELETE\x10\x05\x1a\x05\xd2\xf3\x18\x01\x04\x12 \n\x14OP_LOOKUP_AND_DELETE\x10\x06\x1a\x06\xd2\xf3\x18\x02\x02\x04*n\n\nUpdateFlag\x12\x1b\n\x17UPDATE_FLAG_UNSPECIFIED\x10\x00\x12\x13\n\x0fUPDATE_FLAG_ANY\x10\x01\x12\x17\n\x13UPDATE_FLAG_NOEXIST\x10\x02\x12\x15\n\x11UPDATE_FLAG_EXIST\x10\x03*[\n\x0b\x44umpColumns\x12\x1c\n\x18\x44UMP_COLUMNS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44UMP_COLUMNS_KEYS\x10\x01\x12\x17\n\x13\x44UMP_COLUMNS_VALUES\x10\x02\x32\xf6\x04\n\x0e\x45lementService\x12J\n\x06Lookup\x12\x1a.mapd_api.v1.LookupRequest\x1a\x1b.mapd_api.v1.LookupResponse\"\x07\xca\xf3\x18\x03\n\x01\x02\x12J\n\x06Update\x12\x1a.mapd_api.v1.UpdateRequest\x1a\x1b.mapd_api.v1.UpdateResponse\"\x07\xca\xf3\x18\x03\n\x01\x03\x12J\n\x06\x44\x65lete\x12\x1a.mapd_api.v1.DeleteRequest\x1a\x1b.mapd_api.v1.DeleteResponse\"\x07\xca\xf3\x18\x03\n\x01\x04\x12V\n\nGetNextKey\x12\x1e.mapd_api.v1.GetNextKeyRequest\x1a\x1f.mapd_api.v1.GetNextKeyResponse\"\x07\xca\xf3\x18\x03\n\x01\x02\x12\x46\n\x05\x41pply\x12\x19.mapd_api.v1.ApplyRequest\x1a\x1a.mapd_api.v1.ApplyResponse\"\x06\xca\xf3\x18\x02\x10\x01\x12\x46\n\x04\x44ump\x12\x18.mapd_api.v1.DumpRequest\x1a\x19.mapd_api.v1.DumpResponse\"\x07\xca\xf3\x18\x03\n\x01\x02\x30\x01\x12\x46\n\x04Load\x12\x18.mapd_api.v1.LoadRequest\x1a\x19.mapd_api.v1.LoadResponse\"\x07\xca\xf3\x18\x03\n\x01\x03(\x01\x12P\n\x07Session\x12\x1b.mapd_api.v1.SessionRequest\x1a\x1c.mapd_api.v1.SessionResponse\"\x06\xca\xf3\x18\x02\x10\x01(\x01\x30\x01\x42\x31Z/github.com/bpf-mapd/mapd/gen/mapd_api/v1;mapdv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,62 +64,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ELEMENTSERVICE'].methods_by_name['Load']._serialized_options = b'\312\363\030\003\n\001\003'
   _globals['_ELEMENTSERVICE'].methods_by_name['Session']._loaded_options = None
   _globals['_ELEMENTSERVICE'].methods_by_name['Session']._serialized_options = b'\312\363\030\002\020\001'
-  _globals['_OP']._serialized_start=2602
-  _globals['_OP']._serialized_end=2784
-  _globals['_UPDATEFLAG']._serialized_start=2786
-  _globals['_UPDATEFLAG']._serialized_end=2896
-  _globals['_DUMPCOLUMNS']._serialized_start=2898
-  _globals['_DUMPCOLUMNS']._serialized_end=2989
-  _globals['_OPGROUP']._serialized_start=128
-  _globals['_OPGROUP']._serialized_end=281
-  _globals['_GROUPRESULT']._serialized_start=283
-  _globals['_GROUPRESULT']._serialized_end=408
-  _globals['_STAMP']._serialized_start=410
-  _globals['_STAMP']._serialized_end=503
-  _globals['_APPLYREQUEST']._serialized_start=505
-  _globals['_APPLYREQUEST']._serialized_end=592
-  _globals['_APPLYRESPONSE']._serialized_start=594
-  _globals['_APPLYRESPONSE']._serialized_end=687
-  _globals['_LOOKUPREQUEST']._serialized_start=689
-  _globals['_LOOKUPREQUEST']._serialized_end=781
-  _globals['_LOOKUPRESPONSE']._serialized_start=783
-  _globals['_LOOKUPRESPONSE']._serialized_end=829
-  _globals['_UPDATEREQUEST']._serialized_start=832
-  _globals['_UPDATEREQUEST']._serialized_end=962
-  _globals['_UPDATERESPONSE']._serialized_start=964
-  _globals['_UPDATERESPONSE']._serialized_end=980
-  _globals['_DELETEREQUEST']._serialized_start=982
-  _globals['_DELETEREQUEST']._serialized_end=1044
-  _globals['_DELETERESPONSE']._serialized_start=1046
-  _globals['_DELETERESPONSE']._serialized_end=1079
-  _globals['_GETNEXTKEYREQUEST']._serialized_start=1081
-  _globals['_GETNEXTKEYREQUEST']._serialized_end=1160
-  _globals['_GETNEXTKEYRESPONSE']._serialized_start=1162
-  _globals['_GETNEXTKEYRESPONSE']._serialized_end=1218
-  _globals['_DUMPREQUEST']._serialized_start=1221
-  _globals['_DUMPREQUEST']._serialized_end=1364
-  _globals['_DUMPRESPONSE']._serialized_start=1367
-  _globals['_DUMPRESPONSE']._serialized_end=1521
-  _globals['_DUMPHEADER']._serialized_start=1523
-  _globals['_DUMPHEADER']._serialized_end=1571
-  _globals['_DUMPCHUNK']._serialized_start=1573
-  _globals['_DUMPCHUNK']._serialized_end=1638
-  _globals['_DUMPTRAILER']._serialized_start=1641
-  _globals['_DUMPTRAILER']._serialized_end=1906
-  _globals['_LOADREQUEST']._serialized_start=1908
-  _globals['_LOADREQUEST']._serialized_end=2033
-  _globals['_LOADRESPONSE']._serialized_start=2035
-  _globals['_LOADRESPONSE']._serialized_end=2125
-  _globals['_SESSIONOPEN']._serialized_start=2127
-  _globals['_SESSIONOPEN']._serialized_end=2155
-  _globals['_SESSIONOPENED']._serialized_start=2157
-  _globals['_SESSIONOPENED']._serialized_end=2219
-  _globals['_GOODBYE']._serialized_start=2221
-  _globals['_GOODBYE']._serialized_end=2284
-  _globals['_SESSIONREQUEST']._serialized_start=2286
-  _globals['_SESSIONREQUEST']._serialized_end=2399
-  _globals['_SESSIONRESPONSE']._serialized_start=2402
-  _globals['_SESSIONRESPONSE']._serialized_end=2599
-  _globals['_ELEMENTSERVICE']._serialized_start=2992
-  _globals['_ELEMENTSERVICE']._serialized_end=3622
+  _globals['_OP']._serialized_start=2755
+  _globals['_OP']._serialized_end=2937
+  _globals['_UPDATEFLAG']._serialized_start=2939
+  _globals['_UPDATEFLAG']._serialized_end=3049
+  _globals['_DUMPCOLUMNS']._serialized_start=3051
+  _globals['_DUMPCOLUMNS']._serialized_end=3142
+  _globals['_OPGROUP']._serialized_start=160
+  _globals['_OPGROUP']._serialized_end=313
+  _globals['_GROUPRESULT']._serialized_start=315
+  _globals['_GROUPRESULT']._serialized_end=440
+  _globals['_STAMP']._serialized_start=442
+  _globals['_STAMP']._serialized_end=535
+  _globals['_APPLYREQUEST']._serialized_start=537
+  _globals['_APPLYREQUEST']._serialized_end=624
+  _globals['_APPLYRESPONSE']._serialized_start=627
+  _globals['_APPLYRESPONSE']._serialized_end=755
+  _globals['_LOOKUPREQUEST']._serialized_start=757
+  _globals['_LOOKUPREQUEST']._serialized_end=849
+  _globals['_LOOKUPRESPONSE']._serialized_start=851
+  _globals['_LOOKUPRESPONSE']._serialized_end=897
+  _globals['_UPDATEREQUEST']._serialized_start=900
+  _globals['_UPDATEREQUEST']._serialized_end=1030
+  _globals['_UPDATERESPONSE']._serialized_start=1032
+  _globals['_UPDATERESPONSE']._serialized_end=1048
+  _globals['_DELETEREQUEST']._serialized_start=1050
+  _globals['_DELETEREQUEST']._serialized_end=1112
+  _globals['_DELETERESPONSE']._serialized_start=1114
+  _globals['_DELETERESPONSE']._serialized_end=1147
+  _globals['_GETNEXTKEYREQUEST']._serialized_start=1149
+  _globals['_GETNEXTKEYREQUEST']._serialized_end=1228
+  _globals['_GETNEXTKEYRESPONSE']._serialized_start=1230
+  _globals['_GETNEXTKEYRESPONSE']._serialized_end=1286
+  _globals['_DUMPREQUEST']._serialized_start=1289
+  _globals['_DUMPREQUEST']._serialized_end=1432
+  _globals['_DUMPRESPONSE']._serialized_start=1435
+  _globals['_DUMPRESPONSE']._serialized_end=1589
+  _globals['_DUMPHEADER']._serialized_start=1591
+  _globals['_DUMPHEADER']._serialized_end=1639
+  _globals['_DUMPCHUNK']._serialized_start=1641
+  _globals['_DUMPCHUNK']._serialized_end=1706
+  _globals['_DUMPTRAILER']._serialized_start=1709
+  _globals['_DUMPTRAILER']._serialized_end=1974
+  _globals['_LOADREQUEST']._serialized_start=1976
+  _globals['_LOADREQUEST']._serialized_end=2101
+  _globals['_LOADRESPONSE']._serialized_start=2103
+  _globals['_LOADRESPONSE']._serialized_end=2193
+  _globals['_SESSIONOPEN']._serialized_start=2195
+  _globals['_SESSIONOPEN']._serialized_end=2240
+  _globals['_SESSIONOPENED']._serialized_start=2243
+  _globals['_SESSIONOPENED']._serialized_end=2372
+  _globals['_GOODBYE']._serialized_start=2374
+  _globals['_GOODBYE']._serialized_end=2437
+  _globals['_SESSIONREQUEST']._serialized_start=2439
+  _globals['_SESSIONREQUEST']._serialized_end=2552
+  _globals['_SESSIONRESPONSE']._serialized_start=2555
+  _globals['_SESSIONRESPONSE']._serialized_end=2752
+  _globals['_ELEMENTSERVICE']._serialized_start=3145
+  _globals['_ELEMENTSERVICE']._serialized_end=3775
 # @@protoc_insertion_point(module_scope)
