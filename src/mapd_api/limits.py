@@ -43,6 +43,9 @@ HANDLE_IDLE_S: Final = 300.0
 DUMP_BYTES: Final = 16 << 20
 """Buffers of all running dumps of one daemon together."""
 
+REFUSAL_BYTES: Final = 2 << 10
+"""A group's refusal inside an Apply answer at most; kept free for each group that is still to come."""
+
 ERROR_DETAILS: Final = 16
 """Element errors of one answer that come with their errno."""
 

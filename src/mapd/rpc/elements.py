@@ -114,10 +114,11 @@ class ElementHandlers:
             )
         arrived = time.monotonic()
         results: list[pb.GroupResult] = []
-        room = limits.COLUMN_BYTES
+        # Kept free for a refusal of every group: what was executed must not be lost for want of room.
+        room = limits.MESSAGE_BYTES - (len(request.groups) + 1) * limits.REFUSAL_BYTES
         for message in request.groups:
-            result = await self._group(call, message, arrived, room)
-            room -= result.ByteSize()
+            result = await self._group(call, message, arrived, min(room, limits.COLUMN_BYTES))
+            room -= max(0, result.ByteSize() - limits.REFUSAL_BYTES)
             results.append(result)
         return pb.ApplyResponse(results=results)
 
@@ -133,7 +134,11 @@ class ElementHandlers:
                 outcome = await self._host.apply(opened, group, expires=expires)
             return convert.outcome(outcome)
         except MapError as error:
-            return pb.GroupResult(error=convert.error(error.refusal))
+            refusal = call.fault(error) if error.reason is Reason.INTERNAL else error.refusal
+        except Exception as error:
+            # The groups before it were executed, and their results must reach the caller.
+            refusal = call.fault(error)
+        return pb.GroupResult(error=convert.error(refusal))
 
     async def dump(self, call: Call, request: pb.DumpRequest) -> None:
         """Header, chunks, trailer."""
@@ -198,20 +203,15 @@ class ElementHandlers:
 
     async def _converse(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Read until the client ends the stream; say goodbye once when the daemon is about to."""
-        async with asyncio.TaskGroup() as group:
-            goodbye = group.create_task(self._say_goodbye(context), name="session goodbye")
-            while (message := await _read(context)) is not None:
-                what = message.WhichOneof("message")
-                refusal = convert.error(
-                    MapError(
-                        Reason.OPERATION_UNSUPPORTED,
-                        f"session: this daemon takes no {what or 'empty'} message in a session "
-                        "(feature 'session-apply'); use Apply",
-                        operation="session",
-                    ).refusal
-                )
-                await context.write(pb.SessionResponse(error=refusal))
-            goodbye.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                goodbye = group.create_task(self._say_goodbye(context), name="session goodbye")
+                while (message := await _read(context)) is not None:
+                    await context.write(_not_in_a_session(message))
+                goodbye.cancel()
+        except BaseExceptionGroup as failed:
+            # One cause, which the guard knows what to do with: the other half was cancelled for it.
+            raise failed.exceptions[0] from None
 
     async def _say_goodbye(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await self._draining.wait()
@@ -268,6 +268,22 @@ def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:
         )
         for start in range(0, columns.count, size)
     ]
+
+
+def _not_in_a_session(message: pb.SessionRequest) -> pb.SessionResponse:
+    """The refusal of a message that only later versions take."""
+    what = message.WhichOneof("message")
+    refusal = convert.error(
+        MapError(
+            Reason.OPERATION_UNSUPPORTED,
+            f"session: this daemon takes no {what or 'empty'} message in a session (feature 'session-apply'); "
+            "use Apply",
+            operation="session",
+        ).refusal
+    )
+    if message.HasField("apply"):
+        return pb.SessionResponse(apply=pb.ApplyResponse(stamp=message.apply.stamp, error=refusal))
+    return pb.SessionResponse(error=refusal)
 
 
 def _check_room(opened: OpenMap, group: Group, room: int) -> None:

@@ -268,6 +268,40 @@ async def test_answers_that_fit_no_message_are_refused_by_group_and_the_others_s
         assert results[1].error.reason == errors.REASON_BAD_COLUMNS
 
 
+async def test_what_was_taken_out_reaches_the_caller_whatever_the_groups_behind_it_are_refused_for() -> None:
+    """A message beyond the limit is dropped by grpc, and with it values that are in no map any more."""
+    async with serving() as wire:
+        made = add(wire, value_size=1000)
+        made.elements = {n(number): bytes(1000) for number in range(2000)}
+        keys = b"".join(map(n, range(2000)))
+        take = elements.OpGroup(map=FLOWS, count=2000, ops=bytes([Op.LOOKUP_AND_DELETE]), keys=keys)
+        bad = elements.OpGroup(
+            map=types.MapRef(name="nowhere/" + "n" * 63), count=1, ops=bytes([Op.LOOKUP]), keys=n(1)
+        )
+        request = elements.ApplyRequest(groups=[take] + [bad] * (limits.GROUPS - 1))
+        results = (await wire.call(request)).results
+        first, *rest = results
+        if first.HasField("error"):  # refused for want of room, so nothing was taken
+            assert first.error.reason == errors.REASON_BAD_COLUMNS
+            assert len(made.elements) == 2000
+        else:
+            assert len(first.values) == 2_000_000
+        assert {result.error.reason for result in rest} == {errors.REASON_MAP_NOT_FOUND}
+
+
+async def test_a_fault_in_one_group_does_not_cost_the_results_of_those_before_it() -> None:
+    async with serving() as wire:
+        made = add(wire)
+        made.elements = {n(1): n(1)}
+        take = elements.OpGroup(map=FLOWS, count=1, ops=bytes([Op.LOOKUP_AND_DELETE]), keys=n(1))
+        wire.faulty.add(Fault(target=Command.OBJ_GET_INFO_BY_FD, errno=errno.EIO, nth=2))
+        with capture_logs():
+            taken, failed = (await wire.call(elements.ApplyRequest(groups=[take, take]))).results
+        assert taken.values == n(1)
+        assert failed.error.reason == errors.REASON_INTERNAL
+        assert failed.error.metadata["incident"]
+
+
 # ---- dumps, loads, sessions --------------------------------------------------------------------
 
 
@@ -381,13 +415,31 @@ async def test_a_session_that_begins_otherwise_is_refused() -> None:
         assert refusal_of(caught.value).reason is Reason.BAD_SPEC
 
 
+async def test_bytes_that_are_no_message_end_a_session_as_the_callers_fault() -> None:
+    async with serving() as wire:
+        channel: Any = wire.channel
+        stream = channel.stream_stream("/mapd_api.v1.ElementService/Session")()
+        await stream.write(elements.SessionRequest(open=elements.SessionOpen()).SerializeToString())
+        await stream.read()
+        with capture_logs() as logged:
+            await stream.write(b"\xff\xff\xff")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stream.read()
+        assert refusal_of(caught.value).reason is Reason.BAD_SPEC
+        assert "fault" not in [event["event"] for event in logged]
+
+
 async def test_what_a_session_cannot_do_is_answered_and_the_session_goes_on() -> None:
     async with serving() as wire:
         stream = wire.callable("Session")()
         await stream.write(elements.SessionRequest(open=elements.SessionOpen()))
         await stream.read()
         for _ in range(2):
-            await stream.write(elements.SessionRequest(apply=elements.ApplyRequest()))
+            stamp = elements.Stamp(slot=3, sequence=7)
+            await stream.write(elements.SessionRequest(apply=elements.ApplyRequest(stamp=stamp)))
+            answer = (await stream.read()).apply
+            assert (answer.stamp, answer.error.reason) == (stamp, errors.REASON_OPERATION_UNSUPPORTED)
+            await stream.write(elements.SessionRequest())
             assert (await stream.read()).error.reason == errors.REASON_OPERATION_UNSUPPORTED
         await stream.done_writing()
         assert await stream.code() is grpc.StatusCode.OK
