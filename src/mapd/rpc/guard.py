@@ -146,17 +146,20 @@ class Guard:
                 expires=expires,
                 fault=lambda error: self._fault(name, principal, error),
             )
+            limit = asyncio.timeout(limits.UNARY_S if unary else None)
             with self._counted(name):
                 try:
                     if self.draining.is_set():
                         raise MapError(Reason.DRAINING, "the daemon is stopping; connect again in a moment")
-                    async with asyncio.timeout(limits.UNARY_S if unary else None):
+                    async with limit:
                         return await handler(call, readable(request))
                 except asyncio.CancelledError:
                     await self._cancelled(name, context)
-                except TimeoutError:
+                except TimeoutError as error:
                     late = f"not done after {limits.UNARY_S:g} s, given up; it may still be executed"
-                    await self._refuse(name, principal, Refusal(Reason.OUTCOME_UNKNOWN, late), context, began)
+                    unknown = Refusal(Reason.OUTCOME_UNKNOWN, late)
+                    refusal = unknown if limit.expired() else call.fault(error)
+                    await self._refuse(name, principal, refusal, context, began)
                 except MapError as error:
                     ours = error.reason is Reason.INTERNAL
                     refusal = call.fault(error) if ours else error.refusal
