@@ -19,6 +19,40 @@ T = TypeVar("T")
 Stream = Download[elements_pb2.DumpResponse]
 
 
+class Source:
+    """The stream behind a dump: begun when its first chunk is asked for."""
+
+    def __init__(self, start: Callable[[], Awaitable[Stream]], reader: DumpReader) -> None:
+        self._start = start
+        self._stream: Stream | None = None
+        self.reader = reader
+
+    async def next_chunk(self, token: bytes) -> Chunk | None:
+        """The next chunk; None at the stream's end.
+
+        Raises:
+            DumpIncomplete: the stream broke; go on with ``token``.
+            MapdError: the dump was refused.
+        """
+        if self._stream is None:
+            self._stream = await self._start()
+        while True:
+            try:
+                message = await anext(self._stream, None)
+            except MapdError as error:
+                if not self.reader.started:
+                    raise
+                raise self.reader.broken(f"the stream broke: {error}", token) from error
+            chunk = None if message is None else self.reader.feed(message)
+            if message is None or chunk is not None:
+                return chunk
+
+    def cancel(self) -> None:
+        """End the stream now. Idempotent."""
+        if self._stream is not None:
+            self._stream.cancel()
+
+
 class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T]):
     """What a map holds, a chunk of up to 1 MiB at a time.
 
@@ -27,7 +61,8 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
     that is merely forgotten ends when Python collects it.
 
     The daemon says at the end whether the dump is complete; ``MapInfo.iteration`` says what that means
-    for the map's type.
+    for the map's type. Iteration stops quietly there, and after ``aclose``; a dump that ended in any
+    other way raises DumpIncomplete, however often it is asked for more.
     """
 
     trailer: Trailer | None
@@ -35,29 +70,29 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
 
     def __init__(
         self,
-        start: Callable[[], Awaitable[Stream]],
-        reader: DumpReader,
+        source: Source,
         decode: Callable[[Chunk], list[T]],
         *,
         resume: bytes | None,
         partial_ok: bool,
     ) -> None:
-        self._start = start
-        self._reader = reader
+        self._source = source
         self._decode = decode
         self._partial_ok = partial_ok
-        self._stream: Stream | None = None
         self._entries: Iterator[T] = iter(())
         self._given = resume or b""  # resumes after the last chunk handed out in full
         self._current = b""  # the token of the chunk that is being handed out
         self._over = False
+        self._closed = False
+        self._failure = ""  # why it ended before its end; words, for an exception would keep the dump alive
         self.trailer = None
 
     @property
     def token(self) -> bytes:
         """Pass it as ``resume`` to go on after the last chunk handed out in full; b"" for none yet.
 
-        Elements of a chunk that was not handed out to its end come again.
+        Elements of a chunk that was not handed out to its end come again. A chunk without elements
+        counts too: a dump that finds little for long makes progress nevertheless.
         """
         if self._current and not length_hint(self._entries):
             return self._current
@@ -66,58 +101,61 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
     async def __anext__(self) -> T:
         """The next element.
 
-        Cancelled: the dump is over; go on with ``token``.
+        Cancelled: the dump is over, and every further step says so; go on with ``token``.
 
         Raises:
             DumpIncomplete: after the last element, if the daemon does not call the dump complete
-                (``partial_ok`` accepts that) or the stream broke (nothing accepts that).
+                (``partial_ok`` accepts that); the stream broke, or an earlier step failed or was
+                cancelled (nothing accepts that).
             MapdError: the dump was refused.
         """
         while True:
             for entry in self._entries:
                 return entry
-            self._given, self._current = self.token, b""
             if self._over:
-                raise StopAsyncIteration
+                raise self._last_word()
             try:
-                await self._next_chunk()
-            except BaseException:
-                await self.aclose()
+                await self._advance()
+            except BaseException as error:
+                why = f"{type(error).__name__}: {error}".removesuffix(": ")
+                self._failure = f"an earlier step ended it ({why})"
+                self._end()
                 raise
 
-    async def _next_chunk(self) -> None:
-        if self._stream is None:
-            self._stream = await self._start()
-        while True:
-            try:
-                message = await anext(self._stream, None)
-            except MapdError as error:
-                if not self._reader.started:
-                    raise
-                raise self._reader.broken(f"the stream broke: {error}", self.token) from error
-            chunk = None if message is None else self._reader.feed(message)
-            if chunk is not None:
-                self._entries = iter(self._decode(chunk))
-                self._current = chunk.token
-                return
-            if message is None:
-                self._over = True
-                self._end()
-                return
+    async def _advance(self) -> None:
+        self._given, self._current = self.token, b""
+        chunk = await self._source.next_chunk(self._given)
+        if chunk is None:
+            self._over = True
+            self.trailer = self._source.reader.trailer
+            return
+        self._entries = iter(self._decode(chunk) if chunk.count else ())
+        self._current = chunk.token
+
+    def _last_word(self) -> Exception:
+        reader = self._source.reader
+        if self._failure:
+            return reader.broken(self._failure, self.token)
+        if self._closed:
+            return StopAsyncIteration()
+        incomplete = reader.incomplete(self.token)
+        if incomplete is None or (self._partial_ok and self.trailer is not None):
+            return StopAsyncIteration()
+        return incomplete
 
     def _end(self) -> None:
-        self.trailer = self._reader.trailer
-        incomplete = self._reader.incomplete(self.token)
-        if incomplete is not None and not (self._partial_ok and self.trailer is not None):
-            raise incomplete
-
-    async def aclose(self) -> None:
-        """End the dump now; the daemon stops reading the map. Idempotent."""
         self._over = True
         self._given, self._current = self.token, b""
         self._entries = iter(())
-        if self._stream is not None:
-            self._stream.cancel()
+        self._source.cancel()
+
+    async def aclose(self) -> None:
+        """End the dump now; the daemon stops reading the map. Idempotent.
+
+        Iterating on stops quietly, unless the dump had failed before.
+        """
+        self._closed = self._closed or not self._over
+        self._end()
 
     async def __aenter__(self) -> Dump[T]:
         return self

@@ -13,7 +13,7 @@ from mapd_api.v1 import elements_pb2, maps_pb2
 from mapd_client import batches, methods, replies, requests
 from mapd_client.batches import BadElement, Batch
 from mapd_client.codec import Codec
-from mapd_client.dump import Dump, Stream
+from mapd_client.dump import Dump, Source, Stream
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch, Unreachable
 from mapd_client.failures import Asked
 from mapd_client.info import Chunk, MapInfo, UpdateFlag
@@ -324,7 +324,7 @@ class Map(Generic[K, V]):
             link = await self._link()
             return link.transport.download(methods.DUMP, request, asked, link.timeout)
 
-        return Dump(start, reader, decode, resume=resume, partial_ok=partial_ok)
+        return Dump(Source(start, reader), decode, resume=resume, partial_ok=partial_ok)
 
     async def load(self, source: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any") -> int:
         """Create or replace many elements through one stream; how many were written.

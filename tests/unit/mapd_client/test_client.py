@@ -7,13 +7,17 @@ import gc
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
+from typing import Any
 
 import pytest
+from grpc import StatusCode
 
 import mapd_client
-from mapd_api.reasons import Reason
+from mapd_api.reasons import Reason, Refusal
 from mapd_api.uapi import MapType
-from mapd_client import U32, U64, Map, PerCpu
+from mapd_api.v1 import elements_pb2, types_pb2
+from mapd_client import U32, U64, Cidr4, Map, PerCpu
 from mapd_client.errors import (
     BatchFailed,
     DeadlineExceeded,
@@ -30,7 +34,7 @@ from mapd_client.errors import (
     Unavailable,
     Unsupported,
 )
-from tests.unit.mapd_client.daemon import POSSIBLE_CPUS, Daemon, map_info
+from tests.unit.mapd_client.daemon import POSSIBLE_CPUS, Daemon, map_info, refuse
 
 
 @asynccontextmanager
@@ -257,6 +261,68 @@ async def test_leaving_a_dump_ends_it_at_the_daemon(daemon: Daemon, how: str) ->
                 break
         async with asyncio.timeout(10):
             await daemon.dump_ended.wait()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "broken", "refused", "undecodable"])
+async def test_a_dump_that_failed_says_so_at_every_further_step(daemon: Daemon, how: str) -> None:
+    daemon.add(map_info("ns/flows", key_size=8))
+    token = b"" if how == "refused" else b"2"
+
+    async def dump(request: object, context: Any) -> None:
+        del request
+        if how == "refused":
+            await refuse(context, Refusal(Reason.BUSY, "busy"))
+        await context.write(chunk_of(bytes(16), b"2"))
+        if how == "undecodable":
+            await context.write(chunk_of(bytes([99]) * 16, b"4"))
+        if how == "broken":
+            await context.abort(StatusCode.UNAVAILABLE, "gone")
+        await asyncio.Event().wait()
+
+    daemon.hooks["Dump"] = dump
+    async with (
+        mapd_client.connect(daemon.target) as client,
+        client.open_map("flows", key=Cidr4, value=U64) as flows,
+    ):
+        steps = flows.items(partial_ok=True)
+        if how != "refused":
+            assert [await anext(steps) for _ in range(2)] == [(IPv4Network("0.0.0.0/0"), 0)] * 2
+        with pytest.raises((TimeoutError, DumpIncomplete, TypeMismatch, Unavailable)):
+            async with asyncio.timeout(0.05 if how == "cancelled" else 10):
+                await anext(steps)
+        for _ in range(2):
+            with pytest.raises(DumpIncomplete, match="an earlier step ended it") as caught:
+                await anext(steps)
+            assert caught.value.token == token
+        await steps.aclose()
+        with pytest.raises(DumpIncomplete):
+            await anext(steps)
+    assert steps.trailer is None
+
+
+async def test_a_chunk_without_elements_moves_the_token(daemon: Daemon) -> None:
+    daemon.add(map_info("ns/flows", key_size=8))
+
+    async def dump(request: object, context: Any) -> None:
+        del request
+        await context.write(chunk_of(bytes(8), b"1"))
+        await context.write(chunk_of(b"", b"7"))
+        await asyncio.Event().wait()
+
+    daemon.hooks["Dump"] = dump
+    async with mapd_client.connect(daemon.target) as client, client.open_map("flows") as flows:
+        steps = flows.chunks()
+        assert (await anext(steps)).count == 1
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await anext(steps)
+        assert steps.token == b"7"
+
+
+def chunk_of(keys: bytes, token: bytes) -> elements_pb2.DumpResponse:
+    """A chunk of 8-byte keys with values of zeros."""
+    columns = types_pb2.Columns(count=len(keys) // 8, keys=keys, values=bytes(len(keys)))
+    return elements_pb2.DumpResponse(chunk=elements_pb2.DumpChunk(columns=columns, token=token))
 
 
 async def test_a_listing_goes_through_all_pages(daemon: Daemon) -> None:
