@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from operator import length_hint
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from mapd_api.v1 import elements_pb2
 from mapd_client.channel import Download
@@ -17,6 +19,10 @@ from mapd_client.replies import DumpReader
 T = TypeVar("T")
 
 Stream = Download[elements_pb2.DumpResponse]
+
+SLICE_ELEMENTS: Final = 4_096
+"""Elements decoded at once. A whole chunk may be 131,072 networks: 0.4 s in which the event loop did
+nothing else. Decoding so many integers takes 0.02 ms, networks 4 to 13 ms."""
 
 
 class Source:
@@ -57,7 +63,8 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
     """What a map holds, a chunk of up to 1 MiB at a time.
 
     Iterate it once. Nothing is asked before the first element is, and gRPC holds a few MiB ahead of
-    the reader. Leaving early: ``async with m.items() as dump``, or ``aclose``, ends it at once; a dump
+    the reader. A chunk is decoded 4,096 elements at a time, and between two such parts other tasks have
+    their turn. Leaving early: ``async with m.items() as dump``, or ``aclose``, ends it at once; a dump
     that is merely forgotten ends when Python collects it.
 
     The daemon says at the end whether the dump is complete; ``MapInfo.iteration`` says what that means
@@ -75,11 +82,14 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
         *,
         resume: bytes | None,
         partial_ok: bool,
+        whole: bool = False,
     ) -> None:
         self._source = source
         self._decode = decode
+        self._whole = whole  # decode chunks as they come
         self._partial_ok = partial_ok
         self._entries: Iterator[T] = iter(())
+        self._rest: Chunk | None = None  # what of the current chunk is not decoded yet
         self._given = resume or b""  # resumes after the last chunk handed out in full
         self._current = b""  # the token of the chunk that is being handed out
         self._over = False
@@ -94,7 +104,7 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
         Elements of a chunk that was not handed out to its end come again. A chunk without elements
         counts too: a dump that finds little for long makes progress nevertheless.
         """
-        if self._current and not length_hint(self._entries):
+        if self._current and self._rest is None and not length_hint(self._entries):
             return self._current
         return self._given
 
@@ -123,14 +133,24 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
                 raise
 
     async def _advance(self) -> None:
+        if self._rest is not None:
+            await asyncio.sleep(0)  # the other tasks' turn
+            self._decode_more(self._rest)
+            return
         self._given, self._current = self.token, b""
         chunk = await self._source.next_chunk(self._given)
         if chunk is None:
             self._over = True
             self.trailer = self._source.reader.trailer
             return
-        self._entries = iter(self._decode(chunk) if chunk.count else ())
         self._current = chunk.token
+        self._decode_more(chunk)
+
+    def _decode_more(self, chunk: Chunk) -> None:
+        part = chunk if self._whole else _part(chunk, 0, SLICE_ELEMENTS)
+        self._rest = chunk  # so that the token does not move if this part cannot be decoded
+        self._entries = iter(self._decode(part) if part.count else ())
+        self._rest = _part(chunk, part.count, chunk.count) if part.count < chunk.count else None
 
     def _last_word(self) -> Exception:
         reader = self._source.reader
@@ -146,7 +166,7 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
     def _end(self) -> None:
         self._over = True
         self._given, self._current = self.token, b""
-        self._entries = iter(())
+        self._entries, self._rest = iter(()), None
         self._source.cancel()
 
     async def aclose(self) -> None:
@@ -164,3 +184,14 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _part(chunk: Chunk, first: int, end: int) -> Chunk:
+    """Its elements from ``first`` until before ``end``; nothing is copied."""
+    end = min(end, chunk.count)
+    return replace(
+        chunk,
+        count=end - first,
+        keys=chunk.keys[first * chunk.key_stride : end * chunk.key_stride],
+        values=chunk.values[first * chunk.value_stride : end * chunk.value_stride],
+    )

@@ -300,7 +300,8 @@ class Map(Generic[K, V]):
         def decode(chunk: Chunk) -> list[Chunk]:
             return [chunk]
 
-        return self._dump("keys" if keys_only else "both", decode, prefix, None, resume, partial_ok)
+        columns: requests.DumpColumns = "keys" if keys_only else "both"
+        return self._dump(columns, decode, prefix, None, resume, partial_ok, whole=True)
 
     def _dump(
         self,
@@ -310,6 +311,8 @@ class Map(Generic[K, V]):
         limit: int | None,
         resume: bytes | None,
         partial_ok: bool,
+        *,
+        whole: bool = False,
     ) -> Dump[T]:
         asked = Asked("dump", self._name)
         request = requests.dump(self._handle, columns=columns, prefix=prefix, limit=limit, resume=resume)
@@ -324,7 +327,7 @@ class Map(Generic[K, V]):
             link = await self._link()
             return link.transport.download(methods.DUMP, request, asked, link.timeout)
 
-        return Dump(Source(start, reader), decode, resume=resume, partial_ok=partial_ok)
+        return Dump(Source(start, reader), decode, resume=resume, partial_ok=partial_ok, whole=whole)
 
     async def load(self, source: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any") -> int:
         """Create or replace many elements through one stream; how many were written.

@@ -319,6 +319,32 @@ async def test_a_chunk_without_elements_moves_the_token(daemon: Daemon) -> None:
         assert steps.token == b"7"
 
 
+async def test_a_chunk_is_decoded_in_parts_between_which_others_have_their_turn(daemon: Daemon) -> None:
+    daemon.chunk_elements = 20_000
+    found = daemon.add(map_info("ns/flows"))
+    found.data = {n.to_bytes(4, "little"): bytes(8) for n in range(20_000)}
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with opened(daemon) as flows:
+        assert [chunk.count async for chunk in flows.chunks()] == [20_000]
+        dump = flows.items()
+        assert await anext(dump) == (0, 0)
+        other = asyncio.create_task(count())
+        seen = [(await anext(dump))[0] for _ in range(19_998)]
+        assert (turns, dump.token) == (4, b"")
+        assert await anext(dump) == (19_999, 0)
+        assert dump.token == b"20000"
+        other.cancel()
+        assert seen == list(range(1, 19_999))
+        assert [pair async for pair in dump] == []
+
+
 def chunk_of(keys: bytes, token: bytes) -> elements_pb2.DumpResponse:
     """A chunk of 8-byte keys with values of zeros."""
     columns = types_pb2.Columns(count=len(keys) // 8, keys=keys, values=bytes(len(keys)))
