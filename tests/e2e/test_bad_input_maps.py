@@ -43,6 +43,7 @@ from mapd_client import (
     MapNotFound,
     Misuse,
     PerCpu,
+    PermissionDenied,
     Refused,
     SizeMismatch,
     Unsupported,
@@ -473,11 +474,27 @@ async def test_a_pin_that_cannot_be_made_is_refused_with_the_path(
             (f"{bpffs}/no/such/folder", Misuse, Reason.BAD_SPEC, ("folder", "does not exist")),
             (f"{bpffs}/{'n' * 256}", Misuse, Reason.BAD_SPEC, ("ENAMETOOLONG",)),
             (str(ground.pin("flows")), MapExists, Reason.MAP_EXISTS, ("never overwrites",)),
-            (str(ground.place.names / "admin"), MapExists, Reason.MAP_EXISTS, ("never overwrites",)),
+            (str(ground.place.names / "admin"), Misuse, Reason.BAD_SPEC, ("namespace/name",)),
+            (str(ground.place.names / "team"), Misuse, Reason.BAD_SPEC, ("namespace/name",)),
+            (f"{ground.pin('flows')}/x", Misuse, Reason.BAD_SPEC, ("namespace/name",)),
         ):
             with refused(kind, reason, "pin map ", "(flows)", path, *says):
                 await flows.pin(path)
+        for path in (f"{bpffs}/again/", f"{bpffs}//again", f"{bpffs}/./mapd/team"):
+            with refused(Misuse, Reason.BAD_SPEC, "pin", path, "empty or '.'"):
+                await flows.pin(path)
     assert pins_below(bpffs) == before
+
+
+async def test_a_read_only_handle_makes_no_pin_that_could_be_written_through(
+    ground: Ground, flows: Map[int, int]
+) -> None:
+    del flows
+    before = pins_below(ground.place.bpffs)
+    async with ground.client.open_map("flows", key=U32, value=U64, read_only=True) as reading:
+        with refused(PermissionDenied, Reason.READ_ONLY, "pin map ", "(flows)", "for writing"):
+            await reading.pin(f"{ground.place.bpffs}/again")
+    assert pins_below(ground.place.bpffs) == before
 
 
 async def test_a_pin_that_is_not_there_is_not_removed(ground: Ground, flows: Map[int, int]) -> None:

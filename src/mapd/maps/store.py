@@ -10,7 +10,7 @@ import errno
 import uuid
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -36,6 +36,7 @@ from mapd.maps.spec import MapSpec
 from mapd_api.names import is_part
 from mapd_api.names import kernel_name as derived_kernel_name
 from mapd_api.reasons import Reason
+from mapd_api.uapi import MapFlag
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,14 @@ class MapStore:
         except BaseException:
             created.fd.close()
             raise
+        if spec.flags & MapFlag.RDONLY:
+            created.fd.close()
+            try:
+                # `read_only` tells what was asked of the opening; here the descriptor alone is so, as the flag says.
+                created = replace(self.open(name, read_only=True), read_only=False)
+            except BaseException:
+                self.unpin(name)
+                raise
         return created, True
 
     @contextmanager
@@ -158,7 +167,8 @@ class MapStore:
             key_size=spec.key_size,
             value_size=spec.value_size,
             max_entries=spec.max_entries,
-            flags=spec.flags,
+            # BPF_F_RDONLY is of the creator's descriptor, not of the map, and no pin is made of one that only reads.
+            flags=spec.flags & ~MapFlag.RDONLY,
             kernel_name=spec.kernel_name or derived_kernel_name(name.name),
             map_extra=spec.map_extra,
             numa_node=spec.numa_node,
@@ -279,10 +289,31 @@ class MapStore:
         )
 
     def pin(self, opened: OpenMap, path: str) -> None:
-        """Pin an open map at one more path."""
+        """Pin an open map at one more path.
+
+        Raises:
+            MapError: READ_ONLY, the opening is; BAD_SPEC, no path for a pin; MAP_EXISTS; DAEMON_CAPABILITY.
+        """
+        # The access mode is the descriptor's alone: whoever opens the pin may write (bpf(2), BPF_OBJ_GET).
+        read_only = MapError(
+            Reason.READ_ONLY,
+            f"pin {opened.facts.label}: opened read-only, and anybody could open it for writing through the new "
+            "pin; open it again without read_only to pin it",
+            **opened.facts.about("pin"),
+        )
+        if opened.read_only:
+            raise read_only
+        root = self._root_of(path, "pin")
+        if root == self.names_root and not self._name_of(path):
+            raise MapError(
+                Reason.BAD_SPEC,
+                f"pin {opened.facts.label}: {path}: below {root} pins are names, namespace/name, each 1 to 63 of a-z, "
+                "0-9, '_', '-', beginning with a letter or digit",
+                **opened.facts.about("pin"),
+            )
         with opened.lease() as number:
             try:
-                self.kernel.control(Pin(root=self._root_of(path, "pin"), path=path), [number])
+                self.kernel.control(Pin(root=root, path=path), [number])
             except OSError as error:
                 if error.errno == errno.EEXIST:
                     raise MapError(
@@ -290,6 +321,8 @@ class MapStore:
                         f"pin {opened.facts.label}: something is at {path} already; the kernel never overwrites a pin",
                         **opened.facts.about("pin"),
                     ) from None
+                if error.errno == errno.EBADF:
+                    raise read_only from error
                 raise self._pin_refusal(error, "pin", opened.facts.label, path) from error
 
     def unpin(self, ref: NameRef | PinRef) -> None:
@@ -367,6 +400,14 @@ class MapStore:
         return "/".join(parts) if len(parts) == 2 and all(map(is_part, parts)) else ""
 
     def _root_of(self, path: str, operation: str) -> str:
+        # One spelling for each pin: /x/./y would be another path to the same place, past the checks of its root.
+        if path.startswith("/") and {"", "."} & set(path.split("/")[1:]):
+            raise MapError(
+                Reason.BAD_SPEC,
+                f"{operation} {path!r}: a part of the path is empty or '.'; write it without '//', '/./' and a '/' at "
+                "the end",
+                operation=operation,
+            )
         for root in (self.names_root, *self.pin_roots):
             if path.startswith(root + "/") and ".." not in path.split("/") and "\0" not in path:
                 return root
@@ -416,8 +457,10 @@ class MapStore:
                 hint = "this is a folder; name a pin in it"
             case errno.ELOOP | errno.EXDEV:
                 hint = "the path leads through a symbolic link or out of its root; give the real path"
-            case errno.ENOENT | errno.ENOTDIR:
+            case errno.ENOENT:
                 hint = "a folder of the path does not exist; make it first"
+            case errno.ENOTDIR:
+                hint = "a part of the path is a pin, not a folder; unpin that, or use another path"
             case _:
                 hint = str(error.strerror)
         return MapError(Reason.BAD_SPEC, f"{operation} {what}: {path}: {hint} [{name}]", **about)

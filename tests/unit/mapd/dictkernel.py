@@ -202,7 +202,10 @@ class DictKernel:
             case Pin():
                 if request.path in self.pins:
                     raise SyscallError(errno.EEXIST, "BPF_OBJ_PIN", request.path)
-                self.pins[request.path] = self._by_fd[fds[0]][0]
+                made, read_only = self._by_fd[fds[0]]
+                if read_only:
+                    raise SyscallError(errno.EBADF, "BPF_OBJ_PIN", request.path)
+                self.pins[request.path] = made
             case Unpin():
                 self._pinned(request.path)
                 del self.pins[request.path]

@@ -88,6 +88,24 @@ def test_the_kernels_name_is_derived_unless_it_is_given(
     assert opened.facts.info.name == given
 
 
+def test_a_map_that_its_creator_may_only_read_is_pinned_for_both_and_open_for_one(bench: Bench) -> None:
+    opened, _ = bench.store.create(FLOWS, replace(HASH, flags=int(MapFlag.RDONLY)), exist_ok=False)
+    with opened.lease() as number, pytest.raises(OSError, match="EPERM"):
+        bench.kernel.freeze(number)
+    with pytest.raises(MapError, match="opened read-only") as caught:
+        bench.store.pin(opened, "/bpf/again")
+    assert caught.value.reason is Reason.READ_ONLY
+    opened.fd.close()
+    assert list(bench.kernel.pins) == [FLOWS_PATH]
+
+
+def test_a_map_that_its_creator_cannot_open_to_read_is_unpinned_again(bench: Bench) -> None:
+    bench.fails(OpenPin, errno.EMFILE)
+    with pytest.raises(MapError, match="EMFILE"):
+        bench.create(replace(HASH, flags=int(MapFlag.RDONLY)))
+    assert bench.kernel.pins == {}
+
+
 def test_a_bad_spec_makes_no_syscall(bench: Bench) -> None:
     with pytest.raises(MapError) as caught:
         bench.create(replace(HASH, key_size=0))
@@ -432,6 +450,48 @@ def test_a_pin_that_cannot_be_made_says_why(bench: Bench, number: int, reason: R
         bench.store.pin(opened, "/bpf/xdp/stats")
     assert caught.value.reason is reason
     opened.fd.close()
+
+
+def test_a_read_only_opening_is_not_pinned(bench: Bench) -> None:
+    opened = bench.kernel.open(DictMap(raw_info()), read_only=True)
+    with pytest.raises(MapError, match="could open it for writing through the new pin") as caught:
+        bench.store.pin(opened, "/bpf/xdp/stats")
+    assert caught.value.reason is Reason.READ_ONLY
+    assert bench.faulty.seen == ()
+    opened.fd.close()
+
+
+@pytest.mark.parametrize("path", ["team", "Team/flows", "team/flows/x", "team/_x"])
+def test_below_the_root_of_names_only_names_are_pinned(bench: Bench, path: str) -> None:
+    opened = bench.kernel.open(DictMap(raw_info()))
+    with pytest.raises(MapError, match="namespace/name") as caught:
+        bench.store.pin(opened, f"{ROOT}/{path}")
+    assert caught.value.reason is Reason.BAD_SPEC
+    assert bench.faulty.seen == ()
+    bench.store.pin(opened, f"{ROOT}/team/flows")
+    opened.fd.close()
+
+
+@pytest.mark.parametrize("path", ["/bpf/xdp/", "/bpf//xdp", "/bpf/./mapd/team", "/bpf/xdp/.", f"{ROOT}//a/b"])
+def test_a_path_in_a_second_spelling_is_refused_and_says_why(bench: Bench, path: str) -> None:
+    opened = bench.kernel.open(DictMap(raw_info()))
+    for attempt in (
+        lambda: bench.store.open(PinRef(path)),
+        lambda: bench.store.unpin(PinRef(path)),
+        lambda: bench.store.pin(opened, path),
+    ):
+        with pytest.raises(MapError, match=r"empty or '\.'") as caught:
+            attempt()
+        assert caught.value.reason is Reason.BAD_SPEC
+    assert bench.faulty.seen == ()
+    opened.fd.close()
+
+
+def test_a_namespace_that_is_a_pin_is_told_as_what_it_is(bench: Bench) -> None:
+    bench.fails(Pin, errno.ENOTDIR)
+    with pytest.raises(MapError, match="a part of the path is a pin, not a folder") as caught:
+        bench.create()
+    assert caught.value.reason is Reason.BAD_SPEC
 
 
 @pytest.mark.parametrize("ref", [FLOWS, PinRef(FLOWS_PATH)], ids=str)
