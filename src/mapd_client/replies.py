@@ -167,7 +167,8 @@ _ELEMENT_TEXT: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.KEY_EXISTS: 'the key exists and flags="noexist"',
         Reason.KEY_MISSING: 'no such key and flags="exist"',
         Reason.MAP_FULL: "full, {max_entries} of max_entries={max_entries}; remove elements or create a larger map",
-        Reason.BAD_COLUMNS: "the kernel refuses this key, value or flag{hint}",
+        Reason.BAD_COLUMNS: "the kernel refuses this key or value{hint}",
+        Reason.BAD_FLAGS: "lock=True needs a bpf_spin_lock in the value, and its BTF",
         Reason.KERNEL_MEMORY: "the kernel has no memory for another element",
         Reason.INDEX_OUT_OF_RANGE: "index out of range: max_entries={max_entries}, so indexes go from 0 to {last}",
         Reason.MAP_FROZEN: "the map is frozen: no writes from user space",
@@ -211,7 +212,7 @@ def _hint(info: MapInfo) -> str:
     """What EINVAL most likely is about."""
     if info.type == MapType.LPM_TRIE:
         return f"; is the prefix longer than {(info.key_size - 4) * 8} bits?"
-    return "; lock=True needs a bpf_spin_lock in the value"
+    return ""
 
 
 def load_result(response: elements_pb2.LoadResponse, asked: Asked, info: MapInfo) -> int:

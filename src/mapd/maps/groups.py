@@ -148,6 +148,14 @@ def plan(group: Group, opened: OpenMap) -> Plan:
             **facts.about(operation),
             flags=hex(group.flags),
         )
+    if group.flags & ElementFlag.LOCK and Op.DELETE in group.ops:
+        # MAP_DELETE_ELEM takes no flags, and MAP_DELETE_BATCH would not look at them.
+        raise MapError(
+            Reason.BAD_FLAGS,
+            f"{operation} {facts.label}: BPF_F_LOCK is for lookups and updates; send deletes in a group without it",
+            **facts.about(operation),
+            flags=hex(group.flags),
+        )
     runs = tuple(_runs(group))
     return Plan(group, runs, _check_columns(group, runs, facts))
 
@@ -308,7 +316,7 @@ def _run_each(
         if number == errno.EPERM or number in UNSUPPORTED:
             return index, number
         if number:
-            outcome.fail(run.start + index, element_reason(facts, run.op, number), number)
+            outcome.fail(run.start + index, element_reason(facts, run.op, number, flags), number)
     return None
 
 
@@ -339,7 +347,7 @@ def _run_batch(
         if number == errno.EPERM:
             return done, number
         if number:
-            outcome.fail(run.start + done, element_reason(facts, run.op, number), number)
+            outcome.fail(run.start + done, element_reason(facts, run.op, number, flags), number)
             done += 1
         elif batch.count == 0:
             raise MapError(Reason.INTERNAL, f"{command} {facts.label}: did nothing and gave no reason")
@@ -371,8 +379,10 @@ _ELEMENT_REASONS: Final = {
 }
 
 
-def element_reason(facts: MapFacts, op: Op, number: int) -> Reason:
-    """What an errno of an element operation means for this type."""
+def element_reason(facts: MapFacts, op: Op, number: int, flags: int = 0) -> Reason:
+    """What an errno of an element operation with ``flags`` means for this type."""
+    if number == errno.EINVAL and flags & ElementFlag.LOCK:
+        return Reason.BAD_FLAGS  # no bpf_spin_lock to hold (kernel/bpf/syscall.c, bpf_map_check_op_flags())
     indexed = facts.traits is not None and facts.traits.indexed
     if number == errno.ENOENT:
         if indexed:
@@ -442,11 +452,10 @@ def element_message(facts: MapFacts, op: Op, reason: Reason, number: int) -> str
             return f"{what}: the kernel was busy three times; nothing was changed, try again{said}"
         case Reason.BAD_COLUMNS if facts.info.map_type == MapType.LPM_TRIE:
             bits = (facts.info.key_size - 4) * 8
-            return f"{what}: refused; a prefix length above {bits} bits, or BPF_F_LOCK?{said}"
+            return f"{what}: refused; a prefix length above {bits} bits?{said}"
         case Reason.BAD_COLUMNS:
-            return (
-                f"{what}: the kernel refuses this key, value or flag; BPF_F_LOCK needs a bpf_spin_lock "
-                f"in the value's BTF{said}"
-            )
+            return f"{what}: the kernel refuses this key or value{said}"
+        case Reason.BAD_FLAGS:
+            return f"{what}: BPF_F_LOCK needs a bpf_spin_lock in the value, and its BTF{said}"
         case _:
             return f"{what}: unexpected answer of the kernel{said}"

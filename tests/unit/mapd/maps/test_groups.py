@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mapd.bpf import Buffer, Fault, FaultyKernel
 from mapd.bpf.abi import Command
+from mapd.bpf.elements import COMMANDS
 from mapd.maps.errors import MapError
 from mapd.maps.groups import (
     BATCH_FROM,
@@ -31,7 +32,7 @@ from mapd.maps.opened import OpenMap
 from mapd_api import limits
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.reasons import Reason
-from mapd_api.uapi import ENOTSUPP, MapType
+from mapd_api.uapi import ENOTSUPP, ElementFlag, MapType
 from tests.unit.mapd.dictkernel import DictKernel, DictMap, described, n, raw_info
 
 UPDATE: Final = Command.MAP_UPDATE_ELEM
@@ -460,6 +461,25 @@ def test_each_errno_has_the_reason_of_the_table(
     assert element_reason(described(map_type), op, number) is reason
 
 
+@pytest.mark.parametrize("op", [Op.LOOKUP, Op.UPDATE, Op.LOOKUP_AND_DELETE])
+@pytest.mark.parametrize("count", [1, BATCH_FROM])
+def test_a_lock_that_the_value_does_not_have_is_a_bad_flag(bench: Bench, op: Op, count: int) -> None:
+    bench.faulty.add(Fault(target=COMMANDS[op], errno=errno.EINVAL))
+    bench.faulty.add(Fault(target=UPDATE_BATCH, errno=errno.EINVAL))
+    numbers = range(count)
+    group = updates(numbers, op) if op in TAKES_VALUE else on_keys(numbers, op)
+    outcome = bench.run(replace(group, flags=int(ElementFlag.LOCK)))
+    assert set(outcome.statuses) == {Reason.BAD_FLAGS}
+
+
+@pytest.mark.parametrize("ops", [[Op.DELETE], [Op.LOOKUP, Op.DELETE]])
+def test_a_delete_takes_no_lock(bench: Bench, ops: list[Op]) -> None:
+    group = Group(count=2, ops=bytes(ops), keys=bytes(8), flags=int(ElementFlag.LOCK))
+    error = refusal(bench, group)
+    assert error.reason is Reason.BAD_FLAGS
+    assert "BPF_F_LOCK is for lookups and updates" in str(error)
+
+
 @pytest.mark.parametrize(
     ("map_type", "op", "reason", "number", "words"),
     [
@@ -472,7 +492,8 @@ def test_each_errno_has_the_reason_of_the_table(
         (MapType.HASH, Op.UPDATE, Reason.KERNEL_MEMORY, errno.ENOMEM, "no memory for another element"),
         (MapType.HASH, Op.DELETE, Reason.BUSY, errno.EBUSY, "busy three times; nothing was changed"),
         (MapType.LPM_TRIE, Op.LOOKUP, Reason.BAD_COLUMNS, errno.EINVAL, "a prefix length above 32 bits"),
-        (MapType.HASH, Op.UPDATE, Reason.BAD_COLUMNS, errno.EINVAL, "refuses this key, value or flag"),
+        (MapType.HASH, Op.UPDATE, Reason.BAD_COLUMNS, errno.EINVAL, "refuses this key or value"),
+        (MapType.HASH, Op.UPDATE, Reason.BAD_FLAGS, errno.EINVAL, "BPF_F_LOCK needs a bpf_spin_lock"),
         (MapType.HASH, Op.UPDATE, Reason.INTERNAL, errno.EIO, "unexpected answer of the kernel"),
     ],
 )
