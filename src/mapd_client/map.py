@@ -20,6 +20,7 @@ from mapd_client.info import Chunk, MapInfo, UpdateFlag
 from mapd_client.link import Link, Links
 from mapd_client.refs import Pin
 from mapd_client.replies import DumpReader, Outcome
+from mapd_client.tally import Tally
 from mapd_client.windows import in_order
 
 K = TypeVar("K")
@@ -171,7 +172,11 @@ class Map(Generic[K, V]):
         async def one(batch: Batch) -> list[V | None]:
             outcome = await self._send(link, Op.LOOKUP, batch, touch=touch)
             for at in outcome.failed():
-                raise self._batch_error(Op.LOOKUP, batch, outcome, at)
+                key = batch.keys[at * self.info.key_stride : (at + 1) * self.info.key_stride]
+                what = f"key of element {batch.first + at}"
+                raise self._element_error(
+                    Op.LOOKUP, outcome.statuses[at], outcome.errnos.get(at, 0), key, what
+                )
             return self._values(outcome)
 
         found: list[V | None] = []
@@ -208,34 +213,38 @@ class Map(Generic[K, V]):
         Cancelled: any number of elements may have been removed.
 
         Raises:
-            BatchFailed: some could not be removed (``applied`` counts those that were).
+            BatchFailed: some could not be removed (``applied`` counts those that were); as for
+                ``update_many``.
             SizeMismatch, TypeMismatch: a key of the first message; nothing was sent.
         """
         link, per_message = await self._sizing(Op.DELETE)
         return await self._mutate(link, Op.DELETE, batches.of_keys(keys, self._key, per_message))
 
     async def _mutate(self, link: Link, op: Op, source: Iterator[Batch]) -> int:
-        applied = 0
-        errors: dict[int, MapdError] = {}
-        batch: Batch | None = None
-        try:
-            for batch in source:
-                outcome = await self._send(link, op, batch)
-                applied += outcome.statuses.count(Reason.DONE)
-                for at in outcome.failed():
-                    errors[batch.first + at] = self._batch_error(op, batch, outcome, at)
-        except BadElement as bad:
-            error = _named(bad, self._asked(op))
-            if not applied and not errors:
-                raise error from None
-            errors[bad.index] = error
-        except MapdError as error:
-            if batch is None or (not applied and not errors):
+        tally = Tally(self._asked(op), self.info, self._key)
+        while True:
+            try:
+                batch = next(source, None)
+            except BadElement as bad:
+                cause = _named(bad, self._asked(op))
+                raise tally.ended_before(cause, bad.index) from (cause if tally.sent else None)
+            except Exception as error:
+                # The caller's own: passed on as it is.
+                error.add_note(f"{self._asked(op)}: {tally.applied} elements had been written before")
                 raise
-            errors.update(dict.fromkeys(range(batch.first, batch.first + batch.count), error))
-        if errors:
-            raise replies.batch_failed(applied, errors, self._asked(op))
-        return applied
+            if batch is None:
+                break
+            try:
+                outcome = await self._send(link, op, batch)
+            except MapdError as cause:
+                if not tally.sent:
+                    raise
+                raise tally.ended_by(cause, batch) from cause
+            tally.add(batch, outcome)
+        failure = tally.failure()
+        if failure is not None:
+            raise failure
+        return tally.applied
 
     # All elements
 
@@ -338,7 +347,8 @@ class Map(Generic[K, V]):
         Cancelled: any number of elements may have been written.
 
         Raises:
-            BatchFailed: some elements were not written; ``errors`` has the first sixteen.
+            BatchFailed: some elements were not written; ``errors`` has the first sixteen. ``cause`` is
+                set where the daemon stopped in the middle: the map was frozen, the daemon drains ...
             SizeMismatch, TypeMismatch: an element; what came before it may have been written.
             OutcomeUnknown: the stream broke: any number of elements may have been written.
         """
@@ -360,6 +370,11 @@ class Map(Generic[K, V]):
             response = await link.transport.upload(methods.LOAD, messages(), asked, link.timeout)
         except BadElement as bad:
             raise _named(bad, asked) from None
+        except MapdError as error:
+            stopped = replies.load_stopped(error, asked)
+            if stopped is None:
+                raise
+            raise stopped from error
         return replies.load_result(response, asked, self.info)
 
     # The map itself
@@ -475,13 +490,11 @@ class Map(Generic[K, V]):
             raise SizeMismatch(f"{self._asked(op)}: {what} of {len(data)} bytes, the map's have {stride}")
         return data
 
-    def _element_error(self, op: Op, status: int, errno: int, key: bytes) -> MapdError:
-        return replies.element_error(status, errno=errno, key=key, asked=self._asked(op), info=self.info)
-
-    def _batch_error(self, op: Op, batch: Batch, outcome: Outcome, at: int) -> MapdError:
-        stride = self.info.key_stride
-        key = batch.keys[at * stride : (at + 1) * stride]
-        return self._element_error(op, outcome.statuses[at], outcome.errnos.get(at, 0), key)
+    def _element_error(self, op: Op, status: int, errno: int, key: bytes, what: str = "key") -> MapdError:
+        shown = f"{what}: {replies.key_text(key, self._key)}"
+        return replies.element_error(
+            status, errno=errno, key=key, shown=shown, asked=self._asked(op), info=self.info
+        )
 
 
 def _named(bad: BadElement, asked: Asked) -> MapdError:
