@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mapd_api.reasons import Reason
+from mapd_api.uapi import MapFlag
 from tests.suite.backend import (
     HASH,
     INDEXED,
@@ -83,6 +84,14 @@ async def test_exist_ok_opens_the_map_that_is_there(make: Make, shape: Shape) ->
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 async def test_exist_ok_makes_the_map_that_is_not_there(make: Make, shape: Shape) -> None:
     assert (await make(shape, exist_ok=True)).facts.type == shape.type
+
+
+@pytest.mark.parametrize("max_entries", [1, 1_000, 1_001])
+async def test_what_the_kernel_rounds_is_the_same_shape(make: Make, max_entries: int) -> None:
+    """Each CPU's list of an LRU map without a common one is as long: 1,001 entries are made 1,002 on two."""
+    given: dict[str, Any] = {"flags": int(MapFlag.NO_COMMON_LRU), "max_entries": max_entries}
+    made = await make(LRU_HASH, **given)
+    assert (await make(LRU_HASH, exist_ok=True, **given)).facts.id == made.facts.id
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from mapd.bpf.kernel import RawMapInfo
 from mapd.maps.errors import MapError
@@ -13,8 +14,9 @@ from mapd_api.names import KERNEL_NAME
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag
 
-_KERNEL_ADDS = MapFlag.RDONLY | MapFlag.WRONLY
-"""Flags of the creator's fd, not of the map: the kernel keeps them in map_flags all the same."""
+_CREATORS: Final = MapFlag.RDONLY | MapFlag.WRONLY
+"""Flags of the creator's fd: the kernel does not keep them (kernel/bpf/syscall.c,
+bpf_map_flags_retain_permanent())."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,24 +131,55 @@ def _bad(spec: MapSpec, field: str, given: str, accepted: str) -> MapError:
     )
 
 
-def differences(spec: MapSpec, info: RawMapInfo) -> list[str]:
-    """Fields in which an existing map is not the one asked for, as "field: wanted x, is y"."""
+def differences(spec: MapSpec, info: RawMapInfo, kernel_name: str, possible_cpus: int) -> list[str]:
+    """Fields in which an existing map is not what creating ``spec`` makes, as "field: wanted x, is y".
+
+    The numa node is not compared, only that there is one: the kernel does not tell it. Types are compared
+    where ``spec`` has some, by their ids: the blob may be laid out otherwise, and the kernel's is not ours
+    to read.
+
+    Args:
+        kernel_name: what a map gets whose spec gives none.
+    """
     wanted = {
         "type": type_name(spec.map_type),
         "key_size": spec.key_size,
         "value_size": spec.value_size,
-        "max_entries": spec.max_entries,
-        "flags": hex(spec.flags & ~int(_KERNEL_ADDS)),
+        "max_entries": _made_entries(spec, possible_cpus),
+        "flags": hex(spec.flags & ~int(_CREATORS)),
         "map_extra": spec.map_extra,
+        "kernel_name": spec.kernel_name or kernel_name,
     }
     there = {
         "type": type_name(info.map_type),
         "key_size": info.key_size,
         "value_size": info.value_size,
         "max_entries": info.max_entries,
-        "flags": hex(info.map_flags & ~int(_KERNEL_ADDS)),
+        "flags": hex(info.map_flags & ~int(_CREATORS)),
         "map_extra": info.map_extra,
+        "kernel_name": info.name,
     }
+    if spec.btf is not None:
+        wanted["btf"] = _types(spec.btf.key_type_id, spec.btf.value_type_id)
+        there["btf"] = _types(info.btf_key_type_id, info.btf_value_type_id)
     return [
         f"{name}: wanted {wanted[name]}, is {there[name]}" for name in wanted if wanted[name] != there[name]
     ]
+
+
+def _made_entries(spec: MapSpec, possible_cpus: int) -> int:
+    """The max_entries that the kernel makes of those asked for.
+
+    Lists of each CPU's own are of one length: a multiple of the CPUs, the next one that fits in 32 bits
+    (kernel/bpf/hashtab.c, htab_map_alloc()).
+    """
+    if not spec.flags & MapFlag.NO_COMMON_LRU:
+        return spec.max_entries
+    lists, over = divmod(spec.max_entries, possible_cpus)
+    rounded = (lists + bool(over)) * possible_cpus
+    return rounded if rounded < 1 << 32 else lists * possible_cpus
+
+
+def _types(key: int, value: int) -> str:
+    """Without either, no BTF is kept (kernel/bpf/syscall.c, map_create())."""
+    return f"types {key} and {value}" if key or value else "none"

@@ -191,7 +191,9 @@ class MapStore:
             if error.reason is Reason.MAP_NOT_FOUND:
                 return None
             raise
-        different = specs.differences(spec, there.facts.info)
+        different = specs.differences(
+            spec, there.facts.info, derived_kernel_name(name.name), self.possible_cpus
+        )
         if different:
             there.fd.close()
             raise MapError(
