@@ -37,6 +37,9 @@ HANDLES: Final = 1_024
 SESSIONS: Final = 64
 """Session streams per principal."""
 
+GLOB_CHARACTERS: Final = 256
+"""A pattern of names; a name has 127 at most. Matching takes time with the square of both."""
+
 HANDLE_IDLE_S: Final = 300.0
 """A handle without a session is closed after so long without a call."""
 

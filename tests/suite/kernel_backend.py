@@ -210,10 +210,7 @@ class KernelBackend:
             self._store.unpin(found)
 
     async def names(self) -> list[str]:
-        listing = self._store.list()
-        for opened in listing.maps:
-            opened.fd.close()
-        return [opened.name for opened in listing.maps]
+        return [found.name for found in self._store.list().maps]
 
     def close(self) -> None:
         """Close what is open."""

@@ -119,6 +119,20 @@ def facts(info: RawMapInfo, possible_cpus: int) -> MapFacts:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is told of a map. Holds no descriptor.
+
+    Attributes:
+        name: "namespace/name" where it has one that is known, else "".
+        pin_path: a pin of it, else "".
+    """
+
+    facts: MapFacts
+    name: str = ""
+    pin_path: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenMap:
     """One opening of a map. Whoever holds it closes ``fd``.
@@ -134,6 +148,11 @@ class OpenMap:
     read_only: bool = False
     name: str = ""
     pin_path: str = ""
+
+    @property
+    def described(self) -> Described:
+        """As it was when it was opened."""
+        return Described(self.facts, self.name, self.pin_path)
 
     def lease(self) -> FdLease:
         """Borrow the descriptor for one call.

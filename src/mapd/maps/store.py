@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import Final
 
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.fd import OwnedFd
@@ -30,13 +31,17 @@ from mapd.bpf.kernel import (
 )
 from mapd.maps import spec as specs
 from mapd.maps.errors import MapError, capability, from_create, scarcity
-from mapd.maps.opened import OpenMap, facts
+from mapd.maps.opened import Described, OpenMap, facts
 from mapd.maps.scan import Scan, ScanOptions
 from mapd.maps.spec import MapSpec
+from mapd_api import limits
 from mapd_api.names import is_part
 from mapd_api.names import kernel_name as derived_kernel_name
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag
+
+_UNSEEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""A pin that cannot be opened for one of these may well be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ Ref = NameRef | PinRef | IdRef
 class Listing:
     """Maps that were found, where was looked, and what was not looked at and why."""
 
-    maps: Sequence[OpenMap]
+    maps: Sequence[Described]
     sources: Sequence[str]
     not_looked_at: Sequence[str]
 
@@ -262,24 +267,33 @@ class MapStore:
         )
 
     def list(self, glob: str = "*") -> Listing:
-        """Named maps whose "namespace/name" matches a shell pattern; whoever gets them closes them."""
-        maps: list[OpenMap] = []
+        """Named maps whose "namespace/name" matches a shell pattern. One descriptor is open at a time.
+
+        Raises:
+            MapError: BAD_SPEC, the pattern is longer than any name needs.
+        """
+        if len(glob) > limits.GLOB_CHARACTERS:
+            raise MapError(
+                Reason.BAD_SPEC,
+                f"list: a pattern of {len(glob)} characters; at most {limits.GLOB_CHARACTERS} are taken, twice what a "
+                "name has",
+                operation="list",
+            )
+        maps: list[Described] = []
         hidden: list[str] = []
-        try:
-            for path in self.kernel.control(ListPins(root=self.names_root)):
-                name = self._name_of(path)
-                if not name:
-                    hidden.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
-                elif fnmatchcase(name, glob):
-                    try:
-                        maps.append(self.open(NameRef(*name.split("/"))))
-                    except MapError as error:
-                        if error.reason is not Reason.MAP_NOT_FOUND:  # unpinned since it was listed
-                            hidden.append(f"{name}: {error}")
-        except BaseException:
-            for opened in maps:
-                opened.fd.close()
-            raise
+        for path in self.kernel.control(ListPins(root=self.names_root)):
+            name = self._name_of(path)
+            if not name:
+                hidden.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
+            elif fnmatchcase(name, glob):
+                try:
+                    opened = self.open(NameRef(*name.split("/")), read_only=True)
+                except MapError as error:
+                    if error.reason is not Reason.MAP_NOT_FOUND:  # unpinned since it was listed
+                        hidden.append(f"{name}: {error}")
+                else:
+                    opened.fd.close()
+                    maps.append(opened.described)
         return Listing(
             maps=maps,
             sources=[f"names below {self.names_root}"],
@@ -289,6 +303,22 @@ class MapStore:
                 "maps without a pin: open them by id (profile inspector)",
             ],
         )
+
+    def describe(self, opened: OpenMap, map_fd: int) -> Described:
+        """A map as it is now: its facts afresh, and its name and pin unless they lead elsewhere by now."""
+        now = facts(self.kernel.info(map_fd), self.possible_cpus)
+        if opened.pin_path and not self._leads_to(opened.pin_path, now.id):
+            return Described(now)
+        return Described(now, opened.name, opened.pin_path)
+
+    def _leads_to(self, path: str, map_id: int) -> bool:
+        """Whether a pin is one of this map's, as far as the daemon can see."""
+        try:
+            fd = self.kernel.control(OpenPin(root=self._root_of(path, "get"), path=path, read_only=True))
+        except OSError as error:
+            return error.errno in _UNSEEN
+        with fd, fd.lease() as number:
+            return self.kernel.info(number).id == map_id
 
     def pin(self, opened: OpenMap, path: str) -> None:
         """Pin an open map at one more path.

@@ -10,7 +10,7 @@ from google.protobuf import timestamp_pb2
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
 from mapd.maps.groups import ElementFailure, Group, Outcome
-from mapd.maps.opened import MapFacts, OpenMap
+from mapd.maps.opened import Described, MapFacts
 from mapd.maps.scan import Page, ScanOptions
 from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, NameRef, PinRef
@@ -119,8 +119,9 @@ def new_map(request: maps_pb2.CreateMapRequest, principal: Principal) -> NewMap:
     )
 
 
-def map_info(facts: MapFacts, opened: OpenMap) -> types_pb2.MapInfo:
+def map_info(found: Described) -> types_pb2.MapInfo:
     """What a client is told of a map."""
+    facts = found.facts
     info, traits = facts.info, facts.traits
     return types_pb2.MapInfo(
         id=info.id,
@@ -134,8 +135,8 @@ def map_info(facts: MapFacts, opened: OpenMap) -> types_pb2.MapInfo:
         key_stride=facts.key_stride,
         value_stride=facts.value_stride,
         frozen=info.frozen,
-        name=opened.name,
-        pin_path=opened.pin_path,
+        name=found.name,
+        pin_path=found.pin_path,
         btf_id=info.btf_id,
         btf_key_type_id=info.btf_key_type_id,
         btf_value_type_id=info.btf_value_type_id,

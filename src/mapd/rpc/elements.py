@@ -19,7 +19,7 @@ from mapd.rpc.admit import admitted
 from mapd.rpc.guard import Call, Handler, readable
 from mapd.runtime.host import MapHost
 from mapd_api import contract, limits
-from mapd_api.ops import ANSWERS_VALUE, Op
+from mapd_api.ops import ANSWERS_VALUE, Op, Verb
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ElementFlag
 from mapd_api.v1 import elements_pb2 as pb
@@ -147,7 +147,8 @@ class ElementHandlers:
             dump = self._host.dump(opened, convert.scan_options(request))
 
             async def begin() -> None:
-                header = pb.DumpHeader(info=convert.map_info(facts, opened.target))
+                described = await self._host.describe(opened, Verb.READ)
+                header = pb.DumpHeader(info=convert.map_info(described))
                 await call.context.write(pb.DumpResponse(header=header))
 
             async def emit(page: Page) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mapd.maps.errors import MapError
-from mapd.maps.opened import OpenMap
+from mapd.maps.opened import Described
 from mapd.maps.store import NameRef, PinRef
 from mapd.rpc import convert
 from mapd.rpc.admit import admit, admitted
@@ -14,7 +14,7 @@ from mapd.rpc.guard import Call, Handler
 from mapd.rpc.server_info import Facts
 from mapd.runtime.host import HandleRef, MapHost
 from mapd_api.v1 import maps_pb2 as pb
-from mapd_api.v1.types_pb2 import Btf, MapInfo
+from mapd_api.v1.types_pb2 import Btf
 
 LIST_LIMIT: Final = 1_000
 """Maps of one ListMaps answer; about 300 bytes each."""
@@ -56,9 +56,7 @@ class MapHandlers:
         self._host.handles.check_room(call.principal)
         opened, created = await self._host.create(call.authorize(new))
         handle = self._host.handles.add(call.authorize(opened), session)
-        return pb.CreateMapResponse(
-            handle=handle, info=convert.map_info(opened.facts, opened), created=created
-        )
+        return pb.CreateMapResponse(handle=handle, info=convert.map_info(opened.described), created=created)
 
     async def open_map(self, call: Call, request: pb.OpenMapRequest) -> pb.OpenMapResponse:
         """Open what exists."""
@@ -73,37 +71,31 @@ class MapHandlers:
             opened.fd.close()
             raise
         handle = self._host.handles.add(authorized, session)
-        return pb.OpenMapResponse(handle=handle, info=convert.map_info(opened.facts, opened))
+        return pb.OpenMapResponse(handle=handle, info=convert.map_info(opened.described))
 
     async def get_map(self, call: Call, request: pb.GetMapRequest) -> pb.GetMapResponse:
         """Describe."""
         async with admitted(self._host, call, request.map, "get") as opened:
-            facts = await self._host.facts(opened)
-            return pb.GetMapResponse(info=convert.map_info(facts, opened.target))
+            return pb.GetMapResponse(info=convert.map_info(await self._host.describe(opened)))
 
     async def list_maps(self, call: Call, request: pb.ListMapsRequest) -> pb.ListMapsResponse:
         """Names that match, from after the page token on."""
         listing = await self._host.list(call.authorize(request.glob or "*"))
-        try:
-            visible = [opened for opened in listing.maps if self._may_see(call, opened)]
-            size = min(request.page_size or LIST_LIMIT, LIST_LIMIT)
-            rest = [opened for opened in visible if opened.name > request.page_token]
-            page = rest[:size]
-            infos: list[MapInfo] = [convert.map_info(opened.facts, opened) for opened in page]
-        finally:
-            for opened in listing.maps:
-                opened.fd.close()
+        visible = [found for found in listing.maps if self._may_see(call, found)]
+        size = min(request.page_size or LIST_LIMIT, LIST_LIMIT)
+        rest = [found for found in visible if found.name > request.page_token]
+        page = rest[:size]
         return pb.ListMapsResponse(
-            maps=infos,
+            maps=map(convert.map_info, page),
             next_page_token=page[-1].name if len(rest) > size else "",
             sources=listing.sources,
             not_looked_at=listing.not_looked_at,
         )
 
     @staticmethod
-    def _may_see(call: Call, opened: OpenMap) -> bool:
+    def _may_see(call: Call, found: Described) -> bool:
         try:
-            call.authorize(opened)
+            call.authorize(found)
         except MapError:
             return False
         return True

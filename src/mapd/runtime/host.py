@@ -11,7 +11,7 @@ from typing import TypeVar
 from mapd.access.authorize import Authorized
 from mapd.access.principal import Principal
 from mapd.maps.groups import Group, Outcome, Plan, execute, next_key, plan
-from mapd.maps.opened import MapFacts, OpenMap, facts
+from mapd.maps.opened import Described, MapFacts, OpenMap
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
 from mapd.maps.store import Btf, Listing, MapStore, NameRef, PinRef, Ref
@@ -59,11 +59,6 @@ def _close_created(created: tuple[OpenMap, bool]) -> None:
     created[0].fd.close()
 
 
-def _close_listing(listing: Listing) -> None:
-    for opened in listing.maps:
-        opened.fd.close()
-
-
 class MapHost:
     """The maps of this host, for one event loop. Cancelling any method leaves no fd behind."""
 
@@ -100,15 +95,18 @@ class MapHost:
             opened.fd.close()
 
     async def list(self, glob: Authorized[str]) -> Listing:
-        """Maps that match; the caller closes them."""
+        """Maps that match."""
         call = partial(self._store.list, glob.demand({Verb.LIST}))
-        return await self._pool.run(Lane.BULK, "list", call, discard=_close_listing)
+        return await self._pool.run(Lane.BULK, "list", call)
 
-    async def facts(self, opened: Authorized[OpenMap]) -> MapFacts:
-        """A map's facts as they are now (frozen, memory)."""
-        target = opened.demand({Verb.LIST})
-        info = await self._on(target, Lane.POINT, self._store.kernel.info)
-        return facts(info, self._store.possible_cpus)
+    async def describe(self, opened: Authorized[OpenMap], right: Verb = Verb.LIST) -> Described:
+        """A map as it is now: frozen, memory, whether its name and pin still lead to it.
+
+        Args:
+            right: the one it is told under; who may read a map is told what it reads.
+        """
+        target = opened.demand({right})
+        return await self._on(target, Lane.POINT, partial(self._store.describe, target))
 
     async def apply(
         self, opened: Authorized[OpenMap], group: Group, *, expires: float | None = None

@@ -16,6 +16,7 @@ from mapd.bpf import CreateMap, Fault, FaultyKernel, GetBtf, LoadBtf, OpenId, Op
 from mapd.bpf.abi import Command
 from mapd.bpf.faulty import Target
 from mapd.maps.errors import MapError
+from mapd.maps.opened import Described, OpenMap
 from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
 from mapd_api.reasons import Reason
@@ -353,20 +354,15 @@ def fill(bench: Bench, *names: str) -> None:
 
 
 def names(bench: Bench, glob: str = "*") -> list[str]:
-    listing = bench.store.list(glob)
-    for opened in listing.maps:
-        opened.fd.close()
-    return [opened.name for opened in listing.maps]
+    return [found.name for found in bench.store.list(glob).maps]
 
 
 def test_a_list_has_every_name_sorted_and_says_where_it_looked(bench: Bench) -> None:
     fill(bench, "b/x", "a/y", "a/x")
     listing = bench.store.list()
-    assert [opened.name for opened in listing.maps] == ["a/x", "a/y", "b/x"]
+    assert [found.name for found in listing.maps] == ["a/x", "a/y", "b/x"]
     assert listing.sources == [f"names below {ROOT}"]
     assert len(listing.not_looked_at) == 2  # other programs' pins, and maps without a pin
-    for opened in listing.maps:
-        opened.fd.close()
 
 
 def test_an_empty_list_says_what_it_did_not_look_at(bench: Bench) -> None:
@@ -388,9 +384,8 @@ def test_a_shell_pattern_chooses_names(bench: Bench, glob: str, found: list[str]
 def test_pins_that_are_no_names_are_left_out_and_told(bench: Bench, path: str) -> None:
     fill(bench, "a/x", path)
     listing = bench.store.list()
-    assert [opened.name for opened in listing.maps] == ["a/x"]
+    assert [found.name for found in listing.maps] == ["a/x"]
     assert any(f"{ROOT}/{path}: no name" in line for line in listing.not_looked_at)
-    listing.maps[0].fd.close()
 
 
 def test_a_name_that_cannot_be_opened_is_left_out_and_told(bench: Bench) -> None:
@@ -398,19 +393,17 @@ def test_a_name_that_cannot_be_opened_is_left_out_and_told(bench: Bench) -> None
     bench.kernel.pins[f"{ROOT}/a/prog"] = None
     bench.fails(OpenPin, errno.EACCES, nth=3)
     listing = bench.store.list()
-    assert [opened.name for opened in listing.maps] == ["a/x"]
+    assert [found.name for found in listing.maps] == ["a/x"]
     assert any(line.startswith("a/prog: ") and "not a map" in line for line in listing.not_looked_at)
     assert any(line.startswith("a/y: ") and "EACCES" in line for line in listing.not_looked_at)
-    listing.maps[0].fd.close()
 
 
 def test_a_name_that_went_since_it_was_listed_is_neither_there_nor_told(bench: Bench) -> None:
     fill(bench, "a/x", "a/y")
     bench.fails(OpenPin, errno.ENOENT)
     listing = bench.store.list()
-    assert [opened.name for opened in listing.maps] == ["a/y"]
+    assert [found.name for found in listing.maps] == ["a/y"]
     assert not any(line.startswith("a/x") for line in listing.not_looked_at)
-    listing.maps[0].fd.close()
 
 
 def test_a_list_that_fails_in_the_middle_leaves_no_fd(bench: Bench) -> None:
@@ -419,6 +412,60 @@ def test_a_list_that_fails_in_the_middle_leaves_no_fd(bench: Bench) -> None:
     with pytest.raises(OSError, match="EIO"):
         bench.store.list()
     assert bench.kernel.open_fds == 0
+
+
+def test_a_list_has_one_descriptor_open_at_a_time(bench: Bench) -> None:
+    fill(bench, *(f"a/map{number}" for number in range(50)))
+    most = 0
+
+    def count() -> None:
+        nonlocal most
+        most = max(most, bench.kernel.open_fds)
+
+    bench.faulty.add(Fault(target=OpenPin, failpoint=count))
+    assert len(bench.store.list().maps) == 50
+    assert most == 0
+
+
+def test_a_pattern_longer_than_any_name_is_refused_with_both_numbers(bench: Bench) -> None:
+    fill(bench, "a/x")
+    assert names(bench, "*" * 256) == ["a/x"]
+    with pytest.raises(MapError, match="a pattern of 400000 characters; at most 256") as caught:
+        bench.store.list("*a" * 200_000)
+    assert caught.value.reason is Reason.BAD_SPEC
+
+
+# ---- describe ----------------------------------------------------------------------------------
+
+
+def described(bench: Bench, opened: OpenMap) -> Described:
+    with opened.lease() as map_fd:
+        return bench.store.describe(opened, map_fd)
+
+
+def test_a_map_is_described_as_it_is_now(bench: Bench) -> None:
+    made = bench.kernel.add(DictMap(raw_info()), FLOWS_PATH)
+    opened = bench.store.open(FLOWS)
+    assert described(bench, opened) == opened.described
+    bench.store.freeze(opened)
+    assert described(bench, opened).facts.info.frozen
+    assert not opened.facts.info.frozen
+    bench.kernel.pins = {}
+    assert (described(bench, opened).name, described(bench, opened).pin_path) == ("", "")
+    bench.kernel.pins = {FLOWS_PATH: bench.kernel.add(DictMap(raw_info(id=42)))}
+    assert described(bench, opened).name == ""
+    bench.kernel.pins = {FLOWS_PATH: made}
+    assert described(bench, opened).name == "ns/flows"
+    opened.fd.close()
+
+
+@pytest.mark.parametrize(("number", "name"), [(errno.EACCES, "ns/flows"), (errno.EINVAL, "")])
+def test_a_pin_that_cannot_be_seen_may_be_there(bench: Bench, number: int, name: str) -> None:
+    bench.kernel.add(DictMap(raw_info()), FLOWS_PATH)
+    opened = bench.store.open(FLOWS)
+    bench.fails(OpenPin, number)
+    assert described(bench, opened).name == name
+    opened.fd.close()
 
 
 # ---- pin, unpin --------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_a_type_that_the_contract_does_not_know_is_refused() -> None:
 @pytest.mark.parametrize("map_type", sorted(TYPES))
 def test_a_map_is_described_with_what_its_type_can_do(map_type: int) -> None:
     opened = DictKernel().open(DictMap(raw_info(map_type)))
-    info = convert.map_info(opened.facts, opened)
+    info = convert.map_info(opened.described)
     opened.fd.close()
     assert (info.id, info.type, info.kernel_name, info.max_entries) == (41, map_type, "flows", 1_000)
     assert info.key_stride == 4
@@ -152,7 +152,7 @@ def test_a_map_is_described_with_what_its_type_can_do(map_type: int) -> None:
 
 def test_a_map_whose_elements_are_not_served_is_described_all_the_same() -> None:
     opened = DictKernel().open(DictMap(raw_info(MapType.RINGBUF)))
-    info = convert.map_info(opened.facts, opened)
+    info = convert.map_info(opened.described)
     opened.fd.close()
     assert (list(info.supported_operations), info.iteration) == ([], types.ITERATION_NONE)
 

@@ -138,6 +138,20 @@ async def test_a_map_is_described_as_it_is_now() -> None:
         )
 
 
+async def test_a_handle_tells_what_its_map_is_now_and_no_name_that_it_lost() -> None:
+    async with serving() as wire:
+        add(wire, count=1)
+        handle = await opened(wire)
+        await wire.call(maps.FreezeMapRequest(map=handle))
+        dump = wire.callable("Dump")(elements.DumpRequest(map=handle), timeout=WAIT_S)
+        header = (await dump.read()).header
+        assert header.info.frozen
+        assert header.info.name == "admin/flows"
+        await wire.call(maps.UnpinMapRequest(map=FLOWS))
+        info = (await wire.call(maps.GetMapRequest(map=handle))).info
+        assert (info.id, info.name, info.pin_path) == (41, "", "")
+
+
 async def test_a_map_gets_one_more_pin_and_loses_its_name() -> None:
     async with serving() as wire:
         made = add(wire)
