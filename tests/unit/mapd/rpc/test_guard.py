@@ -62,7 +62,15 @@ async def test_every_reason_arrives_with_its_status_message_metadata_and_delay(r
         AssertionError("secret"),
         MapError(Reason.INTERNAL, "secret"),
     ],
-    ids=["RuntimeError", "KeyError", "OSError", "TimeoutError", "ExceptionGroup", "AssertionError", "MapError"],
+    ids=[
+        "RuntimeError",
+        "KeyError",
+        "OSError",
+        "TimeoutError",
+        "ExceptionGroup",
+        "AssertionError",
+        "MapError",
+    ],
 )
 async def test_a_fault_tells_the_client_a_number_and_the_log_everything(error: Exception) -> None:
     async with serving({"Lookup": raising(error)}) as wire:
