@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from grpc import StatusCode, aio
@@ -119,8 +119,8 @@ class Transport:
         except TimeoutError:
             kind = NotSent if asked.mutates else DeadlineExceeded
             raise kind(
-                f"{asked}: not sent within {timeout:g} s: {limits.IN_FLIGHT} calls of this client are under way; "
-                "give it more time, or send many elements in one call (update_many, lookup_many)",
+                f"{asked}: not sent within {round(timeout or 0, 3):g} s: {limits.IN_FLIGHT} calls of this client "
+                "are under way; give it more time, or send many elements in one call (update_many, lookup_many)",
                 operation=asked.operation,
                 map=asked.map,
             ) from None
@@ -201,6 +201,17 @@ class Transport:
         self._closed = True
         await self._calls.close(None)
         await self._bulk.close(None)
+
+    async def abandon(self) -> None:
+        """Close both connections from another loop, when this one's is closed.
+
+        Calls that were running cannot be cancelled without their loop; where there are some, the
+        connection ends when Python collects them.
+        """
+        self._closed = True
+        for channel in (self._calls, self._bulk):
+            with suppress(RuntimeError):  # Event loop is closed
+                await channel.close(None)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -321,6 +332,15 @@ class Download(AsyncIterator[_Got], Generic[_Got]):
         self._cancelled = True
         if not self._call.done():
             self._call.cancel()
+
+    def release(self) -> None:
+        """Let go of the connection now, when the loop is closed and nobody can use this any more.
+
+        grpc's call and the connection that it holds are part of a cycle: without this the connection
+        stays open until Python collects it.
+        """
+        with suppress(TypeError):  # should it have no __dict__ one day
+            vars(self._call).clear()
 
 
 class Conversation(Download[_Got], Generic[_Sent, _Got]):

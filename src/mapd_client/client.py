@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar, overload
 
@@ -12,7 +12,7 @@ from mapd_api.uapi import PER_CPU_TYPES, MapType
 from mapd_api.v1 import maps_pb2
 from mapd_client import methods, replies, requests
 from mapd_client.codec import Bytes, Codec, PerCpu, is_per_cpu
-from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable, Unsupported
+from mapd_client.errors import MapdError, MapExists, Misuse, SizeMismatch, Unreachable, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.info import Btf, MapInfo, ServerInfo
 from mapd_client.link import Link, Links
@@ -153,7 +153,7 @@ class Client:
             value: codec of the values; PerCpu(...) for per-CPU maps.
             read_only: the daemon refuses every write through this map.
 
-        Cancelled: a handle may stay open until the client is closed.
+        Cancelled: what the daemon opens nevertheless is closed again.
 
         Raises:
             MapNotFound: no such map, or none that the caller may know of.
@@ -168,13 +168,13 @@ class Client:
             asked = Asked("open", str(parsed))
             link = await self._links.current()
 
-            async def ask(session: str) -> tuple[int, MapInfo]:
+            async def ask(session: str) -> Map[Any, Any]:
                 request = requests.open_map(parsed, read_only=read_only, session=session)
                 response = await link.call(methods.OPEN_MAP, request, asked)
-                return response.handle, replies.map_info(response.info)
+                info = replies.map_info(response.info)
+                return await self._opened(link, response.handle, info, key, value, asked)
 
-            handle, info = await _in_session(link, ask)
-            return await self._opened(link, handle, info, key, value, asked)
+            return await _in_session(link, ask)
 
         return Opener(opened)
 
@@ -208,10 +208,11 @@ class Client:
             lease: seconds that the map outlives its client.
             exist_ok: open the map of that name if every field agrees.
 
-        Cancelled: the map may exist; repeating with ``exist_ok`` settles it.
+        Cancelled: the map may exist; repeating with ``exist_ok`` settles it. No handle stays open.
 
         Raises:
-            MapExists: and not ``exist_ok``.
+            MapExists: and not ``exist_ok``. If the daemon lost the session under the first try, a second
+                one under a new session was made by itself, and the message says so.
             Incompatible: ``exist_ok``, and a field differs; the message says which.
             Misuse: a map that cannot be.
             Unsupported: a type or lifetime that the daemon does not offer.
@@ -224,7 +225,7 @@ class Client:
             asked = Asked("create", label, mutates=True)
             link = await self._links.current()
 
-            async def ask(session: str) -> tuple[int, MapInfo]:
+            async def ask(session: str) -> Map[K, V]:
                 request = requests.create_map(
                     name,
                     kind,
@@ -240,11 +241,11 @@ class Client:
                     session=session,
                 )
                 response = await link.call(methods.CREATE_MAP, request, asked)
-                return response.handle, replies.map_info(response.info)
+                info = replies.map_info(response.info)
+                return await self._opened(link, response.handle, info, key, value, asked)
 
             check_per_cpu(kind, value, asked)
-            handle, info = await _in_session(link, ask)
-            return await self._opened(link, handle, info, key, value, asked)
+            return await _in_session(link, ask)
 
         return Opener(opened)
 
@@ -265,7 +266,7 @@ class Client:
     async def aclose(self) -> None:
         """Close every map opened through this client, end what is running, and the connections.
 
-        Idempotent. A client that was closed cannot be used again.
+        Those of other event loops too, as far as they run. Idempotent. A client that was closed cannot be used again.
         """
         await self._links.aclose()
 
@@ -290,19 +291,36 @@ class Client:
             raise
 
 
-async def _in_session(
-    link: Link, ask: Callable[[str], Awaitable[tuple[int, MapInfo]]]
-) -> tuple[int, MapInfo]:
-    """Open under the session; once more under a new one if the daemon has forgotten it."""
+async def _in_session(link: Link, ask: Callable[[str], Coroutine[Any, Any, Map[K, V]]]) -> Map[K, V]:
+    """Open under the session; once more under a new one if the daemon has forgotten it.
+
+    The daemon refuses an unknown session before it does anything, so nothing is done twice. A create
+    is never made an ``exist_ok`` for that: if the second finds the map, the message says why it may.
+    """
     session = await link.session()
     try:
-        return await ask(session.id)
+        return await link.finished(ask(session.id), _closed)
     except MapdError as error:
         if error.reason not in (Reason.STALE_HANDLE, Reason.EPOCH_CHANGED):
             raise
-        session.lost = True
-        session = await link.session()
-        return await ask(session.id)
+        first = error
+    session.lost = True
+    session = await link.session()
+    try:
+        return await link.finished(ask(session.id), _closed)
+    except MapExists as error:
+        raise MapExists(
+            f"{error}; this was the second try, and the first may have made it (it ended with: {first})",
+            reason=error.reason,
+            errno=error.errno,
+            operation=error.operation,
+            map=error.map,
+            metadata=error.metadata,
+        ) from first
+
+
+async def _closed(map: Map[Any, Any]) -> None:
+    await map.aclose()
 
 
 async def _give_back(link: Link, handle: int, asked: Asked) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from mapd_api.ops import ANSWERS_VALUE, MUTATES, Op
 from mapd_api.reasons import Reason
@@ -29,6 +30,12 @@ T = TypeVar("T")
 
 _LOOKUP_WINDOW = 4
 """Messages of lookup_many in flight: enough to hide the way there and back."""
+
+_LEAST_S: Final = 0.001
+"""What is left of a call's time when it is over: grpc is to say so, with the address."""
+
+_CLOSE_S: Final = 1.0
+"""How long aclose() waits for a daemon that does not answer; it closes the handle with the session."""
 
 
 class Map(Generic[K, V]):
@@ -142,8 +149,11 @@ class Map(Generic[K, V]):
         touch: bool = False,
         timeout: float | None = None,
     ) -> tuple[int, bytes]:
+        began = asyncio.get_running_loop().time()
         link = await self._link()
-        server = await link.server()
+        server = await link.server(timeout)
+        if timeout is not None:
+            timeout = max(timeout - (asyncio.get_running_loop().time() - began), _LEAST_S)
         if touch:
             requests.check_touch(server, self._name)
         batches.message_elements(op, self.info, server.limits, self._asked(op))
@@ -420,7 +430,7 @@ class Map(Generic[K, V]):
     async def aclose(self) -> None:
         """Give the handle back. Idempotent; a daemon that is gone has closed it already.
 
-        Cancelled: the handle stays until the client is closed.
+        Waits a second at most. Cancelled: the handle stays until the client is closed.
         """
         if self._closed or self._links.closed:
             return
@@ -428,7 +438,8 @@ class Map(Generic[K, V]):
         request = maps_pb2.CloseMapRequest(handle=self._handle)
         link = await self._links.current()
         with suppress(Unreachable):  # the session's end closes it then
-            await link.call(methods.CLOSE_MAP, request, Asked("close", self._name))
+            timeout = min(link.timeout, _CLOSE_S)
+            await link.call(methods.CLOSE_MAP, request, Asked("close", self._name), timeout)
 
     # Inside
 
