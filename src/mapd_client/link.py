@@ -63,13 +63,13 @@ class Link:
         return self._server if self._server is not None else await self.ask_server(timeout)
 
     async def finished(
-        self, work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, None]]
+        self, work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, None]] | None = None
     ) -> T:
-        """What ``work`` makes, for work whose result the daemon holds: it is finished once begun.
+        """What ``work`` makes, for work on what the daemon holds: it is finished once begun.
 
         Cancelled: ``work`` goes on in a task of this link, and ``undo`` gives back what it made.
         """
-        task = _owned(asyncio.create_task(work, name="mapd open"), self._working)
+        task = _owned(asyncio.create_task(work, name="mapd open or close"), self._working)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -120,9 +120,11 @@ def _owned(task: asyncio.Task[T], owner: set[asyncio.Task[T]]) -> asyncio.Task[T
     return task
 
 
-async def _undone(task: asyncio.Task[T], undo: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+async def _undone(task: asyncio.Task[T], undo: Callable[[T], Coroutine[Any, Any, None]] | None) -> None:
     try:
-        await undo(await task)
+        made = await task
+        if undo is not None:
+            await undo(made)
     except MapdError as error:
         _LOG.debug("nothing to give back after a cancelled call: %s", error)
 

@@ -430,13 +430,16 @@ class Map(Generic[K, V]):
     async def aclose(self) -> None:
         """Give the handle back. Idempotent; a daemon that is gone has closed it already.
 
-        Waits a second at most. Cancelled: the handle stays until the client is closed.
+        Waits a second at most. Cancelled: it is given back nevertheless.
         """
         if self._closed or self._links.closed:
             return
         self._closed = True
-        request = maps_pb2.CloseMapRequest(handle=self._handle)
         link = await self._links.current()
+        await link.finished(self._give_back(link))
+
+    async def _give_back(self, link: Link) -> None:
+        request = maps_pb2.CloseMapRequest(handle=self._handle)
         with suppress(Unreachable):  # the session's end closes it then
             timeout = min(link.timeout, _CLOSE_S)
             await link.call(methods.CLOSE_MAP, request, Asked("close", self._name), timeout)

@@ -418,6 +418,18 @@ async def test_what_is_opened_after_a_cancellation_is_given_back(daemon: Daemon,
         await _until(lambda: len(daemon.handles) == 1)
 
 
+async def test_a_cancelled_close_gives_the_handle_back(daemon: Daemon) -> None:
+    daemon.add(map_info("ns/flows"))
+    async with mapd_client.connect(daemon.target) as client:
+        flows = await client.open_map("flows")
+        task = asyncio.create_task(flows.aclose())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        await _until(lambda: not daemon.handles)
+
+
 async def test_closing_waits_for_what_is_given_back_and_not_for_ever(daemon: Daemon) -> None:
     daemon.add(map_info("ns/flows"))
     arrived = asyncio.Event()
