@@ -145,6 +145,11 @@ class MapStore:
                 raise
         return created, True
 
+    def uncreate(self, name: NameRef, map_id: int) -> None:
+        """Unpin a map that ``create`` made, unless somebody has given the name to another meanwhile."""
+        if self._leads_to(self.path_of(name), map_id):
+            self.unpin(name)
+
     @contextmanager
     def _btf(self, spec: MapSpec) -> Generator[list[int]]:
         """The fds that creation needs beside its request."""

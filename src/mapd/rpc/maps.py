@@ -53,9 +53,16 @@ class MapHandlers:
         convert.check_type(request.type)
         new = convert.new_map(request, call.principal)
         session = self._host.handles.session(request.session, call.principal)
-        self._host.handles.check_room(call.principal)
-        opened, created = await self._host.create(call.authorize(new))
-        handle = self._host.handles.add(call.authorize(opened), session)
+        creation = call.authorize(new)
+        with self._host.handles.reserve(call.principal, session) as keep:
+            opened, created = await self._host.create(creation)
+            try:
+                handle = keep(call.authorize(opened))
+            except MapError:
+                opened.fd.close()
+                if created:
+                    await self._host.uncreate(creation, opened.facts.id)
+                raise
         return pb.CreateMapResponse(handle=handle, info=convert.map_info(opened.described), created=created)
 
     async def open_map(self, call: Call, request: pb.OpenMapRequest) -> pb.OpenMapResponse:
@@ -64,13 +71,13 @@ class MapHandlers:
         if isinstance(ref, HandleRef):
             raise convert.bad_spec("a handle is open already; give a name, a pin or an id", "open")
         session = self._host.handles.session(request.session, call.principal)
-        opened = await self._host.open(ref, read_only=request.read_only)
-        try:
-            authorized = admit(call, opened, ref)
-        except MapError:
-            opened.fd.close()
-            raise
-        handle = self._host.handles.add(authorized, session)
+        with self._host.handles.reserve(call.principal, session) as keep:
+            opened = await self._host.open(ref, read_only=request.read_only)
+            try:
+                handle = keep(admit(call, opened, ref))
+            except MapError:
+                opened.fd.close()
+                raise
         return pb.OpenMapResponse(handle=handle, info=convert.map_info(opened.described))
 
     async def get_map(self, call: Call, request: pb.GetMapRequest) -> pb.GetMapResponse:

@@ -28,6 +28,9 @@ BULK_FROM = 512
 
 _OP_VERBS = contract.op_verbs()
 
+_LOOKING = frozenset({Verb.LIST, Verb.READ, Verb.WATCH, Verb.OPEN_BY_ID})
+"""Rights that a descriptor which only reads can serve: all that a pin of mode 0444 gives."""
+
 
 @dataclass(frozen=True, slots=True)
 class HandleRef:
@@ -77,22 +80,39 @@ class MapHost:
         call = partial(self._store.create, wanted.name, wanted.spec, exist_ok=wanted.exist_ok)
         return await self._pool.run(Lane.SLOW, str(wanted.name), call, discard=_close_created)
 
+    async def uncreate(self, new: Authorized[NewMap], map_id: int) -> None:
+        """Take the name of a map away that was created and cannot be handed out, if it still leads to it.
+
+        Cancelling: the name may be left.
+        """
+        wanted = new.demand({Verb.CREATE})
+        call = partial(self._store.uncreate, wanted.name, map_id)
+        await self._pool.run(Lane.SLOW, str(wanted.name), call)
+
     async def open(self, ref: Ref, *, read_only: bool = False) -> OpenMap:
         """Open a map so that it can be authorised; the caller owns its fd."""
         call = partial(self._store.open, ref, read_only=read_only)
         return await self._pool.run(Lane.POINT, str(ref), call, discard=_close)
 
     @asynccontextmanager
-    async def borrow(self, principal: Principal, ref: AnyRef) -> AsyncGenerator[OpenMap]:
-        """An open map for the length of one call: the handle's, or opened for it."""
+    async def borrow(
+        self, principal: Principal, ref: AnyRef, verbs: frozenset[Verb]
+    ) -> AsyncGenerator[OpenMap]:
+        """An open map for the length of one call: the handle's, or opened for it, to write only if it must.
+
+        Raises:
+            MapError: it is not there, or QUOTA.
+        """
         if isinstance(ref, HandleRef):
-            yield self.handles.get(ref.handle, principal)
+            with self.handles.borrow(ref.handle, principal) as opened:
+                yield opened
             return
-        opened = await self.open(ref)
-        try:
-            yield opened
-        finally:
-            opened.fd.close()
+        with self.handles.opening(principal):
+            opened = await self.open(ref, read_only=verbs <= _LOOKING)
+            try:
+                yield opened
+            finally:
+                opened.fd.close()
 
     async def list(self, glob: Authorized[str]) -> Listing:
         """Maps that match."""

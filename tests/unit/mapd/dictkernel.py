@@ -151,6 +151,7 @@ class DictKernel:
         maps: by id.
         pins: maps by path; None is a pin of something that is no map.
         opened: every fd that was handed out.
+        pins_opened: the requests to open a pin, in order.
     """
 
     def __init__(self) -> None:
@@ -158,6 +159,7 @@ class DictKernel:
         self.pins: dict[str, DictMap | None] = {}
         self.opened: list[OwnedFd] = []
         self.created: list[CreateMap] = []
+        self.pins_opened: list[OpenPin] = []
         self._by_fd: dict[int, tuple[DictMap, bool]] = {}
 
     def add(self, made: DictMap, pin: str = "") -> DictMap:
@@ -194,6 +196,7 @@ class DictKernel:
             case CreateMap():
                 answer = self._create(request)
             case OpenPin():
+                self.pins_opened.append(request)
                 answer = self._hand_out(self._pinned(request.path), read_only=request.read_only)
             case OpenId():
                 if request.map_id not in self.maps:

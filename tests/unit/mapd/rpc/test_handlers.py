@@ -8,16 +8,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc.aio
 import pytest
+from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
-from mapd.bpf import Fault, OpenPin
+from mapd.access.authorize import Authorized, Authorizer, Denied
+from mapd.access.principal import Principal
+from mapd.bpf import CreateMap, Fault, OpenPin, Pin
 from mapd.bpf.abi import Command
+from mapd.maps.opened import OpenMap
 from mapd_api import limits
-from mapd_api.ops import Op
+from mapd_api.ops import Op, Verb
 from mapd_api.reasons import Reason
 from mapd_api.v1 import elements_pb2 as elements
 from mapd_api.v1 import errors_pb2 as errors
@@ -27,6 +31,8 @@ from tests.unit.mapd.dictkernel import ROOT, DictMap, n, raw_info
 from tests.unit.mapd.rpc.wire import EPOCH, WAIT_S, Wire, refusal_of, serving, turns
 
 pytestmark = pytest.mark.usefixtures("watched_loop")
+
+T = TypeVar("T")
 
 FLOWS = types.MapRef(name="flows")
 
@@ -169,6 +175,98 @@ async def test_a_call_that_is_refused_in_the_middle_leaves_no_fd() -> None:
                 assert (await wire.refusal(request)).reason is Reason.INTERNAL
                 assert wire.kernel.open_fds == 0
         assert [event["event"] for event in logged] == ["fault"] * 3
+
+
+async def test_the_last_handle_is_for_the_first_who_asks_and_nothing_is_created_for_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving() as wire:
+        monkeypatch.setattr(wire.host.handles, "_per_principal", 1)
+        reached, let_go = threading.Event(), threading.Event()
+        wire.faulty.add(Fault(target=CreateMap, nth=1, reached=reached, wait=let_go))
+        first = asyncio.ensure_future(wire.call(creation()))
+        await asyncio.to_thread(reached.wait, WAIT_S)
+        found = await wire.refusal(creation(named=maps.Named(name="second")))
+        let_go.set()
+        await first
+        assert found.reason is Reason.QUOTA
+        assert list(wire.kernel.pins) == [f"{ROOT}/admin/flows"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_a_map_created_for_a_session_that_ends_is_taken_back_and_one_that_was_there_is_not(
+    there: bool,
+) -> None:
+    async with serving() as wire:
+        if there:
+            add(wire, max_entries=16)
+        stream = wire.callable("Session")()
+        await stream.write(elements.SessionRequest(open=elements.SessionOpen()))
+        session = (await stream.read()).opened.session
+        reached, let_go = threading.Event(), threading.Event()
+        wire.faulty.add(Fault(target=OpenPin if there else Pin, nth=1, reached=reached, wait=let_go))
+        call = asyncio.ensure_future(wire.refusal(creation(session=session, exist_ok=there)))
+        await asyncio.to_thread(reached.wait, WAIT_S)
+        await stream.done_writing()
+        assert await stream.code() is grpc.StatusCode.OK
+        let_go.set()
+        assert (await call).reason is Reason.STALE_HANDLE
+        assert len(wire.kernel.pins) == there
+        assert len(wire.host.handles) == 0
+
+
+class NoMaps(Authorizer):
+    """Lets maps be made, and nobody have one."""
+
+    def authorize(self, principal: Principal, verbs: frozenset[Verb], target: T) -> Authorized[T]:
+        if isinstance(target, OpenMap):
+            raise Denied(principal, verbs, reveal=True)
+        return super().authorize(principal, verbs, target)
+
+
+async def test_a_created_map_that_its_creator_may_not_have_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving() as wire:
+        monkeypatch.setattr(wire.guard, "_authorizer", NoMaps())
+        assert (await wire.refusal(creation())).reason is Reason.POLICY
+        assert wire.kernel.pins == {}
+        assert wire.kernel.open_fds == 0
+
+
+async def test_what_only_looks_opens_a_map_to_read_alone() -> None:
+    async with serving() as wire:
+        add(wire, count=1)
+
+        def opened_read_only() -> list[bool]:
+            found = [request.read_only for request in wire.kernel.pins_opened]
+            wire.kernel.pins_opened.clear()
+            return found
+
+        lookup = elements.OpGroup(map=FLOWS, count=1, ops=bytes([Op.LOOKUP]), keys=n(0))
+        pop = elements.OpGroup(map=FLOWS, count=1, ops=bytes([Op.LOOKUP_AND_DELETE]), keys=n(0))
+        looks: list[Message] = [
+            elements.LookupRequest(map=FLOWS, key=n(0)),
+            elements.GetNextKeyRequest(map=FLOWS),
+            maps.GetMapRequest(map=FLOWS),
+            elements.ApplyRequest(groups=[lookup]),
+        ]
+        for request in looks:
+            await wire.call(request)
+            assert set(opened_read_only()) == {True}
+        async for _ in wire.callable("Dump")(elements.DumpRequest(map=FLOWS), timeout=WAIT_S):
+            pass
+        assert set(opened_read_only()) == {True}
+        changes: list[Message] = [
+            elements.ApplyRequest(groups=[pop]),
+            elements.UpdateRequest(map=FLOWS, key=n(0), value=n(0)),
+            elements.DeleteRequest(map=FLOWS, key=n(0)),
+            maps.PinMapRequest(map=FLOWS, path="/bpf/also"),
+            maps.FreezeMapRequest(map=FLOWS),
+        ]
+        for request in changes:
+            await wire.call(request)
+            assert opened_read_only() == [False]
 
 
 async def test_an_open_that_the_client_gave_up_leaves_no_fd_and_no_handle() -> None:
