@@ -56,7 +56,7 @@ STALL_S: Final = 0.1
 """A dump whose reader blocks it this long falls back to one smallest chunk."""
 
 STREAM_PROGRESS_S: Final = 30.0
-"""A dump whose reader takes nothing for so long is ended."""
+"""A dump whose reader takes nothing for so long is ended, and a load whose client sends nothing."""
 
 UNARY_S: Final = 60.0
 """Longest a unary call without a deadline of its own may take."""

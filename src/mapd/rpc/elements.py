@@ -160,7 +160,7 @@ class ElementHandlers:
 
     async def load(self, call: Call, _requests: object) -> pb.LoadResponse:
         """Columns written as they arrive."""
-        first = await _read(call.context)
+        first = await self._read_on(call.context, "load")
         if first is None:
             raise convert.bad_spec("the stream ended before it named a map", "load")
         response = pb.LoadResponse()
@@ -170,12 +170,43 @@ class ElementHandlers:
             try:
                 while message is not None:
                     await self._load_message(opened, op, message, response)
-                    message = await _read(call.context)
+                    message = await self._read_on(call.context, "load")
                     if message is not None and (message.HasField("map") or message.flag):
                         raise convert.bad_spec("map and flag stand in the first message only", "load")
             except MapError as error:
                 raise _stopped(error, response) from None
         return response
+
+    async def _read_on(self, context: grpc.aio.ServicerContext[Any, Any], operation: str) -> Any:
+        """The next message of a client who must go on; None when it has ended its side.
+
+        Raises:
+            MapError: QUOTA, nothing came for limits.STREAM_PROGRESS_S; DRAINING, at once; as ``_read``.
+        """
+        try:
+            async with asyncio.timeout(limits.STREAM_PROGRESS_S), asyncio.TaskGroup() as group:
+                draining = group.create_task(self._refuse_draining(operation), name=f"{operation} draining")
+                message = await _read(context)
+                draining.cancel()
+        except TimeoutError:
+            raise MapError(
+                Reason.QUOTA,
+                f"{operation}: nothing came for {limits.STREAM_PROGRESS_S:g} s; send faster, or begin when there is "
+                "something to send",
+                operation=operation,
+            ) from None
+        except BaseExceptionGroup as failed:
+            # One cause: the other half was cancelled for it.
+            raise failed.exceptions[0] from None
+        return message
+
+    async def _refuse_draining(self, operation: str) -> None:
+        await self._draining.wait()
+        raise MapError(
+            Reason.DRAINING,
+            f"{operation}: the daemon is stopping; connect again in a moment",
+            operation=operation,
+        )
 
     async def _load_message(
         self, opened: Authorized[OpenMap], op: Op, message: pb.LoadRequest, response: pb.LoadResponse
@@ -191,7 +222,7 @@ class ElementHandlers:
 
     async def session(self, call: Call, _requests: object) -> None:
         """Owns what is opened with its id, until it ends."""
-        first = await _read(call.context)
+        first = await self._read_on(call.context, "session")
         if first is None or first.WhichOneof("message") != "open":
             raise convert.bad_spec("a session begins with `open`", "session")
         session = self._host.handles.open_session(call.principal)

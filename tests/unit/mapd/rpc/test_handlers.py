@@ -22,7 +22,7 @@ from mapd.bpf.abi import Command
 from mapd.maps.opened import OpenMap
 from mapd_api import limits
 from mapd_api.ops import Op, Verb
-from mapd_api.reasons import Reason
+from mapd_api.reasons import Reason, Refusal
 from mapd_api.v1 import elements_pb2 as elements
 from mapd_api.v1 import errors_pb2 as errors
 from mapd_api.v1 import maps_pb2 as maps
@@ -479,6 +479,56 @@ async def test_a_load_that_makes_no_sense_is_refused(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await wire.callable("Load")(iter(requests), timeout=WAIT_S)
         assert refusal_of(caught.value).reason is reason
+
+
+async def ended_load(stream: Any) -> Refusal:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stream
+    return refusal_of(caught.value)
+
+
+async def test_a_load_whose_client_sends_nothing_is_ended_and_says_what_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "STREAM_PROGRESS_S", 0.1)
+    async with serving() as wire:
+        made = add(wire)
+        stream = wire.callable("Load")()
+        columns = types.Columns(count=2, keys=n(1) + n(2), values=n(1) + n(2))
+        await stream.write(elements.LoadRequest(map=FLOWS, columns=columns))
+        found = await ended_load(stream)
+        assert found.reason is Reason.QUOTA
+        assert "load: nothing came for 0.1 s" in found.message
+        assert "2 elements of this load had been written" in found.message
+        assert found.metadata["applied"] == "2"
+        assert len(made.elements) == 2
+
+
+@pytest.mark.parametrize("method", ["Load", "Session"])
+async def test_a_stream_that_never_begins_is_ended(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    monkeypatch.setattr(limits, "STREAM_PROGRESS_S", 0.1)
+    async with serving() as wire:
+        stream = wire.callable(method)()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await (stream if method == "Load" else stream.read())
+        assert refusal_of(caught.value).reason is Reason.QUOTA
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_load_ends_at_once_when_the_daemon_drains_and_says_what_was_written(begun: bool) -> None:
+    async with serving() as wire:
+        made = add(wire)
+        stream = wire.callable("Load")()
+        if begun:
+            columns = types.Columns(count=1, keys=n(1), values=n(1))
+            await stream.write(elements.LoadRequest(map=FLOWS, columns=columns))
+        while len(made.elements) < begun or not wire.guard.running:
+            await turns(1)
+        wire.guard.draining.set()
+        found = await ended_load(stream)
+        assert found.reason is Reason.DRAINING
+        assert found.metadata.get("applied") == ("1" if begun else None)
+        assert await wire.guard.wait_idle(WAIT_S)
 
 
 @pytest.mark.parametrize("ends", ["done_writing", "cancel"])
