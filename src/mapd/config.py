@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import pwd
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,9 @@ DEFAULT_PATH = Path("/etc/mapd/mapd.toml")
 NO_ID: Final = (1 << 32) - 1
 """uid_t and gid_t are 32 bits; this one means nobody (chown(2))."""
 
+PIN_ROOT: Final = re.compile(r"[^/.\0]{1,255}")
+"""One component of a path that bpffs accepts (kernel/bpf/inode.c, bpf_lookup(); NAME_MAX)."""
+
 Threads = Annotated[int, msgspec.Meta(ge=1, le=64)]
 
 
@@ -27,6 +31,8 @@ class ConfigError(Exception):
 
 class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Table [daemon].
+
+    Paths are absolute and have no '..'; ``parse`` gives them their shortest spelling.
 
     Attributes:
         runtime_dir: sockets, one folder per principal.
@@ -102,6 +108,10 @@ def parse(text: str, source: str) -> Config:
         config = msgspec.convert(tomllib.loads(text), Config)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{source}: {error}") from error
+    try:
+        config = msgspec.structs.replace(config, daemon=_with_paths(config.daemon))
+    except ValueError as error:
+        raise ConfigError(f"{source}: [daemon] {error}") from None
     for name, principal in config.principals.items():
         for what, part in (("principal", name), ("namespace", principal.namespace or name)):
             if not is_part(part):
@@ -111,6 +121,41 @@ def parse(text: str, source: str) -> Config:
     if set(config.principals) != {"admin"}:
         raise ConfigError(f"{source}: this version knows one principal, [principals.admin]")
     return config
+
+
+def _with_paths(daemon: DaemonConfig) -> DaemonConfig:
+    """The same with its paths normalised.
+
+    Raises:
+        ValueError: the key, what it is, and what is accepted.
+    """
+    # A pin's path is compared with these letter by letter, so there is one spelling of each.
+    if PIN_ROOT.fullmatch(daemon.pin_root) is None:
+        raise ValueError(
+            f"pin_root: {daemon.pin_root!r} must be one folder's name below bpffs, without '/' or '.' (which bpffs "
+            "refuses in names)"
+        )
+    for root in daemon.pin_roots:
+        if _normal("pin_roots", root) == "/":
+            raise ValueError(f"pin_roots: {root!r} is no folder of a bpffs")
+    return msgspec.structs.replace(
+        daemon,
+        runtime_dir=_normal("runtime_dir", daemon.runtime_dir),
+        state_dir=_normal("state_dir", daemon.state_dir),
+        bpffs=_normal("bpffs", daemon.bpffs),
+        pin_roots=tuple(_normal("pin_roots", root) for root in daemon.pin_roots),
+    )
+
+
+def _normal(key: str, path: str) -> str:
+    parts = path.split("/")
+    if not path.startswith("/"):
+        raise ValueError(f"{key}: {path!r} is not absolute; begin it with '/'")
+    if ".." in parts:
+        raise ValueError(f"{key}: {path!r} has a part '..'; write the path that it means")
+    if "\0" in path:
+        raise ValueError(f"{key}: {path!r} has a NUL")
+    return "/" + "/".join(part for part in parts if part not in {"", "."})
 
 
 def load(path: Path | None) -> Config:

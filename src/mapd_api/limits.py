@@ -37,11 +37,17 @@ HANDLES: Final = 1_024
 SESSIONS: Final = 64
 """Session streams per principal."""
 
+GLOB_CHARACTERS: Final = 256
+"""A pattern of names; a name has 127 at most. Matching takes time with the square of both."""
+
 HANDLE_IDLE_S: Final = 300.0
 """A handle without a session is closed after so long without a call."""
 
 DUMP_BYTES: Final = 16 << 20
 """Buffers of all running dumps of one daemon together."""
+
+REFUSAL_BYTES: Final = 2 << 10
+"""A group's refusal inside an Apply answer at most; kept free for each group that is still to come."""
 
 ERROR_DETAILS: Final = 16
 """Element errors of one answer that come with their errno."""
@@ -50,7 +56,7 @@ STALL_S: Final = 0.1
 """A dump whose reader blocks it this long falls back to one smallest chunk."""
 
 STREAM_PROGRESS_S: Final = 30.0
-"""A dump whose reader takes nothing for so long is ended."""
+"""A dump whose reader takes nothing for so long is ended, and a load whose client sends nothing."""
 
 UNARY_S: Final = 60.0
 """Longest a unary call without a deadline of its own may take."""

@@ -81,7 +81,7 @@ def _fitting(element: int, budget: int, asked: Asked) -> int:
 
 
 def of_keys(keys: Iterable[K], codec: Codec[K], per_message: int) -> Iterator[Batch]:
-    """Keys in order, encoded a message at a time; raises BadElement."""
+    """Keys in order, encoded a message at a time; raises BadElement, and what ``keys`` raises."""
     source = iter(keys)
     first = 0
     while part := list(islice(source, per_message)):
@@ -92,7 +92,7 @@ def of_keys(keys: Iterable[K], codec: Codec[K], per_message: int) -> Iterator[Ba
 def of_pairs(
     pairs: Mapping[K, V] | Iterable[tuple[K, V]], key: Codec[K], value: Codec[V], per_message: int
 ) -> Iterator[Batch]:
-    """Pairs in order, encoded a message at a time; raises BadElement."""
+    """Pairs in order, encoded a message at a time; raises BadElement, and what ``pairs`` raises."""
     source = _pairs(pairs)
     first = 0
     while part := list(islice(source, per_message)):
@@ -138,18 +138,39 @@ def _is_pair(pair: object) -> bool:
 def _column(codec: Codec[Any], values: list[Any], first: int, what: str) -> bytes:
     try:
         column = codec.encode_many(values)
-    except Misuse as error:
-        raise _culprit(codec, values, first, what, error) from None
+    except Exception as error:
+        culprit = _culprit(codec, values, first, what, error)
+        if culprit is None:
+            raise
+        raise culprit from None
     if len(column) != len(values) * codec.stride:
-        raise SizeMismatch(f"{codec!r} made {len(column)} bytes of {len(values)} elements of {codec.stride}")
+        at, size = _misfit(codec, values)
+        raise BadElement(
+            first + at,
+            SizeMismatch(
+                f"{what} of element {first + at}: {codec!r} made {size} bytes, {codec.stride} are due"
+            ),
+        )
     return column
 
 
-def _culprit(codec: Codec[Any], values: list[Any], first: int, what: str, error: Misuse) -> BadElement:
+def _misfit(codec: Codec[Any], values: list[Any]) -> tuple[int, int]:
+    """Of the first value that becomes too few or too many bytes: its place, and how many."""
+    sizes = (len(codec.encode(value)) for value in values)
+    return next(((at, size) for at, size in enumerate(sizes) if size != codec.stride), (0, 0))
+
+
+def _culprit(
+    codec: Codec[Any], values: list[Any], first: int, what: str, error: Exception
+) -> BadElement | None:
+    """Which element ``error`` is about; None, and a note of it, where it is a codec's own exception."""
     for at, value in enumerate(values):
         try:
             codec.encode(value)
         except Misuse as found:
             kind = type(found)
             return BadElement(first + at, kind(f"{what} of element {first + at}: {found}"))
-    return BadElement(first, error)
+        except Exception:  # the same again, now with its place
+            error.add_note(f"{what} of element {first + at}")
+            return None
+    return BadElement(first, error) if isinstance(error, MapdError) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar, overload
 
@@ -12,7 +12,7 @@ from mapd_api.uapi import PER_CPU_TYPES, MapType
 from mapd_api.v1 import maps_pb2
 from mapd_client import methods, references, replies, requests
 from mapd_client.codec import Bytes, Codec, PerCpu, is_per_cpu
-from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable, Unsupported
+from mapd_client.errors import MapdError, MapExists, Misuse, SizeMismatch, Unreachable, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.handle import MapHandle
 from mapd_client.info import Btf, MapInfo, ServerInfo
@@ -171,7 +171,7 @@ class Client:
                 maps of maps, programs, devices and CPUs whose values have 4 bytes.
             read_only: the daemon refuses every write through this map.
 
-        Cancelled: a handle may stay open until the client is closed.
+        Cancelled: what the daemon opens nevertheless is closed again.
 
         Raises:
             MapNotFound: no such map, or none that the caller may know of.
@@ -184,8 +184,11 @@ class Client:
 
         async def opened() -> Map[Any, Any]:
             asked = Asked("open", str(parsed))
-            link, handle, info = await self._open(parsed, asked, read_only=read_only)
-            return await self._opened(link, handle, info, key, value, asked)
+
+            async def made(link: Link, handle: int, info: MapInfo) -> Map[Any, Any]:
+                return await self._opened(link, handle, info, key, value, asked)
+
+            return await self._open(parsed, asked, made, read_only=read_only)
 
         return Opener(opened)
 
@@ -214,29 +217,38 @@ class Client:
     ) -> Opening[H]:
         async def opened() -> H:
             asked = Asked("open", str(ref))
-            link, handle, info = await self._open(ref, asked)
-            try:
-                check_type(info, types, asked)
-                server = await link.server()
-                values = value.bind(server.byteorder, server.possible_cpus)
-                check_codecs(info, Bytes(0), values, asked)
-                return make(self._links, handle, info, values, asked.map)
-            except BaseException:
-                await _give_back(link, handle, asked)
-                raise
+
+            async def made(link: Link, handle: int, info: MapInfo) -> H:
+                try:
+                    check_type(info, types, asked)
+                    server = await link.server()
+                    values = value.bind(server.byteorder, server.possible_cpus)
+                    check_codecs(info, Bytes(0), values, asked)
+                    return make(self._links, handle, info, values, asked.map)
+                except BaseException:
+                    await _give_back(link, handle, asked)
+                    raise
+
+            return await self._open(ref, asked, made)
 
         return Opener(opened)
 
-    async def _open(self, ref: MapRef, asked: Asked, *, read_only: bool = False) -> tuple[Link, int, MapInfo]:
+    async def _open(
+        self,
+        ref: MapRef,
+        asked: Asked,
+        made: Callable[[Link, int, MapInfo], Coroutine[Any, Any, H]],
+        *,
+        read_only: bool = False,
+    ) -> H:
         link = await self._links.current()
 
-        async def ask(session: str) -> tuple[int, MapInfo]:
+        async def ask(session: str) -> H:
             request = requests.open_map(ref, read_only=read_only, session=session)
             response = await link.call(methods.OPEN_MAP, request, asked)
-            return response.handle, replies.map_info(response.info)
+            return await made(link, response.handle, replies.map_info(response.info))
 
-        handle, info = await _in_session(link, ask)
-        return link, handle, info
+        return await _in_session(link, ask)
 
     def create_map(
         self,
@@ -276,10 +288,11 @@ class Client:
             lease: seconds that the map outlives its client.
             exist_ok: open the map of that name if every field agrees.
 
-        Cancelled: the map may exist; repeating with ``exist_ok`` settles it.
+        Cancelled: the map may exist; repeating with ``exist_ok`` settles it. No handle stays open.
 
         Raises:
-            MapExists: and not ``exist_ok``.
+            MapExists: and not ``exist_ok``. If the daemon lost the session under the first try, a second
+                one under a new session was made by itself, and the message says so.
             Incompatible: ``exist_ok``, and a field differs; the message says which.
             Misuse: a map that cannot be.
             Unsupported: a type or lifetime that the daemon does not offer.
@@ -292,7 +305,7 @@ class Client:
             asked = Asked("create", label, mutates=True)
             link = await self._links.current()
 
-            async def ask(session: str) -> tuple[int, MapInfo]:
+            async def ask(session: str) -> Map[K, V]:
                 request = requests.create_map(
                     name,
                     kind,
@@ -311,11 +324,11 @@ class Client:
                     session=session,
                 )
                 response = await link.call(methods.CREATE_MAP, request, asked)
-                return response.handle, replies.map_info(response.info)
+                info = replies.map_info(response.info)
+                return await self._opened(link, response.handle, info, key, value, asked)
 
             check_per_cpu(kind, value, asked)
-            handle, info = await _in_session(link, ask)
-            return await self._opened(link, handle, info, key, value, asked)
+            return await _in_session(link, ask)
 
         return Opener(opened)
 
@@ -350,7 +363,7 @@ class Client:
     async def aclose(self) -> None:
         """Close every map opened through this client, end what is running, and the connections.
 
-        Idempotent. A client that was closed cannot be used again.
+        Those of other event loops too, as far as they run. Idempotent. A client that was closed cannot be used again.
         """
         await self._links.aclose()
 
@@ -376,19 +389,36 @@ class Client:
             raise
 
 
-async def _in_session(
-    link: Link, ask: Callable[[str], Awaitable[tuple[int, MapInfo]]]
-) -> tuple[int, MapInfo]:
-    """Open under the session; once more under a new one if the daemon has forgotten it."""
+async def _in_session(link: Link, ask: Callable[[str], Coroutine[Any, Any, H]]) -> H:
+    """Open under the session; once more under a new one if the daemon has forgotten it.
+
+    The daemon refuses an unknown session before it does anything, so nothing is done twice. A create
+    is never made an ``exist_ok`` for that: if the second finds the map, the message says why it may.
+    """
     session = await link.session()
     try:
-        return await ask(session.id)
+        return await link.finished(ask(session.id), _closed)
     except MapdError as error:
         if error.reason not in (Reason.STALE_HANDLE, Reason.EPOCH_CHANGED):
             raise
-        session.lost = True
-        session = await link.session()
-        return await ask(session.id)
+        first = error
+    session.lost = True
+    session = await link.session()
+    try:
+        return await link.finished(ask(session.id), _closed)
+    except MapExists as error:
+        raise MapExists(
+            f"{error}; this was the second try, and the first may have made it (it ended with: {first})",
+            reason=error.reason,
+            errno=error.errno,
+            operation=error.operation,
+            map=error.map,
+            metadata=error.metadata,
+        ) from first
+
+
+async def _closed(opened: MapHandle) -> None:
+    await opened.aclose()
 
 
 async def _give_back(link: Link, handle: int, asked: Asked) -> None:

@@ -9,7 +9,7 @@
     * ``Refused``: the daemon or the kernel said no
         * ``MapNotFound`` (``LookupError``), ``MapExists``, ``Incompatible``
         * ``KeyMissing`` (``KeyError``), ``KeyExists``, ``MapFull``, ``MapFrozen``
-        * ``BatchFailed``: some elements of many; ``.applied``, ``.errors``
+        * ``BatchFailed``: some elements of many; ``.applied``, ``.errors``, ``.cause``, ``.sent``
         * ``PermissionDenied`` (``PermissionError``): the policy, or a read-only handle
         * ``QuotaExceeded``: ``.retry_after``
         * ``DaemonCapability``: ``.capability``, ``.fix``
@@ -193,19 +193,31 @@ class DaemonCapability(Refused):
 class BatchFailed(Refused):
     """Some elements of many were not written; the others were.
 
-    Elements are sent in order. Where a whole message failed (the connection broke), all its
-    elements are in ``errors``, and nothing after them was sent.
+    Elements are sent in order, in messages. One that is refused does not stop the rest. What ends the
+    call early is its ``cause`` (and ``__cause__``): the connection broke (OutcomeUnknown), the daemon
+    refused a message (MapFrozen, Unavailable ...), an element cannot be encoded (SizeMismatch ...).
+    If that befalls the first message, before anything was answered, it is raised by itself, not as a
+    BatchFailed; so ``except OutcomeUnknown`` alone does not see every write whose fate is unknown:
+
+        except (OutcomeUnknown, BatchFailed) as error:
+            unknown = isinstance(getattr(error, "cause", error), OutcomeUnknown)
 
     Attributes:
         applied: how many elements were written.
-        errors: why the others were not, by their place in what the caller passed, from 0.
-            ``load`` lists the first sixteen only.
-        failed: how many were not written, or may not have been.
+        errors: why the others were not, by their place in what the caller passed, from 0. Each is made
+            when it is looked at. Where a whole message failed, all its elements are in it. ``load``
+            lists the first sixteen only.
+        failed: how many were not written, or may not have been; without those that were never sent.
+        cause: what ended the call before its end, None if every element was sent.
+        sent: how many elements, from the first, left this process; nothing after them was written.
+            Of a ``load``: how many the daemon took.
     """
 
     applied: int
     errors: Mapping[int, MapdError]
     failed: int
+    cause: MapdError | None
+    sent: int
 
     def __init__(
         self,
@@ -214,11 +226,14 @@ class BatchFailed(Refused):
         applied: int = 0,
         errors: Mapping[int, MapdError] | None = None,
         failed: int | None = None,
+        cause: MapdError | None = None,
+        sent: int | None = None,
         operation: str = "",
         map: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        first = next(iter((errors or {}).values()), None)
+        found: Mapping[int, MapdError] = {} if errors is None else errors
+        first = cause if cause is not None else next(iter(found.values()), None)
         super().__init__(
             message,
             reason=first.reason if first is not None else None,
@@ -226,10 +241,13 @@ class BatchFailed(Refused):
             operation=operation,
             map=map,
             metadata=metadata,
+            retry_after=cause.retry_after if cause is not None else None,
         )
         self.applied = applied
-        self.errors = dict(errors or {})
-        self.failed = len(self.errors) if failed is None else failed
+        self.errors = found
+        self.failed = len(found) if failed is None else failed
+        self.cause = cause
+        self.sent = applied + self.failed if sent is None else sent
 
 
 class Unreachable(MapdError):
@@ -245,7 +263,10 @@ class NotSent(Unreachable):
 
 
 class OutcomeUnknown(Unreachable):
-    """A mutation that left this process and was never answered: it may have been executed."""
+    """A mutation that left this process and was never answered: it may have been executed.
+
+    Of many elements, after some were answered, it is ``BatchFailed.cause``.
+    """
 
 
 class DeadlineExceeded(Unreachable, TimeoutError):

@@ -213,7 +213,7 @@ def _broken(failure: Failure, asked: Asked) -> errors.MapdError:
 
 
 def _late(failure: Failure, asked: Asked) -> errors.MapdError:
-    within = "in time" if failure.timeout is None else f"within {failure.timeout:g} s"
+    within = "in time" if failure.timeout is None else f"within {round(failure.timeout, 3):g} s"
     what = f"{asked}: no answer from {failure.target} {within}"
     if asked.mutates:
         return _make(errors.OutcomeUnknown, f"{what}; it may have been executed", asked)

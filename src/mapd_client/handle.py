@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from mapd_api.ops import ANSWERS_VALUE, MUTATES, Op
-from mapd_api.reasons import Reason
 from mapd_api.v1 import maps_pb2
 from mapd_client import batches, methods, replies, requests
 from mapd_client.batches import BadElement, Batch
-from mapd_client.codec import Codec
+from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.info import MapInfo
 from mapd_client.link import Link, Links
 from mapd_client.refs import Pin
 from mapd_client.replies import Outcome
+from mapd_client.tally import Tally
+
+_LEAST_S: Final = 0.001
+"""What is left of a call's time when it is over: grpc is to say so, with the address."""
+
+_CLOSE_S: Final = 1.0
+"""How long aclose() waits for a daemon that does not answer; it closes the handle with the session."""
 
 
 class MapHandle:
@@ -33,12 +40,16 @@ class MapHandle:
     info: MapInfo
     """The map as it was when it was opened."""
 
-    def __init__(self, links: Links, handle: int, info: MapInfo, name: str) -> None:
+    def __init__(
+        self, links: Links, handle: int, info: MapInfo, name: str, shown_as: Codec[Any] | None = None
+    ) -> None:
+        """``shown_as``: the codec that messages show keys by."""
         self.info = info
         self._links = links
         self._handle = handle
         self._name = name
         self._closed = False
+        self._shown_as: Codec[Any] = shown_as or Bytes(info.key_stride)
 
     async def pin(self, path: str) -> None:
         """Pin the map at one more absolute path on the daemon's host.
@@ -81,15 +92,19 @@ class MapHandle:
     async def aclose(self) -> None:
         """Give the handle back. Idempotent; a daemon that is gone has closed it already.
 
-        Cancelled: the handle stays until the client is closed.
+        Waits a second at most. Cancelled: it is given back nevertheless.
         """
         if self._closed or self._links.closed:
             return
         self._closed = True
-        request = maps_pb2.CloseMapRequest(handle=self._handle)
         link = await self._links.current()
+        await link.finished(self._give_back(link))
+
+    async def _give_back(self, link: Link) -> None:
+        request = maps_pb2.CloseMapRequest(handle=self._handle)
         with suppress(Unreachable):  # the session's end closes it then
-            await link.call(methods.CLOSE_MAP, request, Asked("close", self._name))
+            timeout = min(link.timeout, _CLOSE_S)
+            await link.call(methods.CLOSE_MAP, request, Asked("close", self._name), timeout)
 
     # Inside
 
@@ -116,8 +131,11 @@ class MapHandle:
         timeout: float | None = None,
     ) -> tuple[int, bytes]:
         """One element: its status, and the value that was answered."""
+        began = asyncio.get_running_loop().time()
         link = await self._link()
-        server = await link.server()
+        server = await link.server(timeout)
+        if timeout is not None:
+            timeout = max(timeout - (asyncio.get_running_loop().time() - began), _LEAST_S)
         if touch:
             requests.check_touch(server, self._name)
         if cpu is not None:
@@ -131,27 +149,30 @@ class MapHandle:
 
     async def _mutate(self, link: Link, op: Op, source: Iterator[Batch]) -> int:
         """Many elements, a message at a time; how many were written."""
-        applied = 0
-        errors: dict[int, MapdError] = {}
-        batch: Batch | None = None
-        try:
-            for batch in source:
-                outcome = await self._send(link, op, batch)
-                applied += outcome.statuses.count(Reason.DONE)
-                for at in outcome.failed():
-                    errors[batch.first + at] = self._batch_error(op, batch, outcome, at)
-        except BadElement as bad:
-            error = named(bad, self._asked(op))
-            if not applied and not errors:
-                raise error from None
-            errors[bad.index] = error
-        except MapdError as error:
-            if batch is None or (not applied and not errors):
+        tally = Tally(self._asked(op), self.info, self._shown_as)
+        while True:
+            try:
+                batch = next(source, None)
+            except BadElement as bad:
+                cause = named(bad, self._asked(op))
+                raise tally.ended_before(cause, bad.index) from (cause if tally.sent else None)
+            except Exception as error:
+                # The caller's own: passed on as it is.
+                error.add_note(f"{self._asked(op)}: {tally.applied} elements had been written before")
                 raise
-            errors.update(dict.fromkeys(range(batch.first, batch.first + batch.count), error))
-        if errors:
-            raise replies.batch_failed(applied, errors, self._asked(op))
-        return applied
+            if batch is None:
+                break
+            try:
+                outcome = await self._send(link, op, batch)
+            except MapdError as cause:
+                if not tally.sent:
+                    raise
+                raise tally.ended_by(cause, batch) from cause
+            tally.add(batch, outcome)
+        failure = tally.failure()
+        if failure is not None:
+            raise failure
+        return tally.applied
 
     async def _send(
         self,
@@ -210,13 +231,17 @@ class MapHandle:
             raise SizeMismatch(f"{self._asked(op)}: {what} of {len(data)} bytes, the map's have {stride}")
         return data
 
-    def _element_error(self, op: Op, status: int, errno: int, key: bytes) -> MapdError:
-        return replies.element_error(status, errno=errno, key=key, asked=self._asked(op), info=self.info)
+    def _element_error(self, op: Op, status: int, errno: int, key: bytes, what: str = "key") -> MapdError:
+        shown = f"{what}: {replies.key_text(key, self._shown_as)}" if key else what
+        return replies.element_error(
+            status, errno=errno, key=key, shown=shown, asked=self._asked(op), info=self.info
+        )
 
     def _batch_error(self, op: Op, batch: Batch, outcome: Outcome, at: int) -> MapdError:
         stride = self.info.key_stride
         key = batch.keys[at * stride : (at + 1) * stride]
-        return self._element_error(op, outcome.statuses[at], outcome.errnos.get(at, 0), key)
+        what = f"key of element {batch.first + at}" if key else f"element {batch.first + at}"
+        return self._element_error(op, outcome.statuses[at], outcome.errnos.get(at, 0), key, what)
 
 
 def named(bad: BadElement, asked: Asked) -> MapdError:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from weakref import WeakKeyDictionary
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from mapd_api.v1 import maps_pb2
 from mapd_client import discovery, replies
 from mapd_client.channel import Transport
-from mapd_client.errors import Misuse
+from mapd_client.errors import MapdError, Misuse
 from mapd_client.failures import Asked
 from mapd_client.info import ServerInfo
 from mapd_client.methods import GET_SERVER_INFO, Method, Request, Response
 from mapd_client.session import Session
+
+T = TypeVar("T")
+
+_LOG: Final = logging.getLogger("mapd_client")
+
+_END_S: Final = 1.0
+"""How long aclose() waits for what was cancelled and is given back, and for other loops' links."""
 
 
 class Link:
@@ -24,6 +33,9 @@ class Link:
         self._server: ServerInfo | None = None
         self._sessions: list[Session] = []
         self._opening = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._working: set[asyncio.Task[Any]] = set()
+        self._undoing: set[asyncio.Task[None]] = set()
 
     async def call(
         self,
@@ -46,9 +58,23 @@ class Link:
         self.transport.version = self._server.version
         return self._server
 
-    async def server(self) -> ServerInfo:
-        """What the daemon is, asked at most once per session."""
-        return self._server if self._server is not None else await self.ask_server()
+    async def server(self, timeout: float | None = None) -> ServerInfo:
+        """What the daemon is, asked at most once per session, within ``timeout`` seconds."""
+        return self._server if self._server is not None else await self.ask_server(timeout)
+
+    async def finished(
+        self, work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, None]] | None = None
+    ) -> T:
+        """What ``work`` makes, for work on what the daemon holds: it is finished once begun.
+
+        Cancelled: ``work`` goes on in a task of this link, and ``undo`` gives back what it made.
+        """
+        task = _owned(asyncio.create_task(work, name="mapd open or close"), self._working)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            _ = _owned(asyncio.create_task(_undone(task, undo), name="mapd give back"), self._undoing)
+            raise
 
     async def session(self) -> Session:
         """The open session; a new one if there is none, or the last is lost.
@@ -68,12 +94,44 @@ class Link:
             return session
 
     async def aclose(self) -> None:
-        """End the sessions and close the channels. Idempotent."""
+        """End the sessions and close the channels. Idempotent.
+
+        Waits at most a second for what was opened and cancelled to be given back.
+        """
         try:
+            await _ended(self._undoing)
             for session in self._sessions:
                 await session.aclose()
         finally:
             await self.transport.aclose()
+            await _ended(self._working | self._undoing)
+
+    async def abandon(self) -> None:
+        """Close the channels from another loop, for this one's is closed or does not run."""
+        await self.transport.abandon()
+        if self._loop.is_closed():
+            for session in self._sessions:
+                session.abandon()
+
+
+def _owned(task: asyncio.Task[T], owner: set[asyncio.Task[T]]) -> asyncio.Task[T]:
+    owner.add(task)
+    task.add_done_callback(owner.discard)
+    return task
+
+
+async def _undone(task: asyncio.Task[T], undo: Callable[[T], Coroutine[Any, Any, None]] | None) -> None:
+    try:
+        made = await task
+        if undo is not None:
+            await undo(made)
+    except MapdError as error:
+        _LOG.debug("nothing to give back after a cancelled call: %s", error)
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    if tasks:
+        await asyncio.wait(set(tasks), timeout=_END_S)
 
 
 class Links:
@@ -88,7 +146,8 @@ class Links:
     def __init__(self, target: str | None, timeout: float) -> None:
         self._target = None if target is None else discovery.parse_target(target)
         self.timeout = timeout
-        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
+        # Strong references: each link holds its loop, so that weak ones would never end.
+        self._links: dict[asyncio.AbstractEventLoop, Link] = {}
         self._closed = False
 
     async def current(self) -> Link:
@@ -106,8 +165,16 @@ class Links:
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
-            link = self._links[loop] = Link(self._target, self.timeout)
+            await self._drop_closed()
+            link = self._links.setdefault(loop, Link(self._target, self.timeout))
         return link
+
+    async def _drop_closed(self) -> None:
+        """Close the links of loops that are closed: their connections would stay open for ever."""
+        for loop in [one for one in tuple(self._links) if one.is_closed()]:
+            link = self._links.pop(loop, None)
+            if link is not None:
+                await link.abandon()
 
     @property
     def closed(self) -> bool:
@@ -115,8 +182,20 @@ class Links:
         return self._closed
 
     async def aclose(self) -> None:
-        """Close the running loop's link; those of loops that have ended went with them. Idempotent."""
+        """Close the links of all loops; at most a second is given to those of other threads. Idempotent."""
         self._closed = True
-        link = self._links.pop(asyncio.get_running_loop(), None)
-        if link is not None:
-            await link.aclose()
+        here = asyncio.get_running_loop()
+        links, self._links = self._links, {}
+        own = links.pop(here, None)
+        others: set[asyncio.Future[None]] = set()
+        for loop, link in links.items():
+            if loop.is_running():
+                others.add(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.aclose(), loop)))
+            else:
+                await link.abandon()
+        try:
+            if own is not None:
+                await own.aclose()
+        finally:
+            if others:
+                await asyncio.wait(others, timeout=_END_S)

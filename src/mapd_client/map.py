@@ -12,8 +12,8 @@ from mapd_api.v1 import elements_pb2
 from mapd_client import batches, methods, references, replies, requests
 from mapd_client.batches import BadElement, Batch
 from mapd_client.codec import Bytes, Codec, PerCpu, PerCpuSum
-from mapd_client.dump import Dump, Stream
-from mapd_client.errors import TypeMismatch, Unsupported
+from mapd_client.dump import Dump, Source, Stream
+from mapd_client.errors import MapdError, TypeMismatch, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.handle import MapHandle, named
 from mapd_client.info import ByteOrder, Chunk, Count, MapInfo, UpdateFlag
@@ -48,7 +48,7 @@ class Map(MapHandle, Generic[K, V]):
         name: str,
         byteorder: ByteOrder,
     ) -> None:
-        super().__init__(links, handle, info, name)
+        super().__init__(links, handle, info, name, key)
         self._key = key
         self._value = value
         self._byteorder: ByteOrder = byteorder
@@ -275,7 +275,8 @@ class Map(MapHandle, Generic[K, V]):
         Cancelled: any number of elements may have been removed.
 
         Raises:
-            BatchFailed: some could not be removed (``applied`` counts those that were).
+            BatchFailed: some could not be removed (``applied`` counts those that were); as for
+                ``update_many``.
             SizeMismatch, TypeMismatch: a key of the first message; nothing was sent.
         """
         link, per_message = await self._sizing(Op.DELETE)
@@ -379,7 +380,8 @@ class Map(MapHandle, Generic[K, V]):
         def decode(chunk: Chunk) -> list[Chunk]:
             return [chunk]
 
-        return self._dump("keys" if keys_only else "both", decode, prefix, None, resume, partial_ok)
+        columns: requests.DumpColumns = "keys" if keys_only else "both"
+        return self._dump(columns, decode, prefix, None, resume, partial_ok, whole=True)
 
     def _dump(
         self,
@@ -390,6 +392,8 @@ class Map(MapHandle, Generic[K, V]):
         resume: bytes | None,
         partial_ok: bool,
         covered_by: bytes = b"",
+        *,
+        whole: bool = False,
     ) -> Dump[T]:
         asked = Asked("dump", self._name)
         request = requests.dump(
@@ -408,7 +412,7 @@ class Map(MapHandle, Generic[K, V]):
                 requests.check_lpm(await link.server(), asked)
             return link.transport.download(methods.DUMP, request, asked, link.timeout)
 
-        return Dump(start, reader, decode, resume=resume, partial_ok=partial_ok)
+        return Dump(Source(start, reader), decode, resume=resume, partial_ok=partial_ok, whole=whole)
 
     async def load(self, source: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any") -> int:
         """Create or replace many elements through one stream; how many were written.
@@ -419,7 +423,8 @@ class Map(MapHandle, Generic[K, V]):
         Cancelled: any number of elements may have been written.
 
         Raises:
-            BatchFailed: some elements were not written; ``errors`` has the first sixteen.
+            BatchFailed: some elements were not written; ``errors`` has the first sixteen. ``cause`` is
+                set where the daemon stopped in the middle: the map was frozen, the daemon drains ...
             SizeMismatch, TypeMismatch: an element; what came before it may have been written.
             OutcomeUnknown: the stream broke: any number of elements may have been written.
         """
@@ -441,6 +446,11 @@ class Map(MapHandle, Generic[K, V]):
             response = await link.transport.upload(methods.LOAD, messages(), asked, link.timeout)
         except BadElement as bad:
             raise named(bad, asked) from None
+        except MapdError as error:
+            stopped = replies.load_stopped(error, asked)
+            if stopped is None:
+                raise
+            raise stopped from error
         return replies.load_result(response, asked, self.info)
 
     # Inside

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,6 +16,7 @@ from mapd_api.reasons import Reason, Refusal
 from mapd_api.uapi import MapFlag, MapType
 from mapd_api.v1 import elements_pb2, errors_pb2, maps_pb2, types_pb2
 from mapd_client import failures
+from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import BatchFailed, DumpIncomplete, MapdError
 from mapd_client.failures import Asked
 from mapd_client.info import (
@@ -205,7 +207,8 @@ _ELEMENT_TEXT: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.KEY_EXISTS: 'the key exists and flags="noexist"',
         Reason.KEY_MISSING: 'no such key and flags="exist"',
         Reason.MAP_FULL: "full, {max_entries} of max_entries={max_entries}; remove elements or create a larger map",
-        Reason.BAD_COLUMNS: "the kernel refuses this key, value or flag{hint}",
+        Reason.BAD_COLUMNS: "the kernel refuses this key or value{hint}",
+        Reason.BAD_FLAGS: "lock=True needs a bpf_spin_lock in the value, and its BTF",
         Reason.KERNEL_MEMORY: "the kernel has no memory for another element",
         Reason.INDEX_OUT_OF_RANGE: "index out of range: max_entries={max_entries}, so indexes go from 0 to {last}",
         Reason.MAP_FROZEN: "the map is frozen: no writes from user space",
@@ -218,7 +221,24 @@ _ELEMENT_TEXT: Final[Mapping[Reason, str]] = MappingProxyType(
 )
 
 
-def element_error(status: int, *, errno: int, key: bytes, asked: Asked, info: MapInfo) -> MapdError:
+def key_text(key: bytes, codec: Codec[Any]) -> str:
+    """A key for a message: as the caller writes it, and its bytes; cut where it is long."""
+    shown = _cut(key.hex(), 32)
+    if isinstance(codec, Bytes):
+        return shown
+    try:
+        return f"{_cut(repr(codec.decode(key)), 60)} ({shown})"
+    except Exception:  # a codec of the caller's own; the message is about something else
+        return shown
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[:width]}..."
+
+
+def element_error(
+    status: int, *, errno: int, key: bytes, asked: Asked, info: MapInfo, shown: str = ""
+) -> MapdError:
     """The exception for one element.
 
     Args:
@@ -227,6 +247,7 @@ def element_error(status: int, *, errno: int, key: bytes, asked: Asked, info: Ma
         key: the element's key, for the message.
         asked: operation and map.
         info: the map, for its numbers.
+        shown: what the message says of the key.
     """
     why = reason(status)
     text = _ELEMENT_TEXT.get(why, why.name.lower().replace("_", " "))
@@ -234,9 +255,8 @@ def element_error(status: int, *, errno: int, key: bytes, asked: Asked, info: Ma
         max_entries=info.max_entries, last=info.max_entries - 1, type=info.type_name, hint=_hint(info)
     )
     name = f" [{failures.errno_name(errno)}]" if errno else ""
-    shown = f" (key {key[:16].hex()}{'...' if len(key) > 16 else ''})" if key else ""
     return failures.CLASSES[why](
-        f"{asked}: {text}{shown}{name}",
+        f"{asked}: {text}{f'; {shown}' if shown else ''}{name}",
         reason=why,
         errno=errno or None,
         operation=asked.operation,
@@ -249,7 +269,7 @@ def _hint(info: MapInfo) -> str:
     """What EINVAL most likely is about."""
     if info.type == MapType.LPM_TRIE:
         return f"; is the prefix longer than {(info.key_size - 4) * 8} bits?"
-    return "; lock=True needs a bpf_spin_lock in the value"
+    return ""
 
 
 def load_result(response: elements_pb2.LoadResponse, asked: Asked, info: MapInfo) -> int:
@@ -263,18 +283,57 @@ def load_result(response: elements_pb2.LoadResponse, asked: Asked, info: MapInfo
     raise batch_failed(response.applied, errors, asked, failed=response.failed)
 
 
+def load_stopped(error: MapdError, asked: Asked) -> BatchFailed | None:
+    """The exception for a load that was refused in the middle, None if nothing had been done before.
+
+    The daemon says in the refusal's metadata how many elements it had written and refused by then.
+    """
+    if isinstance(error, BatchFailed):  # not the daemon's: the source raised it
+        return None
+    applied, failed = (_number(error.metadata.get(name, "")) for name in ("applied", "failed"))
+    if not applied + failed:
+        return None
+    return batch_failed(applied, {}, asked, failed=failed, cause=error, sent=applied + failed)
+
+
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else 0
+
+
 def batch_failed(
-    applied: int, errors: Mapping[int, MapdError], asked: Asked, *, failed: int | None = None
+    applied: int,
+    errors: Mapping[int, MapdError],
+    asked: Asked,
+    *,
+    failed: int | None = None,
+    cause: MapdError | None = None,
+    sent: int | None = None,
 ) -> BatchFailed:
-    """The exception for a batch of which some elements failed; names the first."""
+    """The exception for a batch of which some elements failed; names the first.
+
+    Args:
+        applied: elements written.
+        errors: by the elements' places.
+        asked: operation and map.
+        failed: elements not written; as many as ``errors`` if None.
+        cause: what ended the call before its end.
+        sent: elements that left this process; all that are counted if None.
+    """
     number = len(errors) if failed is None else failed
+    total = applied + number if sent is None else sent
     at, first = next(iter(errors.items()), (0, None))
-    example = f"; element {at}: {first}" if first is not None else ""
+    text = f"{asked}: {number} elements failed, {applied} were written"
+    if first is not None and first is not cause:
+        text += f"; element {at}: {first}"
+    if cause is not None:
+        text += f"; nothing after element {total - 1} was sent, because of {type(cause).__name__}: {cause}"
     return BatchFailed(
-        f"{asked}: {number} elements failed, {applied} were written{example}",
+        text,
         applied=applied,
         errors=errors,
         failed=number,
+        cause=cause,
+        sent=total,
         operation=asked.operation,
         map=asked.map,
         metadata={"applied": str(applied), "failed": str(number)},

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Final
 
-from mapd_api.v1 import elements_pb2
+from mapd_api.v1 import elements_pb2, maps_pb2
 from mapd_client import replies
 from mapd_client.channel import Conversation, Transport
 from mapd_client.errors import MapdError, Unavailable, Unsupported
 from mapd_client.failures import Asked
-from mapd_client.methods import SESSION
+from mapd_client.methods import GET_SERVER_INFO, SESSION
 
 _LOG: Final = logging.getLogger("mapd_client")
 _ASKED: Final = Asked("open a session")
 
 _END_S: Final = 1.0
 """How long aclose() waits for the daemon to end a stream that this side has ended."""
+
+_SETTLE_S: Final = 0.2
+"""How long the end of an event loop may be held up by a daemon that does not answer."""
 
 _Stream = Conversation[elements_pb2.SessionRequest, elements_pb2.SessionResponse]
 
@@ -39,11 +43,13 @@ class Session:
     epoch: str
     lost: bool
 
-    def __init__(self, opened: elements_pb2.SessionOpened, stream: _Stream) -> None:
+    def __init__(self, opened: elements_pb2.SessionOpened, stream: _Stream, transport: Transport) -> None:
         self.id = opened.session
         self.epoch = opened.epoch
         self.lost = False
         self._stream = stream
+        self._transport = transport
+        self._closing = False
         self._reader = asyncio.create_task(self._read(), name=f"mapd session {opened.session}")
 
     @classmethod
@@ -68,7 +74,7 @@ class Session:
         except BaseException:
             stream.cancel()
             raise
-        return cls(opened, stream)
+        return cls(opened, stream, transport)
 
     @property
     def ended(self) -> bool:
@@ -83,13 +89,30 @@ class Session:
                     _LOG.info("the daemon says goodbye: %s", message.goodbye.message)
         except MapdError as error:
             _LOG.info("session %s is lost: %s", self.id, error)
+        except asyncio.CancelledError:
+            self.lost = True
+            self._stream.cancel()
+            if not self._closing:
+                await self._settle()
+            raise
         finally:
             self.lost = True
             self._stream.cancel()
 
+    async def _settle(self) -> None:
+        """Let grpc tell this loop of every call that was cancelled.
+
+        asyncio.run ends by cancelling all tasks, this one too, and then closes the loop. What grpc has
+        to say later it says to whichever loop runs next, as a traceback that ends in "Event loop is
+        closed". What it says comes in order: behind the answer of one more call there is nothing left.
+        """
+        asked = Asked("server info")
+        with suppress(MapdError):
+            await self._transport.unary(GET_SERVER_INFO, maps_pb2.GetServerInfoRequest(), asked, _SETTLE_S)
+
     async def aclose(self) -> None:
         """End the stream, and with it every handle opened under it. Idempotent."""
-        self.lost = True
+        self.lost = self._closing = True
         try:
             async with asyncio.timeout(_END_S):
                 await self._stream.end()
@@ -100,6 +123,11 @@ class Session:
             self._stream.cancel()
             self._reader.cancel()
             await asyncio.wait({self._reader})
+
+    def abandon(self) -> None:
+        """Let go of the stream; for a loop that is closed."""
+        self.lost = True
+        self._stream.release()
 
 
 async def _opened(stream: _Stream) -> elements_pb2.SessionOpened:

@@ -1,16 +1,15 @@
 """What the tests of bad input share.
 
-A daemon on a kernel that keeps record, two ways to ask it, and a look at a map past all of them.
+A daemon on a kernel that keeps record, two ways to ask it, and what a refusal must be.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -21,29 +20,21 @@ from grpc import aio
 
 import mapd_client
 from mapd.bpf import (
-    Buffer,
-    Columns,
     CreateMap,
     FaultyKernel,
     LinuxKernel,
-    OpenPin,
     OwnedFd,
     Pin,
-    RawMapInfo,
-    possible_cpus,
 )
 from mapd.bpf.faulty import Target
 from mapd.daemon import Ready, running
 from mapd_api import contract, reasons
-from mapd_api.layout import value_stride
-from mapd_api.ops import Op
 from mapd_api.reasons import Reason, Refusal
 from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
 from mapd_client import MapdError
 from tests.support.counts import kernel_maps
 from tests.support.daemon import Place
-
-KERNEL = LinuxKernel()
+from tests.support.pinned import KERNEL
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -51,46 +42,6 @@ E = TypeVar("E", bound=MapdError)
 
 Calls: TypeAlias = Sequence[tuple[str, Callable[[], Awaitable[object]]]]
 """Operations of a client, and the calls that are to be refused."""
-
-
-# ---- the map itself, asked past the daemon -----------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that a map is and holds."""
-
-    info: RawMapInfo
-    elements: dict[bytes, bytes]
-
-
-def read_pin(pin: Path) -> Snapshot:
-    """A map by its pin, key by key."""
-    root = str(pin.parent)
-    with KERNEL.control(OpenPin(root=root, path=str(pin), read_only=True)) as owned, owned.lease() as map_fd:
-        info = replace(KERNEL.info(map_fd), memlock=0)  # of types that grow it follows RCU, not the calls
-        stride = value_stride(info.map_type, info.value_size, possible_cpus())
-        found: dict[bytes, bytes] = {}
-        # A queue has no keys to walk, and answers EINVAL.
-        key = KERNEL.next_key(map_fd, None, info.key_size) if info.key_size else None
-        while key is not None:
-            columns = Columns(1, Buffer.of(key), info.key_size, Buffer.allocate(stride), stride)
-            # Maps of kernel objects walk indexes that hold none, and answer ENOENT.
-            (number,) = KERNEL.each(map_fd, Op.LOOKUP, columns)
-            assert number in (0, errno.ENOENT)
-            assert columns.values is not None
-            found[key] = columns.values.take(stride) if number == 0 else b""
-            key = KERNEL.next_key(map_fd, key, info.key_size)
-        return Snapshot(info, found)
-
-
-@contextlib.contextmanager
-def unchanged(*pins: Path) -> Generator[None]:
-    """Fail unless the maps at these pins are and hold afterwards what they did before."""
-    before = [read_pin(pin) for pin in pins]
-    assert before
-    yield
-    assert [read_pin(pin) for pin in pins] == before
 
 
 def pins_below(folder: Path) -> set[str]:

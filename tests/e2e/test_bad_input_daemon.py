@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 import mapd_client
@@ -18,14 +19,15 @@ from mapd.bpf import CreateMap
 from mapd.daemon import Ready, running
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
-from mapd_api.v1 import elements_pb2, maps_pb2
+from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
 from mapd_client import U32, U64, DaemonCapability, Id, Map, NotSent, Pin, Unavailable, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.link import Link
 from mapd_client.methods import Method
-from tests.e2e.bad_input import nothing_created, pin_foreign, read_pin, refused, unchanged, unique_name
+from tests.e2e.bad_input import RawClient, check, nothing_created, pin_foreign, refused, unique_name
 from tests.support.counts import kernel_maps
 from tests.support.daemon import NOBODY, SOURCE, Place, daemon_process
+from tests.support.pinned import read_pin, unchanged
 
 SMALL = CreateMap(map_type=MapType.HASH, key_size=4, value_size=8, max_entries=4)
 
@@ -138,6 +140,23 @@ async def test_a_daemon_that_may_read_a_pin_only_says_what_writing_takes(place: 
                     assert [entry async for entry in reader.items()] == []
                 with refused(DaemonCapability, Reason.DAEMON_CAPABILITY, "open pin:", "CAP_DAC_OVERRIDE"):
                     await client.open_map(Pin(str(pin)))
+            await looks_by_pin_are_served_and_writes_are_not(place, types_pb2.MapRef(pin=str(pin)))
+
+
+async def looks_by_pin_are_served_and_writes_are_not(place: Place, ref: types_pb2.MapRef) -> None:
+    channel = grpc.aio.insecure_channel(f"unix:{place.socket}")
+    try:
+        raw = RawClient(channel)
+        found = await raw.call("GetMap", maps_pb2.GetMapRequest(map=ref), maps_pb2.GetMapResponse)
+        assert found.info.pin_path == ref.pin
+        lookup = elements_pb2.LookupRequest(map=ref, key=bytes(4))
+        assert not (await raw.call("Lookup", lookup, elements_pb2.LookupResponse)).HasField("value")
+        dump = elements_pb2.DumpRequest(map=ref)
+        assert (await raw.download("Dump", dump, elements_pb2.DumpResponse))[-1].trailer.complete
+        update = elements_pb2.UpdateRequest(map=ref, key=bytes(4), value=bytes(8))
+        check(await raw.refusal("Update", update), Reason.DAEMON_CAPABILITY, "modes", errno="EACCES")
+    finally:
+        await channel.close()
 
 
 def effective(pid: int) -> set[int]:

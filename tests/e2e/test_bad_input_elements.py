@@ -33,8 +33,9 @@ from mapd_client import (
 )
 from mapd_client.failures import Asked, Failure, of_failure
 from mapd_client.link import Link
-from tests.e2e.bad_input import Ground, by_name, check, on_ground, pin_foreign, refused, unchanged
+from tests.e2e.bad_input import Ground, by_name, check, on_ground, pin_foreign, refused
 from tests.support.daemon import Place
+from tests.support.pinned import unchanged
 
 LOOK = Command.OBJ_GET_INFO_BY_FD
 """Opening a map asks for its info; that changes nothing."""

@@ -44,12 +44,12 @@ from mapd_client import (
     MapNotFound,
     Misuse,
     PerCpu,
+    PermissionDenied,
     Refused,
     SizeMismatch,
     Unsupported,
 )
 from tests.e2e.bad_input import (
-    KERNEL,
     Ground,
     by_name,
     check,
@@ -58,10 +58,10 @@ from tests.e2e.bad_input import (
     pin_foreign,
     pins_below,
     refused,
-    unchanged,
     unique_name,
 )
 from tests.support.daemon import Place
+from tests.support.pinned import KERNEL, unchanged
 
 CREATING = (CreateMap, Pin)
 """What must not be asked for a map that cannot be."""
@@ -484,9 +484,9 @@ async def test_a_session_that_is_none_opens_nothing(ground: Ground, flows: Map[i
     assert len(ground.ready.host.handles) == held
 
 
-async def test_one_codec_without_the_other_is_refused_unsent(ground: Ground) -> None:
-    arguments: dict[str, Any] = {"key": U32}
-    with ground.no_call(), refused(Misuse, None, "both key= and value="):
+async def test_a_codec_of_values_without_one_of_keys_is_refused_unsent(ground: Ground) -> None:
+    arguments: dict[str, Any] = {"value": U32}
+    with ground.no_call(), refused(Misuse, None, "give key= with value="):
         await ground.client.open_map("flows", **arguments)
 
 
@@ -504,11 +504,27 @@ async def test_a_pin_that_cannot_be_made_is_refused_with_the_path(
             (f"{bpffs}/no/such/folder", Misuse, Reason.BAD_SPEC, ("folder", "does not exist")),
             (f"{bpffs}/{'n' * 256}", Misuse, Reason.BAD_SPEC, ("ENAMETOOLONG",)),
             (str(ground.pin("flows")), MapExists, Reason.MAP_EXISTS, ("never overwrites",)),
-            (str(ground.place.names / "admin"), MapExists, Reason.MAP_EXISTS, ("never overwrites",)),
+            (str(ground.place.names / "admin"), Misuse, Reason.BAD_SPEC, ("namespace/name",)),
+            (str(ground.place.names / "team"), Misuse, Reason.BAD_SPEC, ("namespace/name",)),
+            (f"{ground.pin('flows')}/x", Misuse, Reason.BAD_SPEC, ("namespace/name",)),
         ):
             with refused(kind, reason, "pin map ", "(flows)", path, *says):
                 await flows.pin(path)
+        for path in (f"{bpffs}/again/", f"{bpffs}//again", f"{bpffs}/./mapd/team"):
+            with refused(Misuse, Reason.BAD_SPEC, "pin", path, "empty or '.'"):
+                await flows.pin(path)
     assert pins_below(bpffs) == before
+
+
+async def test_a_read_only_handle_makes_no_pin_that_could_be_written_through(
+    ground: Ground, flows: Map[int, int]
+) -> None:
+    del flows
+    before = pins_below(ground.place.bpffs)
+    async with ground.client.open_map("flows", key=U32, value=U64, read_only=True) as reading:
+        with refused(PermissionDenied, Reason.READ_ONLY, "pin map ", "(flows)", "for writing"):
+            await reading.pin(f"{ground.place.bpffs}/again")
+    assert pins_below(ground.place.bpffs) == before
 
 
 async def test_a_pin_that_is_not_there_is_not_removed(ground: Ground, flows: Map[int, int]) -> None:

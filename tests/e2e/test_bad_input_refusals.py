@@ -36,8 +36,9 @@ from mapd_client import (
     SizeMismatch,
     Unsupported,
 )
-from tests.e2e.bad_input import Calls, Ground, by_name, check, on_ground, pin_foreign, refused, unchanged
+from tests.e2e.bad_input import Calls, Ground, by_name, check, on_ground, pin_foreign, refused
 from tests.support.daemon import Place
+from tests.support.pinned import unchanged
 
 LOOK = Command.OBJ_GET_INFO_BY_FD
 """Opening a map asks for its info; that changes nothing."""
@@ -215,12 +216,12 @@ async def test_a_prefix_longer_than_the_address_is_no_key_of_a_trie(ground: Grou
 
 async def test_a_lock_where_the_value_has_none_is_refused(ground: Ground, flows: Flows) -> None:
     with unchanged(ground.pin("flows")):
-        with refused(Misuse, Reason.BAD_COLUMNS, "update flows", "refuses", "01000000"):
+        with ground.no_call(), refused(Unsupported, None, "update flows", "lock=True", "bpf_spin_lock"):
             await flows.update(1, 99, lock=True)
         request = pb.UpdateRequest(map=by_name("flows"), key=bytes(4), value=bytes(8), lock=True)
-        check(
-            await ground.raw.refusal("Update", request), Reason.BAD_COLUMNS, "bpf_spin_lock", errno="EINVAL"
-        )
+        check(await ground.raw.refusal("Update", request), Reason.BAD_FLAGS, "bpf_spin_lock", flags="0x4")
+        delete = pb.OpGroup(map=by_name("flows"), count=1, ops=b"\5", keys=bytes(4), flags=4)
+        check(await ground.raw.group_refusal(delete), Reason.BAD_FLAGS, "delete", "BPF_F_LOCK is for lookups")
 
 
 # The kernel has memory for one more element whenever it is asked for in a test.

@@ -20,6 +20,7 @@ import mapd_client
 from mapd.bpf import LinuxKernel, OpenPin, possible_cpus
 from mapd.daemon import Ready
 from mapd_api import limits
+from mapd_api.uapi import MapFlag
 from mapd_client import (
     U64,
     Bytes,
@@ -281,6 +282,36 @@ async def test_a_dump_resumes_in_a_new_daemon_with_exactly_the_rest(place: Place
         ):
             rest = numbers_in([chunk async for chunk in dump])
     assert sorted([*before, *rest]) == list(range(STABLE))
+
+
+async def test_a_trie_resumed_behind_a_key_that_has_gone_is_told_from_a_whole_one(
+    local: Ready, place: Place
+) -> None:
+    del local
+    prefixes = [(32).to_bytes(4, "little") + number.to_bytes(4, "big") for number in range(20_000)]
+    async with (
+        mapd_client.connect(str(place.socket)) as client,
+        client.create_map(
+            "trie", "lpm_trie", key=Bytes(8), value=U64, max_entries=20_000, flags=MapFlag.NO_PREALLOC
+        ) as found,
+    ):
+        await found.update_many((prefix, 1) for prefix in prefixes)
+        async with found.chunks() as dump:
+            first = await anext(aiter(dump))
+        last = bytes(first.keys[-8:])
+
+        async with found.chunks(resume=first.token) as dump:
+            rest = [chunk async for chunk in dump]
+        assert dump.trailer is not None
+        assert dump.trailer.complete
+        assert first.count + sum(chunk.count for chunk in rest) == 20_000
+
+        await found.delete(last)
+        async with found.chunks(resume=first.token, partial_ok=True) as dump:
+            again = [chunk async for chunk in dump]
+        assert dump.trailer is not None
+        assert (dump.trailer.complete, dump.trailer.restarts) == (False, 1)
+        assert sum(chunk.count for chunk in again) == 19_999
 
 
 async def test_a_reader_who_stands_still_delays_no_lookup(daemon: DaemonProcess) -> None:

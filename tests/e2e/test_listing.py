@@ -26,11 +26,12 @@ from mapd_client import (
     ProgramHolder,
     connect,
 )
-from tests.e2e.bad_input import KERNEL, Ground, check, on_ground, pin_foreign, pins_below, refused, unchanged
+from tests.e2e.bad_input import Ground, check, on_ground, pin_foreign, pins_below, refused
 from tests.e2e.test_bad_input_daemon import other_users_place
 from tests.kernel.programs import pin_program, program_id, returning
 from tests.support.counts import map_fds
 from tests.support.daemon import Place, daemon_process
+from tests.support.pinned import KERNEL, unchanged
 
 SHAPE = CreateMap(map_type=1, key_size=4, value_size=8, max_entries=4, kernel_name="foreign")
 

@@ -31,9 +31,10 @@ from mapd_client import (
     Unavailable,
     Unsupported,
 )
-from tests.e2e.bad_input import Ground, by_name, check, on_ground, refused, unchanged
+from tests.e2e.bad_input import Ground, by_name, check, on_ground, refused
 from tests.kernel.programs import pin_program, program_id, returning
 from tests.support.daemon import Place
+from tests.support.pinned import unchanged
 
 LO = socket.if_nametoindex("lo")
 

@@ -25,7 +25,7 @@ from mapd.bpf import (
 )
 from mapd.bpf.syscall import openat2
 from mapd_api.ops import Op
-from mapd_api.uapi import MapType
+from mapd_api.uapi import MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps
 from tests.kernel.programs import pin_program, returning
 from tests.support.counts import no_map_left_behind
@@ -66,6 +66,21 @@ def test_a_read_only_pin_is_read_and_not_written(maps: Maps, bpffs: Path) -> Non
         assert opened.each(op, [made.key(0)]) == [errno.EPERM]
     with pytest.raises(SyscallError, match="BPF_MAP_FREEZE: EPERM"):
         KERNEL.freeze(opened.fd)
+
+
+def test_a_read_only_opening_is_not_pinned(maps: Maps, bpffs: Path) -> None:
+    """The kernel would pin it, and the pin would open for writing."""
+    made = maps.create()
+    pin(bpffs, "flows", made.fd)
+    by_pin = OpenPin(root=str(bpffs), path=f"{bpffs}/flows", read_only=True)
+    by_id = OpenId(map_id=KERNEL.info(made.fd).id, read_only=True)
+    created = CreateMap(map_type=MapType.ARRAY, key_size=4, value_size=4, max_entries=1, flags=MapFlag.RDONLY)
+    for request in (by_pin, by_id, created):
+        opened = maps.adopt(KERNEL.control(request))
+        with pytest.raises(SyscallError) as caught:
+            pin(bpffs, "again", opened.fd)
+        assert caught.value.errno == errno.EBADF
+    assert not (bpffs / "again").exists()
 
 
 def test_a_read_only_id_is_read_and_not_written(maps: Maps) -> None:

@@ -72,7 +72,10 @@ class OpenId(ControlRequest[OwnedFd]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin(ControlRequest[None]):
-    """BPF_OBJ_PIN of ``fds[0]`` at ``path`` below ``root``; makes one missing folder (0700) if ``mkdir``."""
+    """BPF_OBJ_PIN of ``fds[0]`` at ``path`` below ``root``; makes one missing folder (0700) if ``mkdir``.
+
+    EBADF for an fd that only reads: who opens the pin may write.
+    """
 
     root: str
     path: str

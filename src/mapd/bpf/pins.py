@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Generator, Sequence
@@ -66,13 +67,17 @@ def pin(request: Pin, fds: Sequence[int]) -> None:
     Raises:
         PinNotFound: the folder is missing (with ``mkdir``: the folder above it).
         SyscallError: EEXIST, the name is taken; EPERM, it holds a '.' or is not on a bpffs; EINVAL,
-            ``fds[0]`` is no map; EXDEV or ELOOP as for ``OpenPin``.
+            ``fds[0]`` is no map; EBADF, it only reads (and who opens the pin may write);
+            EXDEV or ELOOP as for ``OpenPin``.
 
     Source: kernel/bpf/inode.c, bpf_obj_pin_user(). Linux 5.6 (openat2).
     """
     (map_fd,) = _expect(fds, 1)
     if not is_map(map_fd):
         raise SyscallError(errno.EINVAL, Command.OBJ_PIN.uapi_name, request.path)
+    # The access mode is the file's, not the map's (kernel/bpf/syscall.c, bpf_map_new_fd()).
+    if fcntl.fcntl(map_fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise SyscallError(errno.EBADF, Command.OBJ_PIN.uapi_name, request.path)
     folder, name = _split(request.path)
     with _folder(request.root, folder, mkdir=request.mkdir) as folder_fd:
         # bpf(2) creates the last component and does not follow it (kern_path_create()).

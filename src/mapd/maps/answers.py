@@ -13,7 +13,7 @@ from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
 from mapd.maps.opened import MapFacts, operation_of
 from mapd_api.ops import MUTATES, Op
 from mapd_api.reasons import Reason
-from mapd_api.uapi import MapType
+from mapd_api.uapi import ElementFlag, MapType
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,10 @@ _COOKIES: Final = frozenset({MapType.SOCKMAP, MapType.SOCKHASH, MapType.REUSEPOR
 """Values are sockets, read as their cookies of 8 bytes: values of 4 bytes cannot be read at all (ENOSPC)."""
 
 
-def element_reason(facts: MapFacts, op: Op, number: int, key: bytes = b"") -> Reason:
-    """What an errno of an element operation means for this type, and for this key where it is an index."""
+def element_reason(facts: MapFacts, op: Op, number: int, key: bytes = b"", flags: int = 0) -> Reason:
+    """What an errno of an operation with ``flags`` means for this type, and for this key where it is an index."""
+    if number == errno.EINVAL and flags & ElementFlag.LOCK:
+        return Reason.BAD_FLAGS  # no bpf_spin_lock to hold (kernel/bpf/syscall.c, bpf_map_check_op_flags())
     indexed = facts.traits is not None and facts.traits.indexed
     if facts.traits is not None and facts.traits.sparse and _outside(key, facts.info.max_entries):
         return Reason.INDEX_OUT_OF_RANGE
@@ -121,11 +123,10 @@ def element_message(facts: MapFacts, op: Op, reason: Reason, number: int) -> str
             return f"{what}: the kernel was busy three times; nothing was changed, try again{said}"
         case Reason.BAD_COLUMNS if facts.info.map_type == MapType.LPM_TRIE:
             bits = (facts.info.key_size - 4) * 8
-            return f"{what}: refused; a prefix length above {bits} bits, or BPF_F_LOCK?{said}"
+            return f"{what}: refused; a prefix length above {bits} bits?{said}"
         case Reason.BAD_COLUMNS:
-            return (
-                f"{what}: the kernel refuses this key, value or flag; BPF_F_LOCK needs a bpf_spin_lock "
-                f"in the value's BTF{said}"
-            )
+            return f"{what}: the kernel refuses this key or value{said}"
+        case Reason.BAD_FLAGS:
+            return f"{what}: BPF_F_LOCK needs a bpf_spin_lock in the value, and its BTF{said}"
         case _:
             return f"{what}: unexpected answer of the kernel{said}"

@@ -12,13 +12,29 @@ from mapd.bpf.kernel import SyscallError
 from mapd_api.reasons import Reason, Refusal
 from mapd_api.uapi import ENOTSUPP
 
+MESSAGE_MAX: Final = 700
+METADATA_MAX: Final = 200
+"""Characters. A status rides in HTTP/2 metadata, of which a connection takes 8 KiB; what a client sent
+(a name of any length) stands in messages, so they are cut in the middle."""
+
+
+def shortened(text: str, most: int) -> str:
+    """``text``, without its middle where it is longer than ``most`` characters."""
+    if len(text) <= most:
+        return text
+    head = most * 2 // 3
+    return f"{text[:head]} [... {len(text) - most} characters ...] {text[head - most :]}"
+
 
 class MapError(Exception):
     """A refusal on its way to the client; ``refusal`` is all of it."""
 
     def __init__(self, reason: Reason, message: str, **metadata: object) -> None:
+        message = shortened(message, MESSAGE_MAX)
         super().__init__(message)
-        self.refusal = Refusal(reason, message, {name: str(value) for name, value in metadata.items()})
+        self.refusal = Refusal(
+            reason, message, {name: shortened(str(value), METADATA_MAX) for name, value in metadata.items()}
+        )
 
     @property
     def reason(self) -> Reason:

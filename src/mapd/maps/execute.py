@@ -113,7 +113,7 @@ def _run_batch(job: Job, run: Run, command: BatchCommand, columns: Columns) -> R
     """The kernel stops at the first element it refuses: note that one and go on behind it."""
     done = 0
     while done < run.count:
-        batch = job.kernel.batch(job.map_fd, command, part(columns, done), job.plan.flags_of(run.op))
+        batch = job.kernel.batch(job.map_fd, command, part(columns, done), job.plan.group.flags)
         if batch.errno in UNSUPPORTED:
             return _run_each(job, run, columns, done)
         done += batch.count

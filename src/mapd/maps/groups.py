@@ -11,7 +11,6 @@ import numpy as np
 
 from mapd.bpf.templates import MAX_CONTEXT_BYTES, MAX_KEY_BYTES, fits_one_cpu
 from mapd.maps.errors import MapError
-from mapd.maps.locks import flags_for
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.traits import Value
 from mapd_api import limits
@@ -70,10 +69,6 @@ class Plan:
     def ops(self) -> frozenset[Op]:
         """The operations in it."""
         return frozenset(run.op for run in self.runs)
-
-    def flags_of(self, op: Op) -> int:
-        """The group's flags as one of its operations takes them."""
-        return flags_for(op, self.group.flags)
 
 
 def distinct_ops(ops: bytes) -> frozenset[Op]:
@@ -178,6 +173,9 @@ def _check_flags(group: Group, facts: MapFacts) -> None:
     operation = group.operation
     if group.flags & ~int(ElementFlag.LOCK):
         why = "BPF_F_LOCK (4) or 0 is taken here, and ANY, NOEXIST or EXIST is said by the operation"
+    elif group.flags and Op.DELETE in group.ops:
+        # MAP_DELETE_ELEM takes no flags, and MAP_DELETE_BATCH would not look at them.
+        why = "BPF_F_LOCK is for lookups and updates; send deletes in a group without it"
     elif group.flags and not facts.has_lock:
         why = "BPF_F_LOCK needs a bpf_spin_lock in the value's BTF, and this map has none"
     else:

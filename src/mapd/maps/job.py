@@ -67,13 +67,14 @@ class Job:
 
     def each(self, op: Op, columns: Columns) -> list[int]:
         """One syscall for each element; see ``Elements.each``."""
-        return self.kernel.each(self.map_fd, op, columns, self.plan.flags_of(op))
+        return self.kernel.each(self.map_fd, op, columns, self.plan.group.flags)
 
     def fail(self, run: Run, at: int, number: int) -> None:
         """Record that element ``at`` of a run was refused with an errno."""
         size = self.facts.key_stride
         key = self.keys.take(size, (run.start + at) * size)
-        self.outcome.fail(run.start + at, element_reason(self.facts, run.op, number, key), number)
+        reason = element_reason(self.facts, run.op, number, key, self.plan.group.flags)
+        self.outcome.fail(run.start + at, reason, number)
 
     def blank(self, run: Run, at: int) -> None:
         """Answer zeros for element ``at`` of a run, whatever the kernel has written there meanwhile."""

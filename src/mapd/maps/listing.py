@@ -27,8 +27,11 @@ from mapd.bpf.kernel import (
     RawProgramInfo,
     SyscallError,
 )
+from mapd.maps.errors import MapError
 from mapd.maps.opened import MapFacts
 from mapd.maps.store import MapStore
+from mapd_api import limits
+from mapd_api.reasons import Reason
 
 LISTED: Final = 65_536
 """Maps, and programs, of one listing at most: about 25 us each."""
@@ -264,7 +267,17 @@ def list_maps(store: MapStore, wanted: Wanted) -> Listing:
     """Look for maps, one entry for each that the kernel has.
 
     Blocks: about 25 us a map, and for ``holders`` 2 us for each descriptor of the host.
+
+    Raises:
+        MapError: BAD_SPEC, the pattern is longer than any name needs.
     """
+    if len(wanted.glob) > limits.GLOB_CHARACTERS:
+        raise MapError(
+            Reason.BAD_SPEC,
+            f"list: a pattern of {len(wanted.glob)} characters; at most {limits.GLOB_CHARACTERS} are taken, twice "
+            "what a name has",
+            operation="list",
+        )
     lister = _Lister(store, wanted)
     lister.look()
     maps = lister.matching()

@@ -38,8 +38,3 @@ def has_lock(elements: Elements, map_fd: int, info: RawMapInfo) -> bool:
         none = Columns(0, columns.keys, info.key_size, columns.values, info.value_size)
         number = elements.batch(map_fd, BatchCommand.UPDATE, none, ElementFlag.LOCK).errno
     return number in (0, errno.ENOENT)
-
-
-def flags_for(op: Op, flags: int) -> int:
-    """The flags of a group as one of its operations takes them: BPF_MAP_DELETE_ELEM has none."""
-    return flags & ~int(ElementFlag.LOCK) if op is Op.DELETE else flags

@@ -166,6 +166,20 @@ class ProgramSlot:
             return self._program
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is told of a map. Holds no descriptor.
+
+    Attributes:
+        name: "namespace/name" where it has one that is known, else "".
+        pin_path: a pin of it, else "".
+    """
+
+    facts: MapFacts
+    name: str = ""
+    pin_path: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenMap:
     """One opening of a map. Whoever holds it closes ``fd``.
@@ -183,6 +197,11 @@ class OpenMap:
     name: str = ""
     pin_path: str = ""
     one_cpu: ProgramSlot = field(default_factory=ProgramSlot, repr=False, compare=False)
+
+    @property
+    def described(self) -> Described:
+        """As it was when it was opened."""
+        return Described(self.facts, self.name, self.pin_path)
 
     def lease(self) -> FdLease:
         """Borrow the descriptor for one call.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 import uuid
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,7 @@ from mapd.bpf.kernel import Elements, SyscallError
 from mapd.maps import lpm
 from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
 from mapd.maps.opened import MapFacts
+from mapd.maps.traits import Cursor
 from mapd.maps.walkers import (
     METHODS,
     WALKERS,
@@ -111,7 +113,7 @@ class Scan:
 
     @property
     def incomplete(self) -> str:
-        """Why the end was not reached; "" where it was."""
+        """Why the pages are not what the type promises: the end was not reached, or not in the way that is due."""
         return self._walker.incomplete
 
     def page(self, map_fd: int, max_bytes: int) -> Page:
@@ -215,11 +217,11 @@ class Scan:
             )
         walks = METHODS[method] if method < len(METHODS) else ""
         whole = walks == NextKeyWalker.method or keyed(self._facts)
-        indexes = IndexWalker.method in (walks, method_of(self._facts))
+        usual = method_of(self._facts)
         if (
-            not walks
+            (walks != usual and (walks, usual) != (NextKeyWalker.method, BatchWalker.method))
             or len(cursor) != (self._facts.key_stride if whole else 4)
-            or (indexes and walks != method_of(self._facts))
+            or _beyond(self._facts, walks, cursor)
         ):
             raise MapError(
                 Reason.BAD_SPEC, f"dump {self._facts.label}: the token is damaged; start anew", **about
@@ -236,6 +238,15 @@ class Scan:
             **self._facts.about("dump"),
             errno=errno_name(number),
         )
+
+
+def _beyond(facts: MapFacts, walks: str, cursor: bytes) -> bool:
+    """Whether a cursor is an index that no scan comes to; the kernel would begin again at index 0."""
+    if facts.traits is None or facts.traits.cursor not in (Cursor.INDEX, Cursor.INDEXES):
+        return False
+    # "indexes" has the next index as its cursor, the others have the last one.
+    last = facts.info.max_entries if walks == IndexWalker.method else facts.info.max_entries - 1
+    return int.from_bytes(cursor, sys.byteorder) > last
 
 
 def _rows(column: bytes, stride: int) -> npt.NDArray[np.uint8]:

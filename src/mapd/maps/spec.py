@@ -17,7 +17,8 @@ from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag, MapType
 
 _CREATORS: Final = MapFlag.RDONLY | MapFlag.WRONLY
-"""Of the creator's descriptor alone: the kernel does not keep them (bpf_map_flags_retain_permanent())."""
+"""Of the creator's descriptor alone: the kernel does not keep them (kernel/bpf/syscall.c,
+bpf_map_flags_retain_permanent())."""
 
 MOST_CPUS: Final = 8_192
 """No kernel is built for more (CONFIG_NR_CPUS); what this one was built for is E2BIG's to say."""
@@ -201,12 +202,15 @@ def _bad(spec: MapSpec, field: str, given: str, accepted: str) -> MapError:
     )
 
 
-def differences(spec: MapSpec, info: RawMapInfo) -> list[str]:
-    """Fields in which an existing map is not the one asked for, as "field: wanted x, is y".
+def differences(spec: MapSpec, info: RawMapInfo, kernel_name: str, possible_cpus: int) -> list[str]:
+    """Fields in which an existing map is not what creating ``spec`` makes, as "field: wanted x, is y".
 
-    What was not asked for (a kernel name, BTF) is no difference. A NUMA node and the template of inner maps the
-    kernel tells of no map: they cannot be compared. That a map is exclusive it does not tell either,
-    and there the answer is that it is not known to be.
+    Types are compared where ``spec`` has some, by their ids. A NUMA node (only that there is one) and the
+    template of inner maps the kernel tells of no map: they cannot be compared. That a map is exclusive it
+    does not tell either, and there the answer is that it is not known to be.
+
+    Args:
+        kernel_name: what a map gets whose spec gives none.
     """
     added = MapFlag.RDONLY_PROG if spec.map_type in _DEVICES else MapFlag(0)
     ignored = int(_CREATORS | added)
@@ -214,17 +218,33 @@ def differences(spec: MapSpec, info: RawMapInfo) -> list[str]:
         ("type", type_name(spec.map_type), type_name(info.map_type)),
         ("key_size", spec.key_size, info.key_size),
         ("value_size", spec.value_size, info.value_size),
-        ("max_entries", spec.max_entries, info.max_entries),
+        ("max_entries", _made_entries(spec, possible_cpus), info.max_entries),
         ("flags", hex(spec.flags & ~ignored), hex(info.map_flags & ~ignored)),
         ("map_extra", spec.map_extra, info.map_extra),
+        ("kernel_name", spec.kernel_name or kernel_name, info.name),
         ("btf_vmlinux_value_type_id", spec.btf_vmlinux_value_type_id, info.btf_vmlinux_value_type_id),
     ]
-    if spec.kernel_name:
-        pairs.append(("kernel_name", spec.kernel_name, info.name))
     if spec.btf is not None and (info.btf_id or TYPES[spec.map_type].btf is not Btf.REFUSED):
-        wanted = spec.btf.key_type_id, spec.btf.value_type_id
-        there = (info.btf_key_type_id, info.btf_value_type_id) if info.btf_id else "none"
-        pairs.append(("btf", wanted, there))
+        wanted = _types(spec.btf.key_type_id, spec.btf.value_type_id)
+        pairs.append(("btf", wanted, _types(info.btf_key_type_id, info.btf_value_type_id)))
     if spec.exclusive_program_hash:
         pairs.append(("exclusive_program_hash", spec.exclusive_program_hash.hex(), "not told by the kernel"))
     return [f"{name}: wanted {wanted}, is {there}" for name, wanted, there in pairs if wanted != there]
+
+
+def _made_entries(spec: MapSpec, possible_cpus: int) -> int:
+    """The max_entries that the kernel makes of those asked for.
+
+    Lists of each CPU's own are of one length: a multiple of the CPUs, the next one that fits in 32 bits
+    (kernel/bpf/hashtab.c, htab_map_alloc()).
+    """
+    if not spec.flags & MapFlag.NO_COMMON_LRU:
+        return spec.max_entries
+    lists, over = divmod(spec.max_entries, possible_cpus)
+    rounded = (lists + bool(over)) * possible_cpus
+    return rounded if rounded < 1 << 32 else lists * possible_cpus
+
+
+def _types(key: int, value: int) -> str:
+    """Without either the kernel keeps no BTF, but for STRUCT_OPS (kernel/bpf/syscall.c, map_create())."""
+    return f"types {key} and {value}" if key or value else "none"

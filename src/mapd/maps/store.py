@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from typing import Final
 
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.fd import OwnedFd
@@ -27,7 +28,7 @@ from mapd.bpf.kernel import (
 from mapd.maps import creation, locks
 from mapd.maps import spec as specs
 from mapd.maps.errors import MapError, capability, scarcity
-from mapd.maps.opened import MapFacts, OpenMap, facts
+from mapd.maps.opened import Described, MapFacts, OpenMap, facts
 from mapd.maps.scan import Scan, ScanOptions
 from mapd.maps.spec import MapSpec
 from mapd.maps.traits import TypeTraits
@@ -35,6 +36,10 @@ from mapd.maps.types import TYPES
 from mapd_api.names import is_part
 from mapd_api.names import kernel_name as derived_kernel_name
 from mapd_api.reasons import Reason
+from mapd_api.uapi import MapFlag
+
+_UNSEEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""A pin that cannot be opened for one of these may well be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,9 @@ class MapStore:
         if exist_ok and (there := self._existing(name, spec)) is not None:
             return there, False
         kernel_name = spec.kernel_name or derived_kernel_name(name.name)
-        fd = creation.create(self.kernel, str(name), spec, kernel_name, template)
+        # BPF_F_RDONLY is of the creator's descriptor, not of the map, and no pin is made of one that only reads.
+        pinnable = replace(spec, flags=spec.flags & ~MapFlag.RDONLY)
+        fd = creation.create(self.kernel, str(name), pinnable, kernel_name, template)
         created = self._opened(fd, name=str(name), pin_path=self.path_of(name))
         try:
             with created.fd.lease() as number:
@@ -127,7 +134,20 @@ class MapStore:
         except BaseException:
             created.fd.close()
             raise
+        if spec.flags & MapFlag.RDONLY:
+            created.fd.close()
+            try:
+                # `read_only` tells what was asked of the opening; here the descriptor alone is so, as the flag says.
+                created = replace(self.open(name, read_only=True), read_only=False)
+            except BaseException:
+                self.uncreate(name, created.facts.id)
+                raise
         return created, True
+
+    def uncreate(self, name: NameRef, map_id: int) -> None:
+        """Unpin a map that ``create`` made, unless somebody has given the name to another meanwhile."""
+        if self._leads_to(self.path_of(name), map_id):
+            self.unpin(name)
 
     def _existing(self, name: NameRef, spec: MapSpec) -> OpenMap | None:
         """The map of that name if it has that shape; None if there is none."""
@@ -137,8 +157,11 @@ class MapStore:
             if error.reason is Reason.MAP_NOT_FOUND:
                 return None
             raise
+        kernel_name = derived_kernel_name(name.name)
         try:
-            different = specs.differences(spec, there.facts.info) or self._other_btf(spec, there)
+            different = specs.differences(
+                spec, there.facts.info, kernel_name, self.possible_cpus
+            ) or self._other_btf(spec, there)
         except BaseException:
             there.fd.close()
             raise
@@ -221,11 +244,48 @@ class MapStore:
             raise
         return OpenMap(fd=fd, facts=found, read_only=read_only, name=name, pin_path=pin_path)
 
+    def describe(self, opened: OpenMap, map_fd: int) -> Described:
+        """A map as it is now: its facts afresh, and its name and pin unless they lead elsewhere by now."""
+        now = replace(opened.facts, info=self.kernel.info(map_fd))
+        if opened.pin_path and not self._leads_to(opened.pin_path, now.id):
+            return Described(now)
+        return Described(now, opened.name, opened.pin_path)
+
+    def _leads_to(self, path: str, map_id: int) -> bool:
+        """Whether a pin is one of this map's, as far as the daemon can see."""
+        try:
+            fd = self.kernel.control(OpenPin(root=self.root_of(path, "get"), path=path, read_only=True))
+        except OSError as error:
+            return error.errno in _UNSEEN
+        with fd, fd.lease() as number:
+            return self.kernel.info(number).id == map_id
+
     def pin(self, opened: OpenMap, path: str) -> None:
-        """Pin an open map at one more path."""
+        """Pin an open map at one more path.
+
+        Raises:
+            MapError: READ_ONLY, the opening is; BAD_SPEC, no path for a pin; MAP_EXISTS; DAEMON_CAPABILITY.
+        """
+        # The access mode is the descriptor's alone: whoever opens the pin may write (bpf(2), BPF_OBJ_GET).
+        read_only = MapError(
+            Reason.READ_ONLY,
+            f"pin {opened.facts.label}: opened read-only, and anybody could open it for writing through the new "
+            "pin; open it again without read_only to pin it",
+            **opened.facts.about("pin"),
+        )
+        if opened.read_only:
+            raise read_only
+        root = self.root_of(path, "pin")
+        if root == self.names_root and not self.name_of(path):
+            raise MapError(
+                Reason.BAD_SPEC,
+                f"pin {opened.facts.label}: {path}: below {root} pins are names, namespace/name, each 1 to 63 of a-z, "
+                "0-9, '_', '-', beginning with a letter or digit",
+                **opened.facts.about("pin"),
+            )
         with opened.lease() as number:
             try:
-                self.kernel.control(Pin(root=self.root_of(path, "pin"), path=path), [number])
+                self.kernel.control(Pin(root=root, path=path), [number])
             except OSError as error:
                 if error.errno == errno.EEXIST:
                     raise MapError(
@@ -233,6 +293,8 @@ class MapStore:
                         f"pin {opened.facts.label}: something is at {path} already; the kernel never overwrites a pin",
                         **opened.facts.about("pin"),
                     ) from None
+                if error.errno == errno.EBADF:
+                    raise read_only from error
                 raise self.pin_refusal(error, "pin", opened.facts.label, path) from error
 
     def unpin(self, ref: NameRef | PinRef) -> None:
@@ -258,7 +320,10 @@ class MapStore:
         try:
             self.kernel.control(Rename(root=self.names_root, path=path, new_path=new_path, mkdir=True))
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            of_new = (
+                name.namespace != new.namespace and error.filename == f"{self.names_root}/{new.namespace}"
+            )
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and not of_new:
                 raise self._not_found(name, "rename") from None
             if error.errno == errno.EEXIST:
                 raise MapError(
@@ -342,8 +407,16 @@ class MapStore:
         """The folder below which a path that a client gave is resolved.
 
         Raises:
-            MapError: BAD_SPEC, below none of the roots.
+            MapError: BAD_SPEC, below none of the roots, or not in the one spelling that a path has.
         """
+        # One spelling for each pin: /x/./y would be another path to the same place, past the checks of its root.
+        if path.startswith("/") and {"", "."} & set(path.split("/")[1:]):
+            raise MapError(
+                Reason.BAD_SPEC,
+                f"{operation} {path!r}: a part of the path is empty or '.'; write it without '//', '/./' and a '/' at "
+                "the end",
+                operation=operation,
+            )
         for root in (self.names_root, *self.pin_roots):
             if path.startswith(root + "/") and ".." not in path.split("/") and "\0" not in path:
                 return root
@@ -393,8 +466,10 @@ class MapStore:
                 hint = "this is a folder; name a pin in it"
             case errno.ELOOP | errno.EXDEV:
                 hint = "the path leads through a symbolic link or out of its root; give the real path"
-            case errno.ENOENT | errno.ENOTDIR:
+            case errno.ENOENT:
                 hint = "a folder of the path does not exist; make it first"
+            case errno.ENOTDIR:
+                hint = "a part of the path is a pin, not a folder; unpin that, or use another path"
             case _:
                 hint = str(error.strerror)
         return MapError(Reason.BAD_SPEC, f"{operation} {what}: {path}: {hint} [{name}]", **about)

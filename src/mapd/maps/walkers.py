@@ -17,11 +17,12 @@ import numpy as np
 
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import Batch, Columns, Elements, SyscallError
-from mapd.maps.errors import PASSING
+from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
 from mapd.maps.opened import MapFacts
 from mapd.maps.traits import Cursor
 from mapd_api import limits
 from mapd_api.ops import Op
+from mapd_api.reasons import Reason
 from mapd_api.uapi import ElementFlag
 
 METHODS: Final[tuple[str, ...]] = ("lookup_batch", "next_key", "indexes")
@@ -32,6 +33,12 @@ SEEN_BYTES: Final = 64 << 20
 600,000 keys. A larger map's dump says that it is not complete."""
 _SEEN_OVERHEAD: Final = 90
 _RETRIES: Final = 3
+
+_WALKED: Final = "walked by next_key, which misses keys that others overwrite meanwhile"
+_REPEATED: Final = (
+    "a key behind which the resumed scan was to go on has gone, so the kernel began again at the first: keys from "
+    "before the token come once more"
+)
 
 
 class Walker(Protocol):
@@ -54,7 +61,7 @@ class Walker(Protocol):
 
     @property
     def incomplete(self) -> str:
-        """Why it was given up; "" where it was not."""
+        """Why the rows are not what the type promises, given up or not; "" where they are."""
         ...
 
     @property
@@ -86,10 +93,10 @@ class BatchWalker:
         self._first = not cursor
         self._flags = int(ElementFlag.LOCK) if facts.has_lock else 0
         self._cursor_size = facts.key_stride if keyed(facts) else 4
-        self._seen = SeenKeys(facts) if keyed(facts) else None
+        self._seen = SeenKeys(facts, resumed=bool(cursor)) if keyed(facts) else None
         self._rows = 0
+        self._stop = ""
         self.done = False
-        self.incomplete = ""
 
     @property
     def cursor(self) -> bytes:
@@ -106,9 +113,16 @@ class BatchWalker:
         """Rows left out because they had been read before."""
         return self._seen.duplicates if self._seen else 0
 
+    @property
+    def incomplete(self) -> str:
+        """Why the rows are not what the type promises."""
+        return self._stop or (self._seen.repeated if self._seen else "")
+
     def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
         """As Walker.fill."""
         facts = self._facts
+        if self._seen is not None:
+            self._seen.begin(self._elements, map_fd)
         columns = Columns(
             count=room,
             keys=keys,
@@ -130,7 +144,7 @@ class BatchWalker:
             return batch.count
         kept = self._seen.keep_new(keys, values, row, batch.count)
         if not self.done and (stop := self._seen.must_stop(self._rows)):
-            self.done, self.incomplete = True, stop
+            self.done, self._stop = True, stop
         return kept
 
     def _lookup(self, map_fd: int, columns: Columns) -> Batch:
@@ -158,10 +172,12 @@ class NextKeyWalker:
         self._elements = elements
         self._facts = facts
         self.cursor = cursor
-        self._seen = SeenKeys(facts)
+        self._seen = SeenKeys(facts, resumed=bool(cursor))
+        self._moving = facts.traits is not None and facts.traits.cursor is Cursor.BUCKET
+        self._to_check = self._moving and bool(cursor)
         self._steps = 0
+        self._stop = ""
         self.done = False
-        self.incomplete = ""
 
     @property
     def restarts(self) -> int:
@@ -173,8 +189,32 @@ class NextKeyWalker:
         """Keys left out because they had been read before."""
         return self._seen.duplicates
 
+    @property
+    def incomplete(self) -> str:
+        """Why the rows are not what the type promises."""
+        return self._stop or self._seen.repeated or (_WALKED if self._moving else "")
+
+    def _check_token(self, map_fd: int) -> None:
+        """Refuse to go on from a token by walking where the kernel has a batch, which misses nothing.
+
+        No such token was given out by this kernel. A batch of no elements does nothing but tell.
+        """
+        self._to_check = False
+        none = Columns(0, Buffer.allocate(0), self._facts.key_stride, Buffer.allocate(0))
+        cursor = Buffer.allocate(max(4, self._facts.key_stride))
+        if self._elements.lookup_batch(map_fd, cursor, True, none).errno not in UNSUPPORTED:
+            raise MapError(
+                Reason.BAD_SPEC,
+                f"dump {self._facts.label}: the token is of a walk by next_key, and this kernel reads the map in a "
+                "better way; start anew",
+                **self._facts.about("dump"),
+            )
+
     def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
         """As Walker.fill."""
+        if self._to_check:
+            self._check_token(map_fd)
+        self._seen.begin(self._elements, map_fd)
         facts, filled = self._facts, 0
         while filled < room and not self.done:
             key = self._elements.next_key(map_fd, self.cursor or None, facts.key_stride)
@@ -184,7 +224,7 @@ class NextKeyWalker:
             self.cursor = key
             self._steps += 1
             if stop := self._seen.must_stop(self._steps):
-                self.done, self.incomplete = True, stop
+                self.done, self._stop = True, stop
             if not self._seen.add(key):
                 continue
             at = row + filled
@@ -264,9 +304,14 @@ def keep(keys: Buffer, values: Buffer, row: int, key_stride: int, wanted: list[b
 
 
 class SeenKeys:
-    """Keys of one scan, to leave repeats out and to end a scan that the kernel keeps restarting."""
+    """Keys of one scan, to leave repeats out and to end a scan that the kernel keeps restarting.
 
-    def __init__(self, facts: MapFacts) -> None:
+    A ``resumed`` scan does not know the keys from before its token; if the kernel begins again they come
+    twice, and all that can be done is to notice.
+    """
+
+    def __init__(self, facts: MapFacts, *, resumed: bool) -> None:
+        self._resumed = self._unbegun = resumed
         self._stride = facts.key_stride
         self._bound = 2 * facts.info.max_entries + limits.BATCH_ELEMENTS
         self._capacity = SEEN_BYTES // (facts.key_stride + _SEEN_OVERHEAD)
@@ -274,6 +319,21 @@ class SeenKeys:
         self._first: bytes | None = None
         self.restarts = 0
         self.duplicates = 0
+
+    def begin(self, elements: Elements, map_fd: int) -> None:
+        """Before the first row of a resumed scan: remember the map's first key, the mark of a restart.
+
+        The kernel restarts without a word when its cursor's key has gone (kernel/bpf/lpm_trie.c,
+        trie_get_next_key(); hashtab.c, htab_map_get_next_key()).
+        """
+        if self._unbegun:
+            self._unbegun = False
+            self._first = elements.next_key(map_fd, None, self._stride)
+
+    @property
+    def repeated(self) -> str:
+        """That keys came which an earlier scan had answered, or ""."""
+        return _REPEATED if self._resumed and (self.restarts or self.duplicates) else ""
 
     def add(self, key: bytes) -> bool:
         """Whether ``key`` is new."""

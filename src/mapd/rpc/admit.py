@@ -28,8 +28,9 @@ async def admitted(
         MapError: the map is not there, or not for this caller.
     """
     ref = convert.ref(message, call.principal, operation)
-    async with host.borrow(call.principal, ref) as opened:
-        yield admit(call, opened, ref, verbs)
+    asked = call.access.verbs if verbs is None else verbs
+    async with host.borrow(call.principal, ref, asked) as opened:
+        yield admit(call, opened, ref, asked)
 
 
 def admit(

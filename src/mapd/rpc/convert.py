@@ -121,8 +121,13 @@ def new_map(request: maps_pb2.CreateMapRequest, principal: Principal) -> NewMap:
     )
 
 
-class Named(Protocol):
-    """What a map is called."""
+class Told(Protocol):
+    """A map as it is told of: a description of it, or its row in a listing."""
+
+    @property
+    def facts(self) -> MapFacts:
+        """What is true of it."""
+        ...
 
     @property
     def name(self) -> str:
@@ -135,8 +140,9 @@ class Named(Protocol):
         ...
 
 
-def map_info(facts: MapFacts, opened: Named) -> types_pb2.MapInfo:
+def map_info(found: Told) -> types_pb2.MapInfo:
     """What a client is told of a map."""
+    facts = found.facts
     info, traits = facts.info, facts.traits
     return types_pb2.MapInfo(
         id=info.id,
@@ -150,8 +156,8 @@ def map_info(facts: MapFacts, opened: Named) -> types_pb2.MapInfo:
         key_stride=facts.key_stride,
         value_stride=facts.value_stride,
         frozen=info.frozen,
-        name=opened.name,
-        pin_path=opened.pin_path,
+        name=found.name,
+        pin_path=found.pin_path,
         btf_id=info.btf_id,
         btf_key_type_id=info.btf_key_type_id,
         btf_value_type_id=info.btf_value_type_id,

@@ -143,10 +143,11 @@ class ElementHandlers:
             )
         arrived = time.monotonic()
         results: list[pb.GroupResult] = []
-        room = limits.COLUMN_BYTES
+        # Kept free for a refusal of every group: what was executed must not be lost for want of room.
+        room = limits.MESSAGE_BYTES - (len(request.groups) + 1) * limits.REFUSAL_BYTES
         for message in request.groups:
-            result = await self._group(call, message, arrived, room)
-            room -= len(result.values) + len(result.statuses)
+            result = await self._group(call, message, arrived, min(room, limits.COLUMN_BYTES))
+            room -= max(0, result.ByteSize() - limits.REFUSAL_BYTES)
             results.append(result)
         return pb.ApplyResponse(results=results)
 
@@ -162,7 +163,11 @@ class ElementHandlers:
                 outcome = await self._host.apply(opened, group, expires=expires)
             return convert.outcome(outcome)
         except MapError as error:
-            return pb.GroupResult(error=convert.error(error.refusal))
+            refusal = call.fault(error) if error.reason is Reason.INTERNAL else error.refusal
+        except Exception as error:
+            # The groups before it were executed, and their results must reach the caller.
+            refusal = call.fault(error)
+        return pb.GroupResult(error=convert.error(refusal))
 
     async def dump(self, call: Call, request: pb.DumpRequest) -> None:
         """Header, chunks, trailer."""
@@ -171,7 +176,8 @@ class ElementHandlers:
             dump = self._host.dump(opened, convert.scan_options(request))
 
             async def begin() -> None:
-                header = pb.DumpHeader(info=convert.map_info(facts, opened.target))
+                described = await self._host.describe(opened, Verb.READ)
+                header = pb.DumpHeader(info=convert.map_info(described))
                 await call.context.write(pb.DumpResponse(header=header))
 
             async def emit(page: Page) -> None:
@@ -183,7 +189,7 @@ class ElementHandlers:
 
     async def load(self, call: Call, _requests: object) -> pb.LoadResponse:
         """Columns written as they arrive."""
-        first = await _read(call.context)
+        first = await self._read_on(call.context, "load")
         if first is None:
             raise convert.bad_spec("the stream ended before it named a map", "load")
         response = pb.LoadResponse()
@@ -193,12 +199,43 @@ class ElementHandlers:
             try:
                 while message is not None:
                     await self._load_message(opened, op, message, response)
-                    message = await _read(call.context)
+                    message = await self._read_on(call.context, "load")
                     if message is not None and (message.HasField("map") or message.flag):
                         raise convert.bad_spec("map and flag stand in the first message only", "load")
             except MapError as error:
                 raise _stopped(error, response) from None
         return response
+
+    async def _read_on(self, context: grpc.aio.ServicerContext[Any, Any], operation: str) -> Any:
+        """The next message of a client who must go on; None when it has ended its side.
+
+        Raises:
+            MapError: QUOTA, nothing came for limits.STREAM_PROGRESS_S; DRAINING, at once; as ``_read``.
+        """
+        try:
+            async with asyncio.timeout(limits.STREAM_PROGRESS_S), asyncio.TaskGroup() as group:
+                draining = group.create_task(self._refuse_draining(operation), name=f"{operation} draining")
+                message = await _read(context)
+                draining.cancel()
+        except TimeoutError:
+            raise MapError(
+                Reason.QUOTA,
+                f"{operation}: nothing came for {limits.STREAM_PROGRESS_S:g} s; send faster, or begin when there is "
+                "something to send",
+                operation=operation,
+            ) from None
+        except BaseExceptionGroup as failed:
+            # One cause: the other half was cancelled for it.
+            raise failed.exceptions[0] from None
+        return message
+
+    async def _refuse_draining(self, operation: str) -> None:
+        await self._draining.wait()
+        raise MapError(
+            Reason.DRAINING,
+            f"{operation}: the daemon is stopping; connect again in a moment",
+            operation=operation,
+        )
 
     async def _load_message(
         self, opened: Authorized[OpenMap], op: Op, message: pb.LoadRequest, response: pb.LoadResponse
@@ -214,7 +251,7 @@ class ElementHandlers:
 
     async def session(self, call: Call, _requests: object) -> None:
         """Owns what is opened with its id, until it ends."""
-        first = await _read(call.context)
+        first = await self._read_on(call.context, "session")
         if first is None or first.WhichOneof("message") != "open":
             raise convert.bad_spec("a session begins with `open`", "session")
         session = self._host.handles.open_session(call.principal)
@@ -227,20 +264,15 @@ class ElementHandlers:
 
     async def _converse(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Read until the client ends the stream; say goodbye once when the daemon is about to."""
-        async with asyncio.TaskGroup() as group:
-            goodbye = group.create_task(self._say_goodbye(context), name="session goodbye")
-            while (message := await _read(context)) is not None:
-                what = message.WhichOneof("message")
-                refusal = convert.error(
-                    MapError(
-                        Reason.OPERATION_UNSUPPORTED,
-                        f"session: this daemon takes no {what or 'empty'} message in a session "
-                        "(feature 'session-apply'); use Apply",
-                        operation="session",
-                    ).refusal
-                )
-                await context.write(pb.SessionResponse(error=refusal))
-            goodbye.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                goodbye = group.create_task(self._say_goodbye(context), name="session goodbye")
+                while (message := await _read(context)) is not None:
+                    await context.write(_not_in_a_session(message))
+                goodbye.cancel()
+        except BaseExceptionGroup as failed:
+            # One cause, which the guard knows what to do with: the other half was cancelled for it.
+            raise failed.exceptions[0] from None
 
     async def _say_goodbye(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await self._draining.wait()
@@ -298,6 +330,22 @@ def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:
         )
         for start in range(0, columns.count, size)
     ]
+
+
+def _not_in_a_session(message: pb.SessionRequest) -> pb.SessionResponse:
+    """The refusal of a message that only later versions take."""
+    what = message.WhichOneof("message")
+    refusal = convert.error(
+        MapError(
+            Reason.OPERATION_UNSUPPORTED,
+            f"session: this daemon takes no {what or 'empty'} message in a session (feature 'session-apply'); "
+            "use Apply",
+            operation="session",
+        ).refusal
+    )
+    if message.HasField("apply"):
+        return pb.SessionResponse(apply=pb.ApplyResponse(stamp=message.apply.stamp, error=refusal))
+    return pb.SessionResponse(error=refusal)
 
 
 def _check_room(opened: OpenMap, group: Group, room: int) -> None:

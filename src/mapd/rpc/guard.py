@@ -41,6 +41,7 @@ class Call:
     Attributes:
         context: grpc's, for streams.
         expires: time.monotonic() of its deadline.
+        fault: logs an exception that is nobody's but ours; what to tell the caller instead.
     """
 
     principal: Principal
@@ -48,6 +49,7 @@ class Call:
     authorizer: Authorizer
     context: Context
     expires: float
+    fault: Callable[[Exception], Refusal]
 
     def authorize(self, target: T, verbs: frozenset[Verb] | None = None) -> Authorized[T]:
         """Rights on a thing: the method's own, or ``verbs`` where they depend on the request.
@@ -142,20 +144,26 @@ class Guard:
                 authorizer=self._authorizer,
                 context=context,
                 expires=expires,
+                fault=lambda error: self._fault(name, principal, error),
             )
+            limit = asyncio.timeout(limits.UNARY_S if unary else None)
             with self._counted(name):
                 try:
                     if self.draining.is_set():
                         raise MapError(Reason.DRAINING, "the daemon is stopping; connect again in a moment")
-                    async with asyncio.timeout(limits.UNARY_S if unary else None):
+                    async with limit:
                         return await handler(call, readable(request))
                 except asyncio.CancelledError:
                     await self._cancelled(name, context)
-                except TimeoutError:
+                except TimeoutError as error:
                     late = f"not done after {limits.UNARY_S:g} s, given up; it may still be executed"
-                    await self._refuse(name, principal, Refusal(Reason.OUTCOME_UNKNOWN, late), context, began)
+                    unknown = Refusal(Reason.OUTCOME_UNKNOWN, late)
+                    refusal = unknown if limit.expired() else call.fault(error)
+                    await self._refuse(name, principal, refusal, context, began)
                 except MapError as error:
-                    await self._refuse(name, principal, error.refusal, context, began)
+                    ours = error.reason is Reason.INTERNAL
+                    refusal = call.fault(error) if ours else error.refusal
+                    await self._refuse(name, principal, refusal, context, began)
                 except grpc.aio.AbortError:
                     raise
                 except grpc.aio.InternalError:
@@ -163,7 +171,7 @@ class Guard:
                     _log.debug("the client went", method=name, principal=principal.name)
                     raise asyncio.CancelledError from None
                 except Exception as error:
-                    await self._fault(name, principal, error, context)
+                    await self._refuse(name, principal, call.fault(error), context, began)
 
         return guarded
 
@@ -207,24 +215,25 @@ class Guard:
     async def _refuse(
         self, name: str, principal: Principal, refusal: Refusal, context: Context, began: float
     ) -> NoReturn:
-        """The caller's fault, or the host's: quiet."""
-        _log.debug(
-            "refused",
-            method=name,
-            principal=principal.name,
-            reason=refusal.reason.name,
-            message=refusal.message,
-            seconds=round(time.monotonic() - began, 6),
-        )
+        """The caller's fault, or the host's: quiet. A fault of ours has been logged already."""
+        if refusal.reason is not Reason.INTERNAL:
+            _log.debug(
+                "refused",
+                method=name,
+                principal=principal.name,
+                reason=refusal.reason.name,
+                message=refusal.message,
+                seconds=round(time.monotonic() - began, 6),
+            )
         await context.abort_with_status(to_grpc(encode(refusal)))
 
-    async def _fault(self, name: str, principal: Principal, error: Exception, context: Context) -> NoReturn:
+    @staticmethod
+    def _fault(name: str, principal: Principal, error: Exception) -> Refusal:
         """Our fault: loud here, a number there."""
         incident = secrets.token_hex(4)
         _log.error("fault", method=name, principal=principal.name, incident=incident, exc_info=error)
-        refusal = Refusal(
+        return Refusal(
             Reason.INTERNAL,
             f"a fault of the daemon; its log has it as incident {incident}",
             {"incident": incident},
         )
-        await context.abort_with_status(to_grpc(encode(refusal)))

@@ -9,7 +9,7 @@ from mapd_api.v1 import types_pb2
 
 def info(found: ListedMap) -> types_pb2.MapInfo:
     """What a client is told of a map in a listing."""
-    message = convert.map_info(found.facts, found)
+    message = convert.map_info(found)
     message.pins.extend(found.pins)
     message.holders.extend(map(holder, found.holders))
     return message

@@ -60,18 +60,23 @@ class MapHandlers:
         convert.check_type(request.type)
         new = convert.new_map(request, call.principal)
         session = self._host.handles.session(request.session, call.principal)
-        self._host.handles.check_room(call.principal)
+        creation = call.authorize(new)
         async with AsyncExitStack() as stack:
             template = None
             if new.spec.inner and TYPES[new.spec.map_type].template:  # elsewhere it is refused unopened
                 template = await stack.enter_async_context(
                     admitted(self._host, call, request.inner, "create", _TEMPLATE)
                 )
-            opened, created = await self._host.create(call.authorize(new), template)
-        handle = self._host.handles.add(call.authorize(opened), session)
-        return pb.CreateMapResponse(
-            handle=handle, info=convert.map_info(opened.facts, opened), created=created
-        )
+            keep = stack.enter_context(self._host.handles.reserve(call.principal, session))
+            opened, created = await self._host.create(creation, template)
+            try:
+                handle = keep(call.authorize(opened))
+            except MapError:
+                opened.fd.close()
+                if created:
+                    await self._host.uncreate(creation, opened.facts.id)
+                raise
+        return pb.CreateMapResponse(handle=handle, info=convert.map_info(opened.described), created=created)
 
     async def open_map(self, call: Call, request: pb.OpenMapRequest) -> pb.OpenMapResponse:
         """Open what exists."""
@@ -79,20 +84,19 @@ class MapHandlers:
         if isinstance(ref, HandleRef):
             raise convert.bad_spec("a handle is open already; give a name, a pin or an id", "open")
         session = self._host.handles.session(request.session, call.principal)
-        opened = await self._host.open(ref, read_only=request.read_only)
-        try:
-            authorized = admit(call, opened, ref)
-        except MapError:
-            opened.fd.close()
-            raise
-        handle = self._host.handles.add(authorized, session)
-        return pb.OpenMapResponse(handle=handle, info=convert.map_info(opened.facts, opened))
+        with self._host.handles.reserve(call.principal, session) as keep:
+            opened = await self._host.open(ref, read_only=request.read_only)
+            try:
+                handle = keep(admit(call, opened, ref))
+            except MapError:
+                opened.fd.close()
+                raise
+        return pb.OpenMapResponse(handle=handle, info=convert.map_info(opened.described))
 
     async def get_map(self, call: Call, request: pb.GetMapRequest) -> pb.GetMapResponse:
         """Describe."""
         async with admitted(self._host, call, request.map, "get") as opened:
-            facts = await self._host.facts(opened)
-            return pb.GetMapResponse(info=convert.map_info(facts, opened.target))
+            return pb.GetMapResponse(info=convert.map_info(await self._host.describe(opened)))
 
     async def list_maps(self, call: Call, request: pb.ListMapsRequest) -> pb.ListMapsResponse:
         """Maps that match, from after the page token on."""

@@ -75,12 +75,15 @@ class Facts:
 
 
 def profile_of(capabilities: frozenset[str]) -> str:
-    """The most that a set of effective capabilities gives (design: least privilege)."""
+    """The most that a set of effective capabilities gives (design: least privilege).
+
+    Profiles may be combined; of several, the one that reaches most of others' maps is told.
+    """
     for name, needed in (
         ("inspector", {"CAP_SYS_ADMIN"}),
-        ("network", {"CAP_BPF", "CAP_NET_ADMIN"}),
         ("pins-rw", {"CAP_BPF", "CAP_DAC_OVERRIDE"}),
         ("pins-ro", {"CAP_BPF", "CAP_DAC_READ_SEARCH"}),
+        ("network", {"CAP_BPF", "CAP_NET_ADMIN"}),
         ("minimal", {"CAP_BPF"}),
     ):
         if needed <= capabilities:

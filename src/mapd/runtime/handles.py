@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from mapd.access.authorize import Authorized
 from mapd.access.principal import Principal
@@ -30,6 +33,7 @@ class _Handle:
     principal: Principal
     session: Session | None
     used: float
+    borrowers: int = 0
 
 
 class HandleTable:
@@ -49,6 +53,8 @@ class HandleTable:
     ) -> None:
         self._handles: dict[int, _Handle] = {}
         self._sessions: dict[str, Session] = {}
+        self._reserved: Counter[Principal] = Counter()
+        self._opened: Counter[Principal] = Counter()
         self._per_principal = per_principal
         self._sessions_per_principal = sessions_per_principal
         self._idle_s = idle_s
@@ -93,33 +99,46 @@ class HandleTable:
             )
         return session
 
-    def check_room(self, principal: Principal) -> None:
-        """Refuse a principal who holds all the handles it may, before anything is made for it.
+    @contextmanager
+    def reserve(
+        self, principal: Principal, session: Session | None
+    ) -> Generator[Callable[[Authorized[OpenMap]], int]]:
+        """Room for one handle until the block ends, taken before anything is made for it.
+
+        Gives the function that keeps a map there, once: ``add`` that no quota refuses any more.
 
         Raises:
-            MapError: QUOTA, with both numbers.
+            MapError: QUOTA, the principal holds all the handles it may, with both numbers.
         """
         held = sum(handle.principal == principal for handle in self._handles.values())
-        self._check_quota(principal, held, self._per_principal, "handles")
+        self._check_quota(principal, held + self._reserved[principal], self._per_principal, "handles")
+        with _counted(self._reserved, principal):
+            yield partial(self._keep, session)
 
     def add(self, authorized: Authorized[OpenMap], session: Session | None) -> int:
         """Keep an open map; the table owns its fd from here on. Closes it if it cannot be kept."""
-        opened, principal = authorized.target, authorized.principal
         try:
-            if session is not None and session.id not in self._sessions:
-                raise MapError(Reason.STALE_HANDLE, f"session {session.id} ended while the map was opened")
-            self.check_room(principal)
+            with self.reserve(authorized.principal, session) as keep:
+                return keep(authorized)
         except MapError:
-            opened.fd.close()
+            authorized.target.fd.close()
             raise
+
+    def _keep(self, session: Session | None, authorized: Authorized[OpenMap]) -> int:
+        """Raises STALE_HANDLE, and closes the map, where the session has ended."""
+        opened, principal = authorized.target, authorized.principal
+        if session is not None and session.id not in self._sessions:
+            opened.fd.close()
+            raise MapError(Reason.STALE_HANDLE, f"session {session.id} ended while the map was opened")
         number = secrets.randbits(63) | 1
         self._handles[number] = _Handle(opened, principal, session, self._clock())
         if session is not None:
             session.handles.add(number)
         return number
 
-    def get(self, number: int, principal: Principal) -> OpenMap:
-        """The open map behind a handle.
+    @contextmanager
+    def borrow(self, number: int, principal: Principal) -> Generator[OpenMap]:
+        """The open map behind a handle, in use until the block ends.
 
         Raises:
             MapError: STALE_HANDLE, also for another principal's handle.
@@ -132,8 +151,31 @@ class HandleTable:
                 "open the map again",
                 operation="resolve",
             )
-        handle.used = self._clock()
-        return handle.opened
+        handle.borrowers += 1
+        try:
+            yield handle.opened
+        finally:
+            handle.borrowers -= 1
+            handle.used = self._clock()
+
+    @contextmanager
+    def opening(self, principal: Principal) -> Generator[None]:
+        """Count a map that is opened for one call, until the block ends.
+
+        Raises:
+            MapError: QUOTA, so many calls of the principal have one open already.
+        """
+        open_now = self._opened[principal]
+        if open_now >= self._per_principal:
+            raise MapError(
+                Reason.QUOTA,
+                f"{principal.name} has {open_now} calls under way that opened a map each, its limit is "
+                f"{self._per_principal}; open the map once and use its handle, or make fewer calls at once",
+                operation="open",
+                principal=principal.name,
+            )
+        with _counted(self._opened, principal):
+            yield
 
     def close(self, number: int, principal: Principal) -> None:
         """Give a handle back; one that is not open is none."""
@@ -142,9 +184,13 @@ class HandleTable:
             self._close(number)
 
     def close_idle(self) -> int:
-        """Close handles without a session that nobody used for ``idle_s``; how many."""
+        """Close handles without a session that no call used for ``idle_s``, and none is using; how many."""
         limit = self._clock() - self._idle_s
-        idle = [n for n, handle in self._handles.items() if handle.session is None and handle.used < limit]
+        idle = [
+            number
+            for number, handle in self._handles.items()
+            if handle.session is None and not handle.borrowers and handle.used < limit
+        ]
         for number in idle:
             self._close(number)
         return len(idle)
@@ -172,3 +218,15 @@ class HandleTable:
                 operation="open",
                 principal=principal.name,
             )
+
+
+@contextmanager
+def _counted(counts: Counter[Principal], principal: Principal) -> Generator[None]:
+    """One more of the principal's in the block; who has none is forgotten."""
+    counts[principal] += 1
+    try:
+        yield
+    finally:
+        counts[principal] -= 1
+        if not counts[principal]:
+            del counts[principal]

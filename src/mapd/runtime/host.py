@@ -16,7 +16,7 @@ from mapd.maps.execute import execute, next_key
 from mapd.maps.groups import Group, Plan, plan
 from mapd.maps.job import Outcome
 from mapd.maps.listing import Listing, Wanted, list_maps
-from mapd.maps.opened import MapFacts, OpenMap
+from mapd.maps.opened import Described, MapFacts, OpenMap
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
 from mapd.maps.store import Btf, MapStore, NameRef, PinRef, Ref
@@ -33,6 +33,9 @@ BULK_FROM = 512
 """Elements from which a group runs in the bulk lane: about a millisecond of syscalls."""
 
 _OP_VERBS = contract.op_verbs()
+
+_LOOKING = frozenset({Verb.LIST, Verb.READ, Verb.WATCH, Verb.OPEN_BY_ID})
+"""Rights that a descriptor which only reads can serve: all that a pin of mode 0444 gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +100,39 @@ class MapHost:
         )
         return await self._pool.run(Lane.SLOW, str(wanted.name), call, discard=_close_created)
 
+    async def uncreate(self, new: Authorized[NewMap], map_id: int) -> None:
+        """Take the name of a map away that was created and cannot be handed out, if it still leads to it.
+
+        Cancelling: the name may be left.
+        """
+        wanted = new.demand({Verb.CREATE})
+        call = partial(self._store.uncreate, wanted.name, map_id)
+        await self._pool.run(Lane.SLOW, str(wanted.name), call)
+
     async def open(self, ref: Ref, *, read_only: bool = False) -> OpenMap:
         """Open a map so that it can be authorised; the caller owns its fd."""
         call = partial(self._store.open, ref, read_only=read_only)
         return await self._pool.run(Lane.POINT, str(ref), call, discard=_close)
 
     @asynccontextmanager
-    async def borrow(self, principal: Principal, ref: AnyRef) -> AsyncGenerator[OpenMap]:
-        """An open map for the length of one call: the handle's, or opened for it."""
+    async def borrow(
+        self, principal: Principal, ref: AnyRef, verbs: frozenset[Verb]
+    ) -> AsyncGenerator[OpenMap]:
+        """An open map for the length of one call: the handle's, or opened for it, to write only if it must.
+
+        Raises:
+            MapError: it is not there, or QUOTA.
+        """
         if isinstance(ref, HandleRef):
-            yield self.handles.get(ref.handle, principal)
+            with self.handles.borrow(ref.handle, principal) as opened:
+                yield opened
             return
-        opened = await self.open(ref)
-        try:
-            yield opened
-        finally:
-            opened.fd.close()
+        with self.handles.opening(principal):
+            opened = await self.open(ref, read_only=verbs <= _LOOKING)
+            try:
+                yield opened
+            finally:
+                opened.fd.close()
 
     async def list(self, wanted: Authorized[Wanted]) -> Listing:
         """Maps that match. One listing runs at a time."""
@@ -121,10 +141,14 @@ class MapHost:
             wanted.demand({Verb.OPEN_BY_ID})
         return await self._pool.run(Lane.BULK, "list", partial(list_maps, self._store, target))
 
-    async def facts(self, opened: Authorized[OpenMap]) -> MapFacts:
-        """A map's facts as they are now (frozen, memory)."""
-        target = opened.demand({Verb.LIST})
-        return await self._on(target, Lane.POINT, self._store.facts_at)
+    async def describe(self, opened: Authorized[OpenMap], right: Verb = Verb.LIST) -> Described:
+        """A map as it is now: frozen, memory, whether its name and pin still lead to it.
+
+        Args:
+            right: the one it is told under; who may read a map is told what it reads.
+        """
+        target = opened.demand({right})
+        return await self._on(target, Lane.POINT, partial(self._store.describe, target))
 
     async def apply(
         self, opened: Authorized[OpenMap], group: Group, *, expires: float | None = None

@@ -1,5 +1,6 @@
 import datetime
 
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from mapd_api.v1 import errors_pb2 as _errors_pb2
 from mapd_api.v1 import types_pb2 as _types_pb2
@@ -120,12 +121,14 @@ class ApplyRequest(_message.Message):
     def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[OpGroup, _Mapping]]] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
-    __slots__ = ("stamp", "results")
+    __slots__ = ("stamp", "results", "error")
     STAMP_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     stamp: Stamp
     results: _containers.RepeatedCompositeFieldContainer[GroupResult]
-    def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., results: _Optional[_Iterable[_Union[GroupResult, _Mapping]]] = ...) -> None: ...
+    error: _errors_pb2.Error
+    def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., results: _Optional[_Iterable[_Union[GroupResult, _Mapping]]] = ..., error: _Optional[_Union[_errors_pb2.Error, _Mapping]] = ...) -> None: ...
 
 class LookupRequest(_message.Message):
     __slots__ = ("map", "key", "flags", "touch")
@@ -340,20 +343,26 @@ class LoadResponse(_message.Message):
     def __init__(self, applied: _Optional[int] = ..., failed: _Optional[int] = ..., errors: _Optional[_Iterable[_Union[_errors_pb2.ElementError, _Mapping]]] = ...) -> None: ...
 
 class SessionOpen(_message.Message):
-    __slots__ = ("epoch",)
+    __slots__ = ("session", "epoch")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    session: str
     epoch: str
-    def __init__(self, epoch: _Optional[str] = ...) -> None: ...
+    def __init__(self, session: _Optional[str] = ..., epoch: _Optional[str] = ...) -> None: ...
 
 class SessionOpened(_message.Message):
-    __slots__ = ("session", "epoch", "slots")
+    __slots__ = ("session", "epoch", "slots", "resumed", "resume_within")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    RESUME_WITHIN_FIELD_NUMBER: _ClassVar[int]
     session: str
     epoch: str
     slots: int
-    def __init__(self, session: _Optional[str] = ..., epoch: _Optional[str] = ..., slots: _Optional[int] = ...) -> None: ...
+    resumed: bool
+    resume_within: _duration_pb2.Duration
+    def __init__(self, session: _Optional[str] = ..., epoch: _Optional[str] = ..., slots: _Optional[int] = ..., resumed: bool = ..., resume_within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason", "message")

@@ -175,7 +175,7 @@ class ElementServiceServicer(object):
 
     def Session(self, request_iterator, context):
         """A conversation that owns what it opened: handles opened with its session id are
-        closed when the stream ends, however it ends. Carries Apply messages with slots
+        closed when the session ends: with its stream, however that ends, or SessionOpened.resume_within later. Carries Apply messages with slots
         where ServerInfo.features has "session-apply".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

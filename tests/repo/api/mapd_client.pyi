@@ -378,6 +378,8 @@ class BatchFailed(Refused):
     applied: int
     errors: Mapping[int, MapdError]
     failed: int
+    cause: MapdError | None
+    sent: int
     def __init__(
         self,
         message: str,
@@ -385,6 +387,8 @@ class BatchFailed(Refused):
         applied: int = 0,
         errors: Mapping[int, MapdError] | None = None,
         failed: int | None = None,
+        cause: MapdError | None = None,
+        sent: int | None = None,
         operation: str = "",
         map: str = "",
         metadata: Mapping[str, str] | None = None,

@@ -153,6 +153,7 @@ class DictKernel:
         maps: by id.
         pins: maps by path; None is a pin of something that is no map.
         opened: every fd that was handed out.
+        pins_opened: the requests to open a pin, in order.
     """
 
     def __init__(self) -> None:
@@ -160,6 +161,7 @@ class DictKernel:
         self.pins: dict[str, DictMap | None] = {}
         self.opened: list[OwnedFd] = []
         self.created: list[CreateMap] = []
+        self.pins_opened: list[OpenPin] = []
         self._by_fd: dict[int, tuple[DictMap, bool]] = {}
 
     def add(self, made: DictMap, pin: str = "") -> DictMap:
@@ -196,6 +198,7 @@ class DictKernel:
             case CreateMap():
                 answer = self._create(request)
             case OpenPin():
+                self.pins_opened.append(request)
                 answer = self._hand_out(self._pinned(request.path), read_only=request.read_only)
             case OpenId():
                 if request.map_id not in self.maps:
@@ -204,7 +207,10 @@ class DictKernel:
             case Pin():
                 if request.path in self.pins:
                     raise SyscallError(errno.EEXIST, "BPF_OBJ_PIN", request.path)
-                self.pins[request.path] = self._by_fd[fds[0]][0]
+                made, read_only = self._by_fd[fds[0]]
+                if read_only:
+                    raise SyscallError(errno.EBADF, "BPF_OBJ_PIN", request.path)
+                self.pins[request.path] = made
             case Unpin():
                 self._pinned(request.path)
                 del self.pins[request.path]

@@ -76,6 +76,8 @@ def test_it_is_for_people_not_for_readers_of_json(
         (BPF | {"CAP_DAC_READ_SEARCH"}, "pins-ro"),
         (BPF | {"CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE"}, "pins-rw"),
         (BPF | {"CAP_NET_ADMIN"}, "network"),
+        (BPF | {"CAP_NET_ADMIN", "CAP_DAC_READ_SEARCH"}, "pins-ro"),
+        (BPF | {"CAP_NET_ADMIN", "CAP_DAC_OVERRIDE"}, "pins-rw"),
         (ROOT, "inspector"),
         (frozenset({"CAP_SYS_ADMIN"}), "inspector"),
     ],

@@ -139,3 +139,36 @@ def test_without_a_path_the_default_place_is_read_if_there_is_a_file(
     assert load(None) == Config()
     file.write_text("[pool]\nqueue = 7")
     assert load(None).pool.queue == 7
+
+
+def test_paths_are_kept_in_their_shortest_spelling() -> None:
+    text = """
+        [daemon]
+        runtime_dir = "/run/mapd/"
+        state_dir = "//var//lib/./mapd"
+        bpffs = "/sys/fs/bpf/"
+        pin_roots = ["/sys/fs/bpf/", "/mnt//bpf/x/"]
+    """
+    found = parse(text, "mapd.toml").daemon
+    assert (found.runtime_dir, found.state_dir, found.bpffs) == ("/run/mapd", "/var/lib/mapd", "/sys/fs/bpf")
+    assert found.pin_roots == ("/sys/fs/bpf", "/mnt/bpf/x")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("runtime_dir = 'run/mapd'", "[daemon] runtime_dir: 'run/mapd' is not absolute"),
+        ("state_dir = ''", "[daemon] state_dir: '' is not absolute"),
+        ("bpffs = '/sys/../sys/fs/bpf'", "[daemon] bpffs: '/sys/../sys/fs/bpf' has a part '..'"),
+        ("pin_roots = ['/sys/fs/bpf', 'xdp']", "[daemon] pin_roots: 'xdp' is not absolute"),
+        ("pin_roots = ['/mnt/..']", "[daemon] pin_roots: '/mnt/..' has a part '..'"),
+        ("pin_roots = ['/']", "[daemon] pin_roots: '/' is no folder of a bpffs"),
+        ('state_dir = "/var/\\u0000"', "[daemon] state_dir: '/var/\\x00' has a NUL"),
+        ("pin_root = 'a/b'", "[daemon] pin_root: 'a/b' must be one folder's name"),
+        ("pin_root = '..'", "[daemon] pin_root: '..' must be one folder's name"),
+        ("pin_root = ''", "[daemon] pin_root: '' must be one folder's name"),
+        ("pin_root = 'mapd.d'", "[daemon] pin_root: 'mapd.d' must be one folder's name"),
+    ],
+)
+def test_a_path_that_could_not_be_used_is_refused(text: str, words: str) -> None:
+    assert words in refusal(f"[daemon]\n{text}")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mapd.bpf import Buffer, Fault, FaultyKernel
 from mapd.bpf.abi import Command
+from mapd.bpf.elements import COMMANDS
 from mapd.maps.answers import ElementFailure, element_error, element_reason
 from mapd.maps.errors import MapError
 from mapd.maps.execute import BATCH_FROM, execute
@@ -26,7 +27,7 @@ from mapd.maps.types import TYPES
 from mapd_api import limits
 from mapd_api.ops import ANSWERS_VALUE, MUTATES, TAKES_VALUE, Op
 from mapd_api.reasons import Reason
-from mapd_api.uapi import ENOTSUPP, MapType
+from mapd_api.uapi import ENOTSUPP, ElementFlag, MapType
 from tests.unit.mapd.dictkernel import DictKernel, DictMap, described, n, raw_info
 
 UPDATE: Final = Command.MAP_UPDATE_ELEM
@@ -52,6 +53,10 @@ class Bench:
     def seems_writable(self) -> OpenMap:
         """The opening of a map that another program created with a read-only descriptor."""
         return replace(self.opened, read_only=False)
+
+    def with_lock(self) -> OpenMap:
+        """The opening of a map whose values have a bpf_spin_lock."""
+        return replace(self.opened, facts=replace(self.opened.facts, has_lock=True))
 
     def run(self, group: Group, opened: OpenMap | None = None) -> Outcome:
         opened = opened or self.opened
@@ -79,6 +84,12 @@ def updates(numbers: Sequence[int], op: Op = Op.UPDATE, flags: int = 0) -> Group
 
 def on_keys(numbers: Sequence[int], op: Op) -> Group:
     return Group(count=len(numbers), ops=bytes([op]), keys=b"".join(map(n, numbers)))
+
+
+def locking(op: Op, count: int) -> Group:
+    """A group that asks for the values' lock."""
+    group = updates(range(count), op) if op in TAKES_VALUE else on_keys(range(count), op)
+    return replace(group, flags=int(ElementFlag.LOCK))
 
 
 def refusal(bench: Bench, group: Group, opened: OpenMap | None = None) -> MapError:
@@ -163,6 +174,24 @@ def test_flags_other_than_lock_are_refused(bench: Bench, flags: int) -> None:
     assert error.reason is Reason.BAD_FLAGS
     assert f"flags {flags:#x}; " in str(error)
     assert "BPF_F_LOCK (4) or 0" in str(error)
+
+
+@pytest.mark.parametrize("op", [Op.LOOKUP, Op.UPDATE, Op.LOOKUP_AND_DELETE])
+def test_a_lock_that_the_value_does_not_have_is_refused(bench: Bench, op: Op) -> None:
+    group = locking(op, 2)
+    error = refusal(bench, group)
+    assert error.reason is Reason.BAD_FLAGS
+    assert "flags 0x4; BPF_F_LOCK needs a bpf_spin_lock" in str(error)
+    assert plan(group, bench.with_lock()).group is group
+
+
+@pytest.mark.parametrize("ops", [[Op.DELETE], [Op.LOOKUP, Op.DELETE]])
+@pytest.mark.parametrize("has_lock", [False, True])
+def test_a_delete_takes_no_lock(bench: Bench, ops: list[Op], has_lock: bool) -> None:
+    group = Group(count=2, ops=bytes(ops), keys=bytes(8), flags=int(ElementFlag.LOCK))
+    error = refusal(bench, group, bench.with_lock() if has_lock else bench.opened)
+    assert error.reason is Reason.BAD_FLAGS
+    assert "BPF_F_LOCK is for lookups and updates" in str(error)
 
 
 def test_an_operation_that_the_type_lacks_is_refused_with_what_it_has() -> None:
@@ -471,6 +500,16 @@ def test_each_errno_has_the_reason_of_the_table(
     assert element_reason(described(map_type), op, number) is reason
 
 
+@pytest.mark.parametrize("op", [Op.LOOKUP, Op.UPDATE, Op.LOOKUP_AND_DELETE])
+@pytest.mark.parametrize("count", [1, BATCH_FROM])
+def test_a_lock_that_the_kernel_does_not_take_is_a_bad_flag(bench: Bench, op: Op, count: int) -> None:
+    bench.faulty.add(Fault(target=COMMANDS[op], errno=errno.EINVAL))
+    bench.faulty.add(Fault(target=UPDATE_BATCH, errno=errno.EINVAL))
+    group = locking(op, count)
+    outcome = bench.run(group, bench.with_lock())
+    assert set(outcome.statuses) == {Reason.BAD_FLAGS}
+
+
 @pytest.mark.parametrize(
     ("map_type", "op", "reason", "number", "words"),
     [
@@ -483,7 +522,8 @@ def test_each_errno_has_the_reason_of_the_table(
         (MapType.HASH, Op.UPDATE, Reason.KERNEL_MEMORY, errno.ENOMEM, "no memory for another element"),
         (MapType.HASH, Op.DELETE, Reason.BUSY, errno.EBUSY, "busy three times; nothing was changed"),
         (MapType.LPM_TRIE, Op.LOOKUP, Reason.BAD_COLUMNS, errno.EINVAL, "a prefix length above 32 bits"),
-        (MapType.HASH, Op.UPDATE, Reason.BAD_COLUMNS, errno.EINVAL, "refuses this key, value or flag"),
+        (MapType.HASH, Op.UPDATE, Reason.BAD_COLUMNS, errno.EINVAL, "refuses this key or value"),
+        (MapType.HASH, Op.UPDATE, Reason.BAD_FLAGS, errno.EINVAL, "BPF_F_LOCK needs a bpf_spin_lock"),
         (MapType.HASH, Op.UPDATE, Reason.INTERNAL, errno.EIO, "unexpected answer of the kernel"),
     ],
 )

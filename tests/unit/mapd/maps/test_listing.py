@@ -12,8 +12,10 @@ from mapd.bpf import Fault, FaultyKernel, ListHolders, ListPins, NextMapId, Open
 from mapd.bpf.abi import Command
 from mapd.bpf.faulty import Target
 from mapd.maps import listing
+from mapd.maps.errors import MapError
 from mapd.maps.listing import Listing, Wanted, list_maps
 from mapd.maps.store import MapStore
+from mapd_api.reasons import Reason
 from tests.unit.mapd.dictkernel import CPUS, ROOT, DictKernel, DictMap, raw_info
 
 
@@ -112,6 +114,27 @@ def test_a_map_that_cannot_be_described_is_told_and_the_others_are_listed(bench:
     found = bench.list()
     assert len(found.maps) == 2
     assert any("EIO" in line for line in found.not_looked_at)
+
+
+def test_a_list_has_one_descriptor_open_at_a_time(bench: Bench) -> None:
+    bench.fill(*(f"a/map{number}" for number in range(50)))
+    most = 0
+
+    def count() -> None:
+        nonlocal most
+        most = max(most, bench.kernel.open_fds)
+
+    bench.faulty.add(Fault(target=OpenPin, failpoint=count))
+    assert len(bench.list().maps) == 50
+    assert most == 0
+
+
+def test_a_pattern_longer_than_any_name_is_refused_with_both_numbers(bench: Bench) -> None:
+    bench.fill("a/x")
+    assert names(bench.list("*" * 256)) == ["a/x"]
+    with pytest.raises(MapError, match="a pattern of 400000 characters; at most 256") as caught:
+        bench.list("*a" * 200_000)
+    assert caught.value.reason is Reason.BAD_SPEC
 
 
 def test_a_map_of_several_sources_is_one_entry_with_its_pins(bench: Bench) -> None:

@@ -22,6 +22,7 @@ from mapd.maps import walkers
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
 from mapd.maps.scan import Page, Scan, ScanOptions
+from mapd.maps.walkers import METHODS
 from mapd_api import limits
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ENOTSUPP, MapType
@@ -347,6 +348,12 @@ def token_of(bench: Bench) -> bytes:
     return bench.read().pages[0].token
 
 
+def made_token(bench: Bench, method: str, cursor: int) -> bytes:
+    """A token of this map and boot that no scan has given out."""
+    head = bench.read().pages[-1].token[:22]
+    return head[:1] + bytes([METHODS.index(method)]) + head[2:] + n(cursor)
+
+
 def test_a_token_of_another_map_is_refused_with_that_maps_id(bench: Bench) -> None:
     other = Bench(raw_info(id=12))
     token = token_of(other)
@@ -424,6 +431,53 @@ def test_a_trie_whose_cursor_key_goes_restarts_and_repeats_are_left_out(trie: Be
     assert scan.entries == 60
 
 
+def begun(bench: Bench, rows: int) -> Page:
+    """One page of a scan that is left there."""
+    with bench.opened.lease() as map_fd:
+        return bench.scan().page(map_fd, rows * ONE_ROW)
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_scan_resumed_behind_a_key_that_has_gone_says_that_keys_come_twice(
+    trie: Bench, batch: bool
+) -> None:
+    if not batch:
+        trie.faulty.add(Fault(target=LOOKUP_BATCH, errno=ENOTSUPP))
+    trie.map.fill(100)
+    first = begun(trie, 60)
+    del trie.map.elements[first.keys[-4:]]
+    rest = trie.read(ScanOptions(token=first.token))
+    assert len(rest.keys) == 99
+    assert rest.scan.restarts == 1
+    assert "has gone, so the kernel began again" in rest.scan.incomplete
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_resumed_scan_that_the_kernel_restarts_later_says_so(trie: Bench, batch: bool) -> None:
+    if not batch:
+        trie.faulty.add(Fault(target=LOOKUP_BATCH, errno=ENOTSUPP))
+    trie.map.fill(100)
+    first = begun(trie, 20)
+    scan = trie.scan(ScanOptions(token=first.token))
+    with trie.opened.lease() as map_fd:
+        second = scan.page(map_fd, 20 * ONE_ROW)
+        del trie.map.elements[second.keys[-4:]]
+        while not scan.done:
+            scan.page(map_fd, 20 * ONE_ROW)
+    assert scan.restarts == 1
+    assert "began again" in scan.incomplete
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_scan_resumed_behind_a_key_that_is_there_is_complete(trie: Bench, batch: bool) -> None:
+    if not batch:
+        trie.faulty.add(Fault(target=LOOKUP_BATCH, errno=ENOTSUPP))
+    trie.map.fill(100)
+    rest = trie.read(ScanOptions(token=begun(trie, 60).token))
+    assert len(rest.keys) == 40
+    assert (rest.scan.restarts, rest.scan.duplicates, rest.scan.incomplete) == (0, 0, "")
+
+
 def test_values_stay_with_their_keys_where_repeats_are_left_out(trie: Bench) -> None:
     trie.map.fill(30)
     scan = trie.scan()
@@ -482,12 +536,74 @@ def test_without_lookup_batch_the_keys_are_walked_and_the_method_says_so(bench: 
     assert found.items == bench.map.elements
     assert len(bench.counts()) == 1  # asked once, not on every page
     assert len(found.pages) == 3
+    assert found.scan.incomplete == "walked by next_key, which misses keys that others overwrite meanwhile"
+
+
+@pytest.mark.parametrize("map_type", [MapType.ARRAY, MapType.LPM_TRIE])
+def test_a_walk_is_complete_where_the_type_promises_no_more(map_type: MapType) -> None:
+    bench = Bench(raw_info(map_type))
+    bench.faulty.add(Fault(target=LOOKUP_BATCH, errno=ENOTSUPP))
+    bench.map.fill(10)
+    found = bench.read()
+    assert (found.scan.method, found.scan.incomplete) == ("next_key", "")
+    bench.close()
+
+
+def test_a_token_of_a_walk_is_taken_only_where_there_is_no_better_way(bench: Bench) -> None:
+    walk = Fault(target=LOOKUP_BATCH, errno=ENOTSUPP)
+    bench.faulty.add(walk)
+    bench.map.fill(600)
+    token = bench.read().pages[0].token
+    assert bench.read(ScanOptions(token=token)).scan.method == "next_key"
+    bench.faulty.remove(walk)
+    with pytest.raises(MapError, match="this kernel reads the map in a better way; start anew") as caught:
+        bench.read(ScanOptions(token=token))
+    assert caught.value.reason is Reason.BAD_SPEC
+
+
+@pytest.mark.parametrize(
+    ("map_type", "method", "last"),
+    [
+        *((kind, method, 999) for kind in (MapType.ARRAY, MapType.ARRAY_OF_MAPS) for method in METHODS[:2]),
+        # Its cursor is the next index, not the last one: behind the end there is one more.
+        *((kind, "indexes", 1_000) for kind in (MapType.DEVMAP, MapType.PROG_ARRAY)),
+    ],
+)
+def test_a_token_of_an_index_that_the_map_does_not_have_is_damaged(
+    map_type: MapType, method: str, last: int
+) -> None:
+    bench = Bench(raw_info(map_type))
+    assert bench.scan(ScanOptions(token=made_token(bench, method, last))).method == method
+    with pytest.raises(MapError, match="the token is damaged"):
+        bench.scan(ScanOptions(token=made_token(bench, method, last + 1)))
+    bench.close()
+
+
+@pytest.mark.parametrize(
+    ("map_type", "methods"),
+    [
+        (MapType.HASH, {"lookup_batch", "next_key"}),
+        (MapType.LPM_TRIE, {"lookup_batch", "next_key"}),
+        (MapType.DEVMAP_HASH, {"next_key"}),
+        (MapType.STACK_TRACE, {"next_key"}),
+        (MapType.DEVMAP, {"indexes"}),
+    ],
+)
+def test_a_token_of_a_way_that_the_type_is_never_walked_is_damaged(
+    map_type: MapType, methods: set[str]
+) -> None:
+    bench = Bench(raw_info(map_type))
+    for method in methods:
+        assert bench.scan(ScanOptions(token=made_token(bench, method, 1))).method == method
+    for method in set(METHODS) - methods:
+        with pytest.raises(MapError, match="the token is damaged"):
+            bench.scan(ScanOptions(token=made_token(bench, method, 1)))
+    bench.close()
 
 
 def test_an_empty_map_walked_by_key_is_one_empty_page(unbatched: Bench) -> None:
     found = unbatched.read()
     assert [page.count for page in found.pages] == [0]
-    assert found.scan.incomplete == ""
 
 
 def test_a_key_that_goes_between_next_key_and_lookup_is_left_out(unbatched: Bench) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from mapd.bpf import RawMapInfo
 from mapd.maps.errors import MapError
-from mapd.maps.spec import MapSpec, check, differences
+from mapd.maps.spec import BtfSpec, MapSpec, check, differences
 from mapd_api import limits
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag, MapType
@@ -130,8 +131,16 @@ def test_a_type_that_nobody_knows_is_unsupported_and_the_known_ones_are_told(num
     assert error.refusal.metadata["map_type"] == name
 
 
+NAME = "flows"
+THERE: dict[str, Any] = {"key_size": 4, "value_size": 8, "max_entries": 1_024}
+
+
+def differing(spec: MapSpec, there: RawMapInfo, possible_cpus: int = 2) -> list[str]:
+    return differences(spec, there, NAME, possible_cpus)
+
+
 def test_the_same_shape_has_no_differences() -> None:
-    assert differences(HASH, raw_info(key_size=4, value_size=8, max_entries=1_024)) == []
+    assert differing(HASH, raw_info(**THERE)) == []
 
 
 @pytest.mark.parametrize(
@@ -142,13 +151,54 @@ def test_the_same_shape_has_no_differences() -> None:
         ({"value_size": 16}, "value_size: wanted 8, is 16"),
         ({"max_entries": 512}, "max_entries: wanted 1024, is 512"),
         ({"map_flags": int(MapFlag.NO_PREALLOC)}, "flags: wanted 0x0, is 0x1"),
+        ({"name": "other"}, "kernel_name: wanted flows, is other"),
     ],
 )
 def test_each_differing_field_is_told_with_both_values(there: dict[str, Any], line: str) -> None:
-    same: dict[str, Any] = {"key_size": 4, "value_size": 8, "max_entries": 1_024}
-    assert differences(HASH, raw_info(**{**same, **there})) == [line]
+    assert differing(HASH, raw_info(**{**THERE, **there})) == [line]
+
+
+def test_a_kernel_name_that_was_given_is_compared_and_not_the_derived_one() -> None:
+    spec = replace(HASH, kernel_name="mine")
+    assert differing(spec, raw_info(**THERE, name="mine")) == []
+    assert differing(spec, raw_info(**THERE)) == ["kernel_name: wanted mine, is flows"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cpus", "made"), [(1_001, 2, 1_002), (1_000, 2, 1_000), ((1 << 32) - 1, 2, (1 << 32) - 2)]
+)
+def test_an_lru_map_without_a_common_list_has_as_many_entries_for_each_cpu(
+    wanted: int, cpus: int, made: int
+) -> None:
+    flags = int(MapFlag.NO_COMMON_LRU)
+    spec = replace(HASH, map_type=MapType.LRU_HASH, flags=flags, max_entries=wanted)
+    there = {**THERE, "map_type": MapType.LRU_HASH, "map_flags": flags}
+    assert differing(spec, raw_info(**{**there, "max_entries": made}), cpus) == []
+    assert differing(spec, raw_info(**{**there, "max_entries": made - cpus}), cpus) != []
+
+
+def test_types_are_compared_where_they_are_given() -> None:
+    typed = replace(HASH, btf=BtfSpec(blob=b"btf", key_type_id=1, value_type_id=2))
+    there = raw_info(**THERE)
+    same = replace(there, btf_id=5, btf_key_type_id=1, btf_value_type_id=2)
+    assert differing(typed, same) == []
+    assert differing(HASH, same) == []
+    assert differing(typed, there) == ["btf: wanted types 1 and 2, is none"]
+    assert differing(typed, replace(same, btf_value_type_id=3)) == [
+        "btf: wanted types 1 and 2, is types 1 and 3"
+    ]
+    # The kernel takes no BTF along where neither key nor value has a type in it.
+    none = replace(HASH, btf=BtfSpec(blob=b"btf", key_type_id=0, value_type_id=0))
+    assert differing(none, there) == []
+
+
+def test_types_that_the_map_type_refuses_are_no_difference() -> None:
+    devmap = replace(HASH, map_type=MapType.DEVMAP, btf=BtfSpec(blob=b"btf", key_type_id=1, value_type_id=2))
+    there = raw_info(MapType.DEVMAP, **THERE, map_flags=int(MapFlag.RDONLY_PROG))
+    assert differing(devmap, there) == []
+    newer = replace(there, btf_id=5, btf_key_type_id=1, btf_value_type_id=3)
+    assert differing(devmap, newer) == ["btf: wanted types 1 and 2, is types 1 and 3"]
 
 
 def test_access_flags_of_the_creators_descriptor_are_no_difference() -> None:
-    there = raw_info(key_size=4, value_size=8, max_entries=1_024, map_flags=int(MapFlag.WRONLY))
-    assert differences(replace(HASH, flags=int(MapFlag.RDONLY)), there) == []
+    assert differing(replace(HASH, flags=int(MapFlag.RDONLY)), raw_info(**THERE)) == []

@@ -12,15 +12,27 @@ from dataclasses import replace
 
 import pytest
 
-from mapd.bpf import CreateMap, Fault, FaultyKernel, GetBtf, LoadBtf, OpenId, OpenPin, Pin, Unpin
+from mapd.bpf import (
+    CreateMap,
+    Fault,
+    FaultyKernel,
+    GetBtf,
+    LoadBtf,
+    OpenId,
+    OpenPin,
+    Pin,
+    Rename,
+    SyscallError,
+    Unpin,
+)
 from mapd.bpf.abi import Command
 from mapd.bpf.faulty import Target
 from mapd.maps.errors import MapError
+from mapd.maps.opened import Described, OpenMap
 from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ENOTSUPP, MapFlag, MapType
-from tests.support.counts import nothing_left_behind
 from tests.unit.mapd.dictkernel import CPUS, ROOT, DictKernel, DictMap, raw_info
 
 FLOWS = NameRef("ns", "flows")
@@ -56,10 +68,9 @@ class Bench:
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     """Every test ends with every fd closed that the kernel handed out."""
-    with nothing_left_behind():
-        made = Bench()
-        yield made
-        assert made.kernel.open_fds == 0
+    made = Bench()
+    yield made
+    assert made.kernel.open_fds == 0
 
 
 # ---- create ------------------------------------------------------------------------------------
@@ -88,6 +99,24 @@ def test_the_kernels_name_is_derived_unless_it_is_given(
     opened, _ = bench.store.create(NameRef("ns", name), replace(HASH, kernel_name=asked), exist_ok=False)
     opened.fd.close()
     assert opened.facts.info.name == given
+
+
+def test_a_map_that_its_creator_may_only_read_is_pinned_for_both_and_open_for_one(bench: Bench) -> None:
+    opened, _ = bench.store.create(FLOWS, replace(HASH, flags=int(MapFlag.RDONLY)), exist_ok=False)
+    with opened.lease() as number, pytest.raises(OSError, match="EPERM"):
+        bench.kernel.freeze(number)
+    with pytest.raises(MapError, match="opened read-only") as caught:
+        bench.store.pin(opened, "/bpf/again")
+    assert caught.value.reason is Reason.READ_ONLY
+    opened.fd.close()
+    assert list(bench.kernel.pins) == [FLOWS_PATH]
+
+
+def test_a_map_that_its_creator_cannot_open_to_read_is_unpinned_again(bench: Bench) -> None:
+    bench.fails(OpenPin, errno.EMFILE)
+    with pytest.raises(MapError, match="EMFILE"):
+        bench.create(replace(HASH, flags=int(MapFlag.RDONLY)))
+    assert bench.kernel.pins == {}
 
 
 def test_a_bad_spec_makes_no_syscall(bench: Bench) -> None:
@@ -328,6 +357,39 @@ def test_a_map_whose_info_cannot_be_read_leaves_no_fd(bench: Bench) -> None:
         bench.store.open(FLOWS)
 
 
+# ---- describe ----------------------------------------------------------------------------------
+
+
+def described(bench: Bench, opened: OpenMap) -> Described:
+    with opened.lease() as map_fd:
+        return bench.store.describe(opened, map_fd)
+
+
+def test_a_map_is_described_as_it_is_now(bench: Bench) -> None:
+    made = bench.kernel.add(DictMap(raw_info()), FLOWS_PATH)
+    opened = bench.store.open(FLOWS)
+    assert described(bench, opened) == opened.described
+    bench.store.freeze(opened)
+    assert described(bench, opened).facts.info.frozen
+    assert not opened.facts.info.frozen
+    bench.kernel.pins = {}
+    assert (described(bench, opened).name, described(bench, opened).pin_path) == ("", "")
+    bench.kernel.pins = {FLOWS_PATH: bench.kernel.add(DictMap(raw_info(id=42)))}
+    assert described(bench, opened).name == ""
+    bench.kernel.pins = {FLOWS_PATH: made}
+    assert described(bench, opened).name == "ns/flows"
+    opened.fd.close()
+
+
+@pytest.mark.parametrize(("number", "name"), [(errno.EACCES, "ns/flows"), (errno.EINVAL, "")])
+def test_a_pin_that_cannot_be_seen_may_be_there(bench: Bench, number: int, name: str) -> None:
+    bench.kernel.add(DictMap(raw_info()), FLOWS_PATH)
+    opened = bench.store.open(FLOWS)
+    bench.fails(OpenPin, number)
+    assert described(bench, opened).name == name
+    opened.fd.close()
+
+
 # ---- pin, unpin --------------------------------------------------------------------------------
 
 
@@ -357,6 +419,68 @@ def test_a_pin_that_cannot_be_made_says_why(bench: Bench, number: int, reason: R
         bench.store.pin(opened, "/bpf/xdp/stats")
     assert caught.value.reason is reason
     opened.fd.close()
+
+
+def test_a_read_only_opening_is_not_pinned(bench: Bench) -> None:
+    opened = bench.kernel.open(DictMap(raw_info()), read_only=True)
+    with pytest.raises(MapError, match="could open it for writing through the new pin") as caught:
+        bench.store.pin(opened, "/bpf/xdp/stats")
+    assert caught.value.reason is Reason.READ_ONLY
+    assert bench.faulty.seen == ()
+    opened.fd.close()
+
+
+@pytest.mark.parametrize("path", ["team", "Team/flows", "team/flows/x", "team/_x"])
+def test_below_the_root_of_names_only_names_are_pinned(bench: Bench, path: str) -> None:
+    opened = bench.kernel.open(DictMap(raw_info()))
+    with pytest.raises(MapError, match="namespace/name") as caught:
+        bench.store.pin(opened, f"{ROOT}/{path}")
+    assert caught.value.reason is Reason.BAD_SPEC
+    assert bench.faulty.seen == ()
+    bench.store.pin(opened, f"{ROOT}/team/flows")
+    opened.fd.close()
+
+
+@pytest.mark.parametrize("path", ["/bpf/xdp/", "/bpf//xdp", "/bpf/./mapd/team", "/bpf/xdp/.", f"{ROOT}//a/b"])
+def test_a_path_in_a_second_spelling_is_refused_and_says_why(bench: Bench, path: str) -> None:
+    opened = bench.kernel.open(DictMap(raw_info()))
+    for attempt in (
+        lambda: bench.store.open(PinRef(path)),
+        lambda: bench.store.unpin(PinRef(path)),
+        lambda: bench.store.pin(opened, path),
+    ):
+        with pytest.raises(MapError, match=r"empty or '\.'") as caught:
+            attempt()
+        assert caught.value.reason is Reason.BAD_SPEC
+    assert bench.faulty.seen == ()
+    opened.fd.close()
+
+
+def test_a_namespace_that_is_a_pin_is_told_as_what_it_is(bench: Bench) -> None:
+    bench.fails(Pin, errno.ENOTDIR)
+    with pytest.raises(MapError, match="a part of the path is a pin, not a folder") as caught:
+        bench.create()
+    assert caught.value.reason is Reason.BAD_SPEC
+
+
+@pytest.mark.parametrize(
+    ("number", "namespace", "reason", "words"),
+    [
+        (errno.ENOTDIR, "other", Reason.BAD_SPEC, f"{ROOT}/other: a part of the path is a pin, not a folder"),
+        (errno.ENOTDIR, "ns", Reason.MAP_NOT_FOUND, "rename ns/flows: no such map"),
+        (errno.ENOENT, "ns", Reason.MAP_NOT_FOUND, "rename ns/flows: no such map"),
+    ],
+)
+def test_a_rename_tells_the_folder_of_the_old_name_from_that_of_the_new(
+    bench: Bench, number: int, namespace: str, reason: Reason, words: str
+) -> None:
+    def fail() -> None:
+        raise SyscallError(number, "openat2", f"{ROOT}/{namespace}")
+
+    bench.faulty.add(Fault(target=Rename, failpoint=fail))
+    with pytest.raises(MapError, match=words) as caught:
+        bench.store.rename(FLOWS, NameRef("other", "flows"))
+    assert caught.value.reason is reason
 
 
 @pytest.mark.parametrize("ref", [FLOWS, PinRef(FLOWS_PATH)], ids=str)

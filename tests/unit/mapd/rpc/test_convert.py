@@ -1,0 +1,285 @@
+"""Messages to our own types and back: nothing a client can say is ignored, nothing we know is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mapd.access.principal import Principal
+from mapd.bpf import Buffer
+from mapd.maps.answers import ElementFailure
+from mapd.maps.errors import MapError
+from mapd.maps.groups import Group
+from mapd.maps.job import Outcome
+from mapd.maps.scan import Page
+from mapd.maps.store import IdRef, NameRef, PinRef
+from mapd.maps.types import TYPES
+from mapd.rpc import convert
+from mapd.runtime.host import AnyRef, HandleRef
+from mapd.runtime.scans import Trailer
+from mapd_api import limits
+from mapd_api.ops import Op
+from mapd_api.reasons import RETRY_AFTER_S, Reason, Refusal
+from mapd_api.uapi import MapType
+from mapd_api.v1 import elements_pb2 as elements
+from mapd_api.v1 import errors_pb2 as errors
+from mapd_api.v1 import maps_pb2 as maps
+from mapd_api.v1 import types_pb2 as types
+from tests.unit.mapd.dictkernel import DictKernel, DictMap, described, raw_info
+
+ALICE = Principal(name="admin", namespace="alice")
+
+
+def refused(reason: Reason) -> pytest.RaisesExc[MapError]:
+    return pytest.RaisesExc(MapError, check=lambda error: error.reason is reason)
+
+
+# ---- which map ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "ref"),
+    [
+        (types.MapRef(handle=7), HandleRef(7)),
+        (types.MapRef(handle=0), HandleRef(0)),
+        (types.MapRef(name="flows"), NameRef("alice", "flows")),
+        (types.MapRef(name="web/flows"), NameRef("web", "flows")),
+        (types.MapRef(pin="/sys/fs/bpf/x"), PinRef("/sys/fs/bpf/x")),
+        (types.MapRef(id=41), IdRef(41)),
+    ],
+)
+def test_a_map_is_named_in_one_of_four_ways(message: types.MapRef, ref: AnyRef) -> None:
+    assert convert.ref(message, ALICE, "lookup") == ref
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        types.MapRef(),
+        types.MapRef(name=""),
+        types.MapRef(name="/flows"),
+        types.MapRef(name="a/b/c"),
+        types.MapRef(name="../flows"),
+        types.MapRef(name="Flows"),
+        types.MapRef(name="a" * 64),
+        types.MapRef(name="flows\n"),
+        types.MapRef(name="flows\0"),
+    ],
+)
+def test_a_reference_that_names_nothing_is_refused(message: types.MapRef) -> None:
+    with refused(Reason.BAD_SPEC) as caught:
+        convert.ref(message, ALICE, "lookup")
+    assert str(caught.value).startswith("lookup: ")
+
+
+# ---- creating ----------------------------------------------------------------------------------
+
+
+def creation(**fields: Any) -> maps.CreateMapRequest:
+    given: dict[str, Any] = {
+        "type": types.MAP_TYPE_HASH,
+        "key_size": 4,
+        "value_size": 8,
+        "max_entries": 16,
+        "named": maps.Named(name="flows"),
+    }
+    return maps.CreateMapRequest(**{**given, **fields})
+
+
+def test_every_field_of_a_creation_arrives() -> None:
+    request = creation(
+        map_flags=5,
+        kernel_name="kernel",
+        map_extra=9,
+        numa_node=0,
+        exist_ok=True,
+        btf=types.Btf(blob=b"btf", key_type_id=1, value_type_id=2),
+    )
+    new = convert.new_map(request, ALICE)
+    assert (new.name, new.exist_ok) == (NameRef("alice", "flows"), True)
+    spec = new.spec
+    assert (spec.map_type, spec.key_size, spec.value_size, spec.max_entries) == (1, 4, 8, 16)
+    assert (spec.flags, spec.kernel_name, spec.map_extra, spec.numa_node) == (5, "kernel", 9, 0)
+    assert spec.btf is not None
+    assert (spec.btf.blob, spec.btf.key_type_id, spec.btf.value_type_id) == (b"btf", 1, 2)
+
+
+def test_what_is_not_given_is_not_invented() -> None:
+    spec = convert.new_map(creation(), ALICE).spec
+    assert (spec.flags, spec.kernel_name, spec.map_extra, spec.numa_node, spec.btf) == (0, "", 0, None, None)
+
+
+def test_what_this_version_cannot_do_is_refused_never_ignored() -> None:
+    with refused(Reason.OPERATION_UNSUPPORTED) as caught:
+        convert.new_map(creation(named=None, lease=maps.Lease(id="a", name="b")), ALICE)
+    assert "leased maps" in str(caught.value)
+
+
+def test_a_template_and_an_exclusive_program_are_part_of_the_shape() -> None:
+    spec = convert.new_map(creation(inner=types.MapRef(id=1), exclusive_program_hash=bytes(32)), ALICE).spec
+    assert (spec.inner, spec.exclusive_program_hash) == (True, bytes(32))
+
+
+def test_a_map_without_a_lifetime_is_refused() -> None:
+    with refused(Reason.BAD_SPEC):
+        convert.new_map(creation(named=None), ALICE)
+
+
+def test_a_type_that_the_contract_does_not_know_is_refused() -> None:
+    convert.check_type(types.MAP_TYPE_ARENA)
+    for number in (0, 34, 1_000):
+        with refused(Reason.BAD_SPEC):
+            convert.check_type(number)
+
+
+# ---- describing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("map_type", sorted(TYPES))
+def test_a_map_is_described_with_what_its_type_can_do(map_type: int) -> None:
+    opened = DictKernel().open(DictMap(raw_info(map_type)))
+    info = convert.map_info(opened.described)
+    opened.fd.close()
+    assert (info.id, info.type, info.kernel_name, info.max_entries) == (41, map_type, "flows", 1_000)
+    assert info.key_stride == 4
+    assert info.value_stride == opened.facts.value_stride
+    assert tuple(info.supported_operations) == TYPES[map_type].operations
+    assert types.Iteration.Name(info.iteration) == f"ITERATION_{TYPES[map_type].iteration.upper()}"
+
+
+def test_a_map_of_a_type_that_nobody_knows_is_described_all_the_same() -> None:
+    opened = DictKernel().open(DictMap(raw_info(77)))
+    info = convert.map_info(opened.described)
+    opened.fd.close()
+    assert (list(info.supported_operations), info.iteration) == ([], types.ITERATION_NONE)
+
+
+def test_each_type_of_the_kernel_has_its_number_in_the_contract() -> None:
+    assert set(types.MapType.values()) == set(MapType)
+
+
+# ---- elements ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "op"),
+    [(0, Op.UPDATE), (1, Op.UPDATE), (2, Op.UPDATE_NOEXIST), (3, Op.UPDATE_EXIST)],
+)
+def test_an_update_flag_is_an_operation(flag: int, op: Op) -> None:
+    assert convert.update_op(flag, "update") is op
+
+
+@pytest.mark.parametrize("flag", [4, 7, -1])
+def test_an_unknown_update_flag_is_refused(flag: int) -> None:
+    with refused(Reason.BAD_FLAGS):
+        convert.update_op(flag, "update")
+
+
+def test_a_group_arrives_as_it_was_sent() -> None:
+    message = elements.OpGroup(count=2, ops=b"\1\2", keys=b"kkkk", values=b"vv", flags=4)
+    assert convert.group(message) == Group(count=2, ops=b"\1\2", keys=b"kkkk", values=b"vv", flags=4)
+
+
+def test_a_group_that_would_touch_is_refused_with_the_feature() -> None:
+    with refused(Reason.OPERATION_UNSUPPORTED) as caught:
+        convert.group(elements.OpGroup(touch=True))
+    assert "feature 'touch'" in str(caught.value)
+
+
+def test_an_outcome_goes_out_as_columns_and_first_failures() -> None:
+    failure = ElementFailure(1, Reason.MAP_FULL, 7)
+    message = convert.outcome(Outcome(bytearray([0, Reason.MAP_FULL]), Buffer.of(b"value"), [failure]))
+    assert (message.statuses, message.values) == (bytes([0, 10]), b"value")
+    assert list(message.errors) == [errors.ElementError(index=1, reason=errors.REASON_MAP_FULL, errno=7)]
+    assert not message.HasField("error")
+
+
+def test_failures_of_a_stream_are_counted_over_all_of_it() -> None:
+    (message,) = convert.element_errors([ElementFailure(3, Reason.KEY_EXISTS, 17)], offset=1_000)
+    assert message.index == 1_003
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_its_number_in_the_contract(reason: Reason) -> None:
+    name = "REASON_UNSPECIFIED" if reason is Reason.DONE else f"REASON_{reason.name}"
+    assert errors.Reason.Value(name) == reason
+
+
+@pytest.mark.parametrize("reason", [Reason.BUSY, Reason.QUOTA, Reason.MAP_FROZEN])
+def test_a_refusal_inside_an_answer_says_all_that_one_of_a_call_says(reason: Reason) -> None:
+    message = convert.error(Refusal(reason, "why", {"map": "map 41"}))
+    assert (int(message.reason), message.message) == (int(reason), "why")
+    assert dict(message.metadata) == {"map": "map 41"}
+    assert message.HasField("retry_after") == (reason in RETRY_AFTER_S)
+    assert message.retry_after.ToNanoseconds() == RETRY_AFTER_S.get(reason, 0) * 1e9
+
+
+# ---- dumps -------------------------------------------------------------------------------------
+
+
+def test_every_wish_of_a_dump_arrives() -> None:
+    request = elements.DumpRequest(prefix=b"p", limit=1 << 40, resume_token=b"t")
+    options = convert.scan_options(request)
+    assert (options.prefix, options.limit, options.token) == (b"p", 1 << 40, b"t")
+    assert (options.keys, options.values) == (True, True)
+    keys = convert.scan_options(elements.DumpRequest(columns=elements.DUMP_COLUMNS_KEYS))
+    assert (keys.keys, keys.values) == (True, False)
+    values = convert.scan_options(elements.DumpRequest(columns=elements.DUMP_COLUMNS_VALUES))
+    assert (values.keys, values.values) == (False, True)
+
+
+def test_unknown_columns_are_refused() -> None:
+    with refused(Reason.BAD_FLAGS):
+        convert.scan_options(elements.DumpRequest(columns=9))  # type: ignore[arg-type]  # open enum  # pyright: ignore[reportArgumentType]
+
+
+def test_a_page_is_one_message_where_it_fits() -> None:
+    (message,) = convert.chunks(Page(2, b"k" * 8, b"v" * 8, b"token"), described())
+    chunk = message.chunk
+    assert (chunk.columns.count, chunk.columns.keys, chunk.columns.values) == (2, b"k" * 8, b"v" * 8)
+    assert chunk.token == b"token"
+
+
+@pytest.mark.parametrize(("keys", "values"), [(True, True), (True, False), (False, True)])
+def test_a_page_too_large_is_several_and_only_the_last_can_be_resumed_behind(
+    keys: bool, values: bool
+) -> None:
+    count = limits.CHUNK_MAX_BYTES
+    page = Page(count, bytes(4 * count) * keys, bytes(4 * count) * values, b"token")
+    found = [message.chunk for message in convert.chunks(page, described())]
+    assert len(found) == 4 * (keys + values)
+    assert sum(chunk.columns.count for chunk in found) == count
+    assert [chunk.token for chunk in found] == [b""] * (len(found) - 1) + [b"token"]
+    assert b"".join(chunk.columns.keys for chunk in found) == page.keys
+    assert b"".join(chunk.columns.values for chunk in found) == page.values
+    assert max(chunk.ByteSize() for chunk in found) < limits.MESSAGE_BYTES
+
+
+def test_an_empty_page_is_no_message() -> None:
+    assert convert.chunks(Page(0, b"", b"", b"token"), described()) == []
+
+
+def test_elements_larger_than_a_chunk_go_one_by_one() -> None:
+    facts = described(value_size=limits.CHUNK_MAX_BYTES)
+    page = Page(2, bytes(8), bytes(2 * limits.CHUNK_MAX_BYTES), b"token")
+    assert [message.chunk.columns.count for message in convert.chunks(page, facts)] == [1, 1]
+
+
+def test_a_trailer_tells_how_it_went() -> None:
+    found = Trailer(
+        entries=7,
+        complete=False,
+        incomplete_reason="gave up",
+        method="next_key",
+        restarts=2,
+        duplicates_suppressed=3,
+        started_at=1.5,
+        ended_at=2.25,
+        map_id=41,
+    )
+    message = convert.trailer(found, "00ff")
+    assert (message.entries, message.complete, message.incomplete_reason) == (7, False, "gave up")
+    assert (message.method, message.restarts, message.duplicates_suppressed) == ("next_key", 2, 3)
+    assert (message.started_at.ToNanoseconds(), message.ended_at.ToNanoseconds()) == (1.5e9, 2.25e9)
+    assert (message.map_id, message.epoch) == (41, "00ff")
