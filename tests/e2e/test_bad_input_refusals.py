@@ -215,12 +215,10 @@ async def test_a_prefix_longer_than_the_address_is_no_key_of_a_trie(ground: Grou
 
 async def test_a_lock_where_the_value_has_none_is_refused(ground: Ground, flows: Flows) -> None:
     with unchanged(ground.pin("flows")):
-        with refused(Misuse, Reason.BAD_COLUMNS, "update flows", "refuses", "01000000"):
+        with refused(Unsupported, None, "update flows", "lock=True", "bpf_spin_lock"):
             await flows.update(1, 99, lock=True)
         request = pb.UpdateRequest(map=by_name("flows"), key=bytes(4), value=bytes(8), lock=True)
-        check(
-            await ground.raw.refusal("Update", request), Reason.BAD_COLUMNS, "bpf_spin_lock", errno="EINVAL"
-        )
+        check(await ground.raw.refusal("Update", request), Reason.BAD_FLAGS, "bpf_spin_lock", flags="0x4")
 
 
 # The kernel has memory for one more element whenever it is asked for in a test.
