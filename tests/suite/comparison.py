@@ -194,7 +194,11 @@ class Elements:
 # ---- calls ----------------------------------------------------------------------------------------
 
 
-def apply(one: Side, at: int, group: Group) -> object:
+Statuses = tuple[list[int], list[tuple[int, int, int]], list[bytes]]
+Rows = list[tuple[bytes, bytes]]
+
+
+def apply(one: Side, at: int, group: Group) -> Statuses:
     """A group through mapd.maps: statuses, failures, and the values of those that were found."""
     opened = one.openings[at]
     checked = plan(group, opened)
@@ -205,7 +209,7 @@ def apply(one: Side, at: int, group: Group) -> object:
         if Op(group.ops[index % len(group.ops)]) in ANSWERS_VALUE:
             values.append(b"" if status else outcome.values.take(stride, taken * stride))
             taken += 1
-    failures = [(failure.index, failure.reason, failure.errno) for failure in outcome.errors]
+    failures = [(failure.index, int(failure.reason), failure.errno) for failure in outcome.errors]
     return list(outcome.statuses), failures, values
 
 
@@ -295,7 +299,7 @@ def next_key(one: Side, at: int, key: bytes) -> object:
     return found
 
 
-def dump(one: Side, at: int, options: ScanOptions, page_bytes: int) -> object:
+def dump(one: Side, at: int, options: ScanOptions, page_bytes: int) -> tuple[Rows, object]:
     """A dump through mapd.maps: rows (of hashes sorted), and what its trailer says."""
     opened, rows = one.openings[at], list[tuple[bytes, bytes]]()
     scan = one.store.scan(opened, options)
@@ -313,7 +317,7 @@ def dump(one: Side, at: int, options: ScanOptions, page_bytes: int) -> object:
         ]
     trailer = scan.entries, scan.method, scan.restarts, scan.duplicates, scan.incomplete
     if facts.info.map_type in UNORDERED:
-        return len(rows) if options.limit else sorted(rows), trailer
+        return ([] if options.limit else sorted(rows)), trailer
     return rows, trailer
 
 
