@@ -22,7 +22,7 @@ from mapd.maps.spec import MapSpec
 from mapd.maps.store import Btf, MapStore, NameRef, PinRef, Ref
 from mapd.maps.targets import Inner, Target
 from mapd.runtime.handles import HandleTable
-from mapd.runtime.pool import Lane, SyscallPool
+from mapd.runtime.pool import Lane, LaneCounts, SyscallPool
 from mapd.runtime.scans import ByteBudget, Dump
 from mapd_api import contract
 from mapd_api.ops import MUTATES, Op, Verb
