@@ -140,10 +140,12 @@ def filled(map_type: MapType) -> Case:
     return case
 
 
-CASES |= {
-    map_type: (filled(map_type), "lookup_batch")
-    for map_type in (*HASHES, MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.LPM_TRIE)
-}
+CASES.update(
+    {
+        map_type: (filled(map_type), "lookup_batch")
+        for map_type in (*HASHES, MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.LPM_TRIE)
+    }
+)
 
 
 def test_every_type_that_can_be_walked_is_walked_here() -> None:
