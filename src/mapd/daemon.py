@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -258,16 +258,20 @@ async def serve(config: Config, *, until_stdin_ends: bool = False) -> None:
     loop = asyncio.get_running_loop()
     began = time.monotonic()
 
+    def begin_to_stop() -> None:
+        if not stop.is_set():
+            stop.set()
+            _end_in_time(config.daemon.grace_s + EXIT_MARGIN_S)
+
     def on_signal() -> None:
         if stop.is_set():
             os._exit(130)
-        stop.set()
-        _end_in_time(config.daemon.grace_s + EXIT_MARGIN_S)
+        begin_to_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     if until_stdin_ends:
-        _at_end_of_stdin(loop, stop)
+        _at_end_of_stdin(loop, begin_to_stop)
     async with running(config) as ready:
         banner(ready.config, ready.facts, ready.socket, ready.capabilities)
         _log.info(
@@ -283,8 +287,8 @@ async def serve(config: Config, *, until_stdin_ends: bool = False) -> None:
     _log.info("stopped")
 
 
-def _at_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Set ``stop`` when whoever holds the other end of the pipe has gone.
+def _at_end_of_stdin(loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
+    """Call ``ended`` when whoever holds the other end of the pipe has gone.
 
     Raises:
         StartError: standard input is a file, whose end is nobody's.
@@ -294,7 +298,7 @@ def _at_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> No
     def on_readable() -> None:
         if not os.read(stdin, 4_096):
             loop.remove_reader(stdin)
-            stop.set()
+            ended()
 
     try:
         loop.add_reader(stdin, on_readable)
