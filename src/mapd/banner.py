@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def text(config: Config, facts: Facts, socket: Path, capabilities: frozenset[str
     """Socket, backend, what is visible and what is not, and the line that admits a user."""
     admin = config.principals["admin"]
     admitted = [*(f"user {user}" for user in admin.users), *(f"group {group}" for group in admin.groups)]
+    own = [f"uid {os.geteuid()}, which mapd runs as"] if os.geteuid() else []
     rows = [
         ("socket", f"{socket}"),
         ("backend", backend(facts)),
@@ -30,7 +32,7 @@ def text(config: Config, facts: Facts, socket: Path, capabilities: frozenset[str
         ),
         *(("visible", line) for line in visible(config, facts, capabilities)),
         *(("not visible", line) for line in not_visible(facts, capabilities)),
-        ("admitted", ", ".join(["root", *admitted])),
+        ("admitted", ", ".join(["root", *own, *admitted])),
         ("admit more", f'[principals.admin] users = ["alice"]   in {DEFAULT_PATH}, then restart'),
     ]
     lines = [f"  {name:<12} {value}" for name, value in rows]

@@ -35,7 +35,7 @@ def test_it_says_socket_backend_names_and_who_is_admitted() -> None:
     assert "  socket       /run/mapd/admin/mapd.sock" in said
     assert "kernel, Linux 6.18.0, 2 possible CPUs" in said
     assert "/sys/fs/bpf/mapd/<namespace>/<name>, namespace ops unless given" in said
-    assert "root, user alice, user 7, group net" in said
+    assert "user alice, user 7, group net" in said
     assert "[principals.admin] users = " in said
 
 
