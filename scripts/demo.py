@@ -1,6 +1,7 @@
 """``./dev demo``: a daemon, a client without rights, and everything that first light promises, for real.
 
-Runs in a mount namespace, a bpffs and a folder of its own; nothing is left, however it ends.
+Runs in a mount namespace, a bpffs and a folder of its own; nothing is left, however it ends. Where bpf(2) is
+refused it says so, and shows what can be shown with maps in memory (``demo_memory``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ HERE: Final = Path(__file__).resolve().parent
 NOBODY: Final = 65_534
 ENTRIES: Final = 1_000_000
 START_S: Final = 20.0
+ARRAY: Final = 2
+"""BPF_MAP_TYPE_ARRAY."""
 TIED: Final = ("setpriv", "--pdeathsig", "KILL")
 """Children end with the demo, even if it is killed; Ctrl-C reaches the demo alone, which ends them in order."""
 
@@ -47,11 +50,8 @@ def step(number: int, title: str) -> None:
 
 def main() -> int:
     """Exit status: 0 if everything was shown."""
-    if os.geteuid() != 0:
-        say(
-            "The demo creates real kernel maps and mounts a private bpffs, which only root may: sudo ./dev demo"
-        )
-        return 1
+    if (why := obstacle()) is not None:
+        return in_memory(why)
     if "--in-namespace" not in sys.argv:
         enter_namespace()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -67,6 +67,31 @@ def main() -> int:
         say(f"\nthe demo failed: {error}")
         return 1
     return 0
+
+
+def obstacle() -> str | None:
+    """Why real maps cannot be made here; None if they can."""
+    from mapd.bpf import CreateMap, LinuxKernel, describe, effective_capabilities
+
+    try:
+        LinuxKernel().control(CreateMap(map_type=ARRAY, key_size=4, value_size=4, max_entries=1)).close()
+    except OSError as error:
+        return f"bpf(2) is refused to uid {os.geteuid()}: {describe(error.errno or 0)}"
+    if os.geteuid() != 0 or "CAP_SYS_ADMIN" not in effective_capabilities():
+        return f"uid {os.geteuid()} may not mount a private bpffs: that takes root with CAP_SYS_ADMIN"
+    return None
+
+
+def in_memory(why: str) -> int:
+    """The demo that needs no rights; its exit status."""
+    sys.path.insert(0, str(HERE.parent))
+    from scripts import demo_memory
+
+    try:
+        return demo_memory.run(why)
+    except KeyboardInterrupt:
+        say("\ninterrupted; daemon, maps and folders are gone")
+        return 130
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

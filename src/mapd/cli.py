@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from mapd import config as configuration
 from mapd import logs
 from mapd.daemon import StartError, serve
@@ -34,6 +36,21 @@ def parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help=f"TOML configuration (default: {configuration.DEFAULT_PATH} if it exists)",
         )
+    serving.add_argument(
+        "--backend",
+        choices=("kernel", "memory"),
+        help="where maps are: in the kernel, or in the daemon's memory, for tests (default: as configured; kernel)",
+    )
+    serving.add_argument(
+        "--runtime-dir",
+        metavar="FOLDER",
+        help="where the sockets are made (default: as configured; /run/mapd)",
+    )
+    serving.add_argument(
+        "--until-stdin-ends",
+        action="store_true",
+        help="stop also when standard input, a pipe, is closed: with the program that started it",
+    )
     return root
 
 
@@ -44,7 +61,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     chosen = parser().parse_args(arguments)
     try:
-        config = configuration.load(chosen.config)
+        config = _override(configuration.load(chosen.config), chosen)
         # Names of users that do not exist must stop the start, not the first connection.
         for principal in config.principals.values():
             principal.uids()
@@ -58,8 +75,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 0 if report.can_serve else 1
     logs.configure(config.daemon.log_format, config.daemon.log_level)
     try:
-        asyncio.run(serve(config))
+        asyncio.run(serve(config, until_stdin_ends=chosen.until_stdin_ends))
     except (StartError, SocketError, ContractError) as error:
         sys.stderr.write(f"mapd: cannot start: {error}\n")
         return 1
     return 0
+
+
+def _override(config: configuration.Config, chosen: argparse.Namespace) -> configuration.Config:
+    """What the command line says goes before what the file says."""
+    said = {
+        name: value for name in ("backend", "runtime_dir") if (value := getattr(chosen, name)) is not None
+    }
+    return msgspec.structs.replace(config, daemon=msgspec.structs.replace(config.daemon, **said))

@@ -35,6 +35,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     Paths are absolute and have no '..'; ``parse`` gives them their shortest spelling.
 
     Attributes:
+        backend: kernel, or memory: maps of the daemon's own, that end with it, for tests of programs. Nothing
+            falls back to memory by itself.
         runtime_dir: sockets, one folder per principal.
         state_dir: what outlives the daemon but names no kernel object.
         bpffs: where a bpffs is mounted.
@@ -45,6 +47,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         log_level: debug, info, warning, error.
     """
 
+    backend: Literal["kernel", "memory"] = "kernel"
     runtime_dir: str = "/run/mapd"
     state_dir: str = "/var/lib/mapd"
     bpffs: str = "/sys/fs/bpf"

@@ -6,14 +6,15 @@ import asyncio
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 import structlog
@@ -25,6 +26,7 @@ from mapd.bpf import Kernel, LinuxKernel, boot_id, effective_capabilities, is_bp
 from mapd.config import Config
 from mapd.maps import trials
 from mapd.maps.store import MapStore
+from mapd.memory import MemoryKernel
 from mapd.notify import notify
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
@@ -100,17 +102,26 @@ def check_bpffs(config: Config) -> str:
     return str(root)
 
 
-def make_facts(names_root: str, capabilities: frozenset[str]) -> Facts:
+def memory_kernel(config: Config) -> tuple[MemoryKernel, str]:
+    """Maps in memory, and the folder for names; folders are names there, and no files."""
+    names_root = str(PurePath(config.daemon.bpffs, config.daemon.pin_root))
+    folders = [config.daemon.bpffs, names_root, *config.daemon.pin_roots]
+    return MemoryKernel(possible_cpus(), folders), names_root
+
+
+def make_facts(names_root: str, capabilities: frozenset[str], backend: str) -> Facts:
     """What is true until the daemon ends."""
-    system = os.uname()
+    system, in_memory = os.uname(), backend == "memory"
     return Facts(
         epoch=secrets.token_hex(8),
-        boot_id=uuid.UUID(boot_id()),
+        # Ids in memory begin anew with each daemon, as the kernel's do at a boot.
+        boot_id=uuid.uuid4() if in_memory else uuid.UUID(boot_id()),
         node=system.nodename,
         kernel_release=system.release,
         possible_cpus=possible_cpus(),
-        profile=profile_of(capabilities),
-        backend="kernel",
+        # All that there is in memory can be reached, whatever the process may do.
+        profile="inspector" if in_memory else profile_of(capabilities),
+        backend=backend,
         pin_root=names_root,
         features=FEATURES,
     )
@@ -120,18 +131,23 @@ def make_facts(names_root: str, capabilities: frozenset[str]) -> Facts:
 async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerator[Ready]:
     """A daemon that serves inside the block and has ended, all of it, after it.
 
-    ``kernel`` stands in for Linux's (a faulty one, in tests).
+    ``kernel`` stands in for the configured backend's (a faulty one, in tests).
 
     Raises:
         StartError, SocketError, ContractError: before anything can be connected to.
     """
-    names_root = check_bpffs(config)
+    backend = config.daemon.backend
+    if backend == "memory":
+        in_memory, names_root = memory_kernel(config)
+        kernel = kernel or in_memory
+    else:
+        names_root = check_bpffs(config)
     runtime_dir = Path(config.daemon.runtime_dir)
     lock = InstanceLock.acquire(runtime_dir)
     try:
         clean_staging(runtime_dir)
         capabilities = effective_capabilities()
-        facts = make_facts(names_root, capabilities)
+        facts = make_facts(names_root, capabilities, backend)
         store = MapStore(
             kernel=kernel or LinuxKernel(),
             possible_cpus=facts.possible_cpus,
@@ -233,32 +249,61 @@ def _handlers(host: MapHost, facts: Facts, guard: Guard) -> Mapping[str, Handler
     }
 
 
-async def serve(config: Config) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once."""
+async def serve(config: Config, *, until_stdin_ends: bool = False) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once.
+
+    ``until_stdin_ends``: the end of standard input is such a signal too. What is written to it is not looked at.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     began = time.monotonic()
 
+    def begin_to_stop() -> None:
+        if not stop.is_set():
+            stop.set()
+            _end_in_time(config.daemon.grace_s + EXIT_MARGIN_S)
+
     def on_signal() -> None:
         if stop.is_set():
             os._exit(130)
-        stop.set()
-        _end_in_time(config.daemon.grace_s + EXIT_MARGIN_S)
+        begin_to_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if until_stdin_ends:
+        _at_end_of_stdin(loop, begin_to_stop)
     async with running(config) as ready:
         banner(ready.config, ready.facts, ready.socket, ready.capabilities)
         _log.info(
             "ready",
             socket=str(ready.socket),
             epoch=ready.facts.epoch,
+            backend=ready.facts.backend,
             profile=ready.facts.profile,
             seconds=round(time.monotonic() - began, 3),
         )
         notify("READY=1", f"STATUS=serving {ready.socket}")
         await stop.wait()
     _log.info("stopped")
+
+
+def _at_end_of_stdin(loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
+    """Call ``ended`` when whoever holds the other end of the pipe has gone.
+
+    Raises:
+        StartError: standard input is a file, whose end is nobody's.
+    """
+    stdin = sys.stdin.fileno()
+
+    def on_readable() -> None:
+        if not os.read(stdin, 4_096):
+            loop.remove_reader(stdin)
+            ended()
+
+    try:
+        loop.add_reader(stdin, on_readable)
+    except PermissionError as error:
+        raise StartError("--until-stdin-ends: standard input is no pipe, and would never end") from error
 
 
 def _end_in_time(seconds: float) -> None:

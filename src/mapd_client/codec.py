@@ -11,7 +11,7 @@ import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeGuard, TypeVar
 
 from mapd_api.layout import round_up8
 from mapd_client.errors import Misuse, SizeMismatch, TypeMismatch, Unsupported
@@ -303,6 +303,17 @@ I8: Final[Codec[int]] = Int(1, signed=True)
 I16: Final[Codec[int]] = Int(2, signed=True)
 I32: Final[Codec[int]] = Int(4, signed=True)
 I64: Final[Codec[int]] = Int(8, signed=True)
+
+
+def _has_slots(codec: Codec[Any]) -> TypeGuard[PerCpu[Any]]:
+    return isinstance(codec, PerCpu)
+
+
+def of_one_cpu(codec: Codec[Any]) -> Codec[Any] | None:
+    """The codec of one CPU's slot, None where the codec knows no slots."""
+    if isinstance(codec, PerCpuSum):
+        return codec.per_cpu.inner
+    return codec.inner if _has_slots(codec) else None
 
 
 def is_per_cpu(codec: Codec[Any]) -> bool:

@@ -11,7 +11,7 @@ from mapd_api.uapi import MapType
 from mapd_api.v1 import elements_pb2
 from mapd_client import batches, methods, references, replies, requests
 from mapd_client.batches import BadElement, Batch
-from mapd_client.codec import Bytes, Codec, PerCpu, PerCpuSum
+from mapd_client.codec import Bytes, Codec, of_one_cpu
 from mapd_client.dump import Dump, Source, Stream
 from mapd_client.errors import MapdError, TypeMismatch, Unsupported
 from mapd_client.failures import Asked
@@ -470,18 +470,15 @@ class Map(MapHandle, Generic[K, V]):
 
     def _slot(self, op: Op) -> Codec[Any]:
         """The codec of one CPU's slot."""
-        match self._value:
-            case PerCpu(inner=inner) | PerCpuSum(per_cpu=PerCpu(inner=inner)):
-                return inner
-            case Bytes() if self.info.per_cpu:
-                return Bytes(self.info.value_size)
-            case _:
-                asked = self._asked(op)
-                raise Unsupported(
-                    f"{asked}: cpu= is for per-CPU maps; a map of type {self.info.type_name} has one value per key",
-                    operation=asked.operation,
-                    map=asked.map,
-                )
+        if not self.info.per_cpu:
+            asked = self._asked(op)
+            raise Unsupported(
+                f"{asked}: cpu= is for per-CPU maps; a map of type {self.info.type_name} has one value per key",
+                operation=asked.operation,
+                map=asked.map,
+            )
+        # A map that was opened without codecs is one of bytes.
+        return of_one_cpu(self._value) or Bytes(self.info.value_size)
 
     def _encode_key(self, op: Op, key: K) -> bytes:
         return self._encode(op, self._key, key, self.info.key_stride, "key")

@@ -359,7 +359,7 @@ async def test_a_cpu_that_the_host_cannot_have_is_refused_with_both_numbers(clie
             assert caught.value.reason is Reason.BAD_SPEC
     async with client.create_map("h", "hash", key=U32, value=U64, max_entries=8) as plain:
         with pytest.raises(Unsupported, match="one value per key"):
-            await plain.lookup(1, cpu=0)  # type: ignore[misc]  # the types say no, and so does the code
+            await plain.lookup(1, cpu=0)  # type: ignore[call-arg]  # types say no, code too
 
 
 async def test_frozen_and_read_only_maps_refuse_the_program_too(client: Client) -> None:

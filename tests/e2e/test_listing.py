@@ -115,15 +115,14 @@ async def test_pages_go_on_behind_the_last_entry_of_every_source(ground: Ground)
         whole = [info.id async for info in ground.client.list_maps(pins=True, ids=True)]
         request = pb.ListMapsRequest(pins=True, ids=True, page_size=1)
         paged: list[int] = []
-        while True:
+        for _ in range(6):  # two names, two pins, and on into the ids
             page = await ground.raw.call("ListMaps", request, pb.ListMapsResponse)
             paged += [info.id for info in page.maps]
-            if not page.next_page_token:
-                break
             request.page_token = page.next_page_token
-        assert len(set(paged)) == len(paged)
-        assert set(whole[:4]) <= set(paged)
-        assert paged[:4] == whole[:4]
+            if not request.page_token:
+                break
+        assert len(paged) >= 5
+        assert paged == whole[: len(paged)]
 
 
 @pytest.mark.parametrize("token", ["flows", "0:", "2:x", "2:-1", "3:1", ":"])

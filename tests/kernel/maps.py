@@ -136,6 +136,10 @@ class Maps:
         )
         return self.adopt(KERNEL.control(request))
 
+    def keep(self, resource: contextlib.AbstractContextManager[object]) -> None:
+        """Close something beside the maps in the end."""
+        self._stack.enter_context(resource)
+
     def adopt(self, owned: OwnedFd) -> TestMap:
         """Close this in the end too."""
         self._stack.enter_context(owned)

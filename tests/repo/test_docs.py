@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import errors_page, type_matrix
+from scripts import errors_page, memory_page, type_matrix
 from tests.repo.sources import ROOT
 
 DECISIONS = ROOT / "docs" / "decisions"
@@ -35,6 +35,11 @@ def test_the_page_of_types_has_the_table_that_the_daemon_has() -> None:
     """Its errnos are tried in tests/kernel. Mend it: python -m scripts.type_matrix, as root."""
     text = type_matrix.PAGE.read_text()
     assert text == type_matrix.page(type_matrix.read(text))
+
+
+def test_the_page_of_the_memory_backend_is_current() -> None:
+    """A difference that is allowed for and not told would surprise a user. Mend it: python -m scripts.memory_page."""
+    assert memory_page.PAGE.read_text() == memory_page.page()
 
 
 def test_a_reason_without_a_meaning_is_refused() -> None:

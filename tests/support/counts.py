@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from mapd.bpf import LinuxKernel, NextMapId, OpenId, SyscallError
+from mapd.maps.lingering import Lingering
 
 
 def open_fds() -> Counter[str]:
@@ -38,14 +39,15 @@ def kernel_maps() -> dict[int, str]:
     kernel = LinuxKernel()
     names: dict[int, str] = {}
     map_id = kernel.control(NextMapId(map_id=0))
-    while map_id is not None:
-        with (
-            contextlib.suppress(SyscallError),  # ENOENT: gone since
-            kernel.control(OpenId(map_id=map_id, read_only=True)) as owned,
-            owned.lease() as map_fd,
-        ):
-            names[map_id] = kernel.info(map_fd).name
-        map_id = kernel.control(NextMapId(map_id=map_id))
+    with Lingering() as lingering:
+        while map_id is not None:
+            with contextlib.suppress(SyscallError):  # ENOENT: gone since
+                owned = kernel.control(OpenId(map_id=map_id, read_only=True))
+                with owned.lease() as map_fd:
+                    info = kernel.info(map_fd)
+                lingering.close(owned, info.map_type)
+                names[map_id] = info.name
+            map_id = kernel.control(NextMapId(map_id=map_id))
     return names
 
 

@@ -77,6 +77,7 @@ class Helper(IntEnum):
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
+    GET_STACKID = 27
     MAP_LOOKUP_PERCPU_ELEM = 195
 
 

@@ -26,10 +26,14 @@ STACK_BYTES: Final = 512
 
 
 class ProgramType(IntEnum):
-    """enum bpf_prog_type, those that mapd and its tests load. CAP_BPF suffices for all but XDP (CAP_NET_ADMIN)."""
+    """enum bpf_prog_type, those that mapd and its tests load.
+
+    CAP_BPF suffices for all but XDP (CAP_NET_ADMIN) and RAW_TRACEPOINT (CAP_PERFMON).
+    """
 
     SOCKET_FILTER = 1
     XDP = 6
+    RAW_TRACEPOINT = 17
     SYSCALL = 31
 
 

@@ -155,7 +155,7 @@ def _check_one_cpu(group: Group, facts: MapFacts) -> None:
     ops = distinct_ops(group.ops)
     if not ops <= ONE_CPU_OPS:
         why = f"can be {', '.join(op.name.lower() for op in sorted(ONE_CPU_OPS))} only"
-    elif ops != {Op.LOOKUP} and not fits_one_cpu(info.key_size, info.value_size):
+    elif ops != frozenset({Op.LOOKUP}) and not fits_one_cpu(info.key_size, info.value_size):
         why = (
             f"cannot be written: key_size={info.key_size} value_size={info.value_size}, and a program takes keys of "
             f"{MAX_KEY_BYTES} bytes and {MAX_CONTEXT_BYTES} of both"

@@ -28,6 +28,7 @@ from mapd.bpf.kernel import (
     SyscallError,
 )
 from mapd.maps.errors import MapError
+from mapd.maps.lingering import Lingering
 from mapd.maps.opened import MapFacts
 from mapd.maps.store import MapStore
 from mapd_api import limits
@@ -178,7 +179,7 @@ class _Lister:
 
     def _pin(self, root: str, path: str, *, named: bool) -> None:
         try:
-            found = self._describe(OpenPin(root=root, path=path, read_only=True))
+            owned, found = self._described(OpenPin(root=root, path=path, read_only=True))
         except OSError as error:
             # EINVAL: a program or a link is pinned there, as elsewhere many are. ENOENT: unpinned meanwhile.
             if error.errno == errno.EINVAL:
@@ -187,6 +188,7 @@ class _Lister:
             elif error.errno != errno.ENOENT:
                 self._notes.append(f"{path}: {_why(error)}")
             return
+        owned.close()
         self._found.setdefault(found.id, _Found(found)).pins.append(path)
 
     def _ids(self) -> None:
@@ -195,20 +197,30 @@ class _Lister:
         def following(map_id: int) -> int | None:
             return kernel.control(NextMapId(map_id=map_id))
 
-        def visit(map_id: int) -> None:
-            if map_id not in self._found:
-                self._found[map_id] = _Found(self._describe(OpenId(map_id=map_id, read_only=True)))
+        with Lingering() as lingering:
 
-        refusal = _each_id(following, visit)
+            def visit(map_id: int) -> None:
+                if map_id in self._found:
+                    return
+                owned, facts = self._described(OpenId(map_id=map_id, read_only=True))
+                lingering.close(owned, facts.info.map_type)
+                self._found[map_id] = _Found(facts)
+
+            refusal = _each_id(following, visit)
         if refusal is None:
             self.sources.append("kernel ids")
         else:
             self.hidden.append(f"maps by id: {refusal}")
 
-    def _describe(self, request: ControlRequest[OwnedFd]) -> MapFacts:
-        store = self._store
-        with store.kernel.control(request) as owned, owned.lease() as map_fd:
-            return store.facts_at(map_fd)
+    def _described(self, request: ControlRequest[OwnedFd]) -> tuple[OwnedFd, MapFacts]:
+        """An open map, which the caller closes, and what it is."""
+        owned = self._store.kernel.control(request)
+        try:
+            with owned.lease() as map_fd:
+                return owned, self._store.facts_at(map_fd)
+        except BaseException:
+            owned.close()
+            raise
 
     def matching(self) -> list[ListedMap]:
         """What the pattern matches: a name; of a map without one its pins and its kernel name."""

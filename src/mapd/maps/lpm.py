@@ -8,12 +8,14 @@ mapd writes zeros there, so that one prefix has one key.
 from __future__ import annotations
 
 import errno
+import sys
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mapd.bpf.kernel import Columns
+from mapd.bpf.buffer import Buffer
+from mapd.bpf.kernel import Columns, Elements
 from mapd.maps.errors import UNSUPPORTED
 from mapd.maps.groups import Run
 from mapd.maps.job import Job, Refused, part
@@ -87,6 +89,22 @@ def run_exact(job: Job, run: Run, columns: Columns) -> Refused | None:
             job.blank(run, at)
             job.fail(run, at, found)
     return None
+
+
+def tells_prefixes_apart(elements: Elements, map_fd: int, key_size: int, value_size: int) -> bool:
+    """Whether get_next_key of this kernel tells what ``run_exact`` asks of it; asked of an empty trie, for trials.
+
+    Kernels before 6.13, and without its repair in stable ones, take a prefix for another of the same length (commit
+    "bpf: Fix exact match conditions in trie_get_next_key()"). The trie holds one element afterwards.
+    """
+    there, other = (
+        (8).to_bytes(LENGTH_BYTES, sys.byteorder) + bytes([first]).ljust(key_size - LENGTH_BYTES, b"\0")
+        for first in (0, 1)
+    )
+    element = Columns(1, Buffer.of(there), key_size, Buffer.allocate(value_size), value_size)
+    if elements.each(map_fd, Op.UPDATE, element) != [0]:
+        return True  # nothing can be learnt here, so nothing is taken away
+    return elements.next_key(map_fd, other, key_size) == there
 
 
 def _exact(job: Job, column: Columns) -> int:

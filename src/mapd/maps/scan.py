@@ -205,6 +205,7 @@ class Scan:
             raise MapError(
                 Reason.BAD_SPEC, f"dump {self._facts.label}: this is no token of a dump; start anew", **about
             )
+        method: int
         _, method, map_id, boot_id = _TOKEN.unpack_from(token)
         cursor = token[_TOKEN.size :]
         if (map_id, boot_id) != (self._facts.id, self._boot_id.bytes):

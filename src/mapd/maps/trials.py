@@ -21,6 +21,7 @@ from mapd.bpf.buffer import Buffer
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import Columns, ControlRequest, CreateMap, Kernel, LoadBtf, SyscallError
+from mapd.maps import lpm
 from mapd.maps.errors import UNSUPPORTED
 from mapd.maps.traits import Btf, Entries, TypeTraits
 from mapd.maps.types import TYPES
@@ -39,6 +40,10 @@ U32_BTF: Final = (
 
 _TRIED: Final = (Op.LOOKUP, Op.DELETE, Op.LOOKUP_AND_DELETE, Op.PEEK, Op.POP, Op.CONTAINS)
 """Operations that do nothing to an empty map, so that they can be asked for."""
+
+_STAND_INS: Final = {MapType.PROG_ARRAY: MapType.ARRAY}
+"""Types that are not tried, and those whose answer is theirs: both are kernel/bpf/arraymap.c, which every kernel
+with bpf(2) has. A program array that is closed while somebody looks through all ids may stay for ever (lingering)."""
 
 _ENTRIES: Final = {Entries.ZERO: 0, Entries.POWER_OF_TWO_PAGES: mmap.PAGESIZE}
 
@@ -75,9 +80,14 @@ def try_types(kernel: Kernel, possible_cpus: int) -> Mapping[int, Trial]:
         template = _made(
             stack, kernel, CreateMap(map_type=MapType.ARRAY, key_size=4, value_size=4, max_entries=1)
         )
-        return MappingProxyType(
-            {number: _try(kernel, traits, possible_cpus, btf, template) for number, traits in TYPES.items()}
-        )
+        trials = {
+            number: _try(kernel, traits, possible_cpus, btf, template)
+            for number, traits in TYPES.items()
+            if number not in _STAND_INS
+        }
+    for number, other in _STAND_INS.items():
+        trials[number] = replace(trials[other], lacks=frozenset())
+    return MappingProxyType(trials)
 
 
 def served(trials: Mapping[int, Trial]) -> Mapping[int, TypeTraits]:
@@ -158,4 +168,8 @@ def _lacks(
             columns = Columns(1, Buffer.allocate(request.key_size), request.key_size, values, stride)
             if UNSUPPORTED.intersection(kernel.each(map_fd, op, columns)):
                 lacking.add(op)
+        if Op.LOOKUP_EXACT in traits.ops and not lpm.tells_prefixes_apart(
+            kernel, map_fd, request.key_size, request.value_size
+        ):
+            lacking.add(Op.LOOKUP_EXACT)
     return frozenset(lacking)

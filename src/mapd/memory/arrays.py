@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 
-from mapd.memory.table import Found, Shape, Table
+from mapd.memory.table import BUT_LOCK, Found, Shape, Table
 from mapd_api.uapi import ElementFlag
 
 INDEX = struct.Struct("=I")
@@ -33,7 +33,7 @@ class ArrayTable(Table):
     def update(self, key: bytes, value: bytes, flags: int) -> int:
         """As ``Table.update``."""
         (index,) = INDEX.unpack(key)
-        if flags & ~ElementFlag.LOCK > ElementFlag.EXIST:
+        if flags & BUT_LOCK > ElementFlag.EXIST:
             return errno.EINVAL
         if index >= self.shape.max_entries:
             return errno.E2BIG

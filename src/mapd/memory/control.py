@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Final, TypeVar, cast
 
@@ -107,8 +108,10 @@ class MemoryControl:
     def _create(self, request: CreateMap, fds: Sequence[int]) -> OwnedFd:
         if len(fds) != request.with_inner + request.with_btf:
             raise ValueError(f"{len(fds)} file descriptors for inner={request.with_inner}")
+        if request.numa_node is not None:
+            request = replace(request, flags=request.flags | MapFlag.NUMA_NODE)
         btf: MemoryBtf | None = None
-        if request.with_btf:
+        if request.with_btf and request.btf_value_type_id:
             btf = self._find(fds[-1], MemoryBtf, Command.MAP_CREATE)
         try:
             table = make_table(request, btf.types if btf else None, self._possible_cpus)
@@ -184,6 +187,8 @@ class MemoryControl:
             per_cpu and over.table.shape.map_type not in PER_CPU_TYPES
         ):
             raise SyscallError(errno.EINVAL, Command.PROG_LOAD.uapi_name)
+        if per_cpu and over.info().map_flags & MapFlag.RDONLY_PROG:
+            raise SyscallError(errno.EACCES, Command.PROG_LOAD.uapi_name)
         program = MemoryProgram(self._new_id(), template, over, request.key_size, request.value_size)
         self._fds.keep(over)
         return self._fds.open(program)

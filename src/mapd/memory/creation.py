@@ -26,18 +26,25 @@ _PCPU_MIN_UNIT: Final = 32 << 10
 _MOST_BUCKETS: Final = 1 << 27
 """More need a table of 4 GiB (kernel/bpf/hashtab.c, htab_map_alloc())."""
 _MAX_STACK_DEPTH: Final = 127
+_SHA256_BYTES: Final = 32
 
-_ACCESS: Final = MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
-_HASH_FLAGS: Final = (
-    MapFlag.NO_PREALLOC | MapFlag.NO_COMMON_LRU | MapFlag.NUMA_NODE | MapFlag.ZERO_SEED | _ACCESS
+# Numbers, for ``~`` of a MapFlag leaves unknown bits out.
+_ACCESS: Final = int(MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG)
+_HASH_FLAGS: Final = _ACCESS | int(
+    MapFlag.NO_PREALLOC | MapFlag.NO_COMMON_LRU | MapFlag.NUMA_NODE | MapFlag.ZERO_SEED
 )
-_ARRAY_FLAGS: Final = (
-    MapFlag.NUMA_NODE | MapFlag.MMAPABLE | MapFlag.PRESERVE_ELEMS | MapFlag.INNER_MAP | _ACCESS
+_ARRAY_FLAGS: Final = _ACCESS | int(
+    MapFlag.NUMA_NODE | MapFlag.MMAPABLE | MapFlag.PRESERVE_ELEMS | MapFlag.INNER_MAP
 )
-_QUEUE_FLAGS: Final = MapFlag.NUMA_NODE | _ACCESS
+_QUEUE_FLAGS: Final = _ACCESS | int(MapFlag.NUMA_NODE)
+_LPM_FLAGS: Final = _QUEUE_FLAGS | int(MapFlag.NO_PREALLOC)
+_BLOOM_FLAGS: Final = _QUEUE_FLAGS | int(MapFlag.ZERO_SEED)
+_STACK_TRACE_FLAGS: Final = int(MapFlag.NUMA_NODE | MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.STACK_BUILD_ID)
 _LRU: Final = (MapType.LRU_HASH, MapType.LRU_PERCPU_HASH)
 _ARRAYS: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 _LOCKABLE: Final = (MapType.HASH, MapType.ARRAY)
+_CHECK_BTF: Final = (*_ARRAYS, MapType.LPM_TRIE, MapType.BLOOM_FILTER)
+"""Types with a look of their own at BTF; the others ask for a type of the key."""
 
 
 class Refused(Exception):
@@ -93,7 +100,7 @@ def _array(request: CreateMap, shape: Shape) -> Table:
 def _trie(request: CreateMap, shape: Shape) -> Table:
     """Kernel/bpf/lpm_trie.c, trie_alloc()."""
     flags = request.flags
-    if not flags & MapFlag.NO_PREALLOC or flags & ~(MapFlag.NO_PREALLOC | _QUEUE_FLAGS) or _bad_access(flags):
+    if not flags & MapFlag.NO_PREALLOC or flags & ~_LPM_FLAGS or _bad_access(flags):
         raise Refused(errno.EINVAL)
     value_room = _KMALLOC_MAX - 256 - 40  # struct lpm_trie_node and the longest prefix go before it
     if (
@@ -117,19 +124,20 @@ def _queue(request: CreateMap, shape: Shape) -> Table:
 
 
 def _bloom(request: CreateMap, shape: Shape) -> Table:
-    """Kernel/bpf/bloom_filter.c, bloom_map_alloc()."""
+    """Kernel/bpf/bloom_filter.c, bloom_map_alloc_check() and bloom_map_alloc()."""
+    if request.value_size > _KMALLOC_MAX:
+        raise Refused(errno.E2BIG)
     if request.key_size or request.value_size == 0 or request.max_entries == 0 or request.map_extra > 15:
         raise Refused(errno.EINVAL)
-    if request.flags & ~(_QUEUE_FLAGS | MapFlag.ZERO_SEED) or _bad_access(request.flags):
+    if request.flags & ~_BLOOM_FLAGS or _bad_access(request.flags):
         raise Refused(errno.EINVAL)
     return BloomTable(shape, request.map_extra)
 
 
 def _stack_trace(request: CreateMap, shape: Shape) -> Table:
     """Kernel/bpf/stackmap.c, stack_map_alloc()."""
-    known = MapFlag.NUMA_NODE | MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.STACK_BUILD_ID
     frame = 32 if request.flags & MapFlag.STACK_BUILD_ID else 8
-    if request.flags & ~known or request.max_entries == 0 or request.key_size != 4:
+    if request.flags & ~_STACK_TRACE_FLAGS or request.max_entries == 0 or request.key_size != 4:
         raise Refused(errno.EINVAL)
     if request.value_size < 8 or request.value_size % frame or request.value_size // frame > _MAX_STACK_DEPTH:
         raise Refused(errno.EINVAL)
@@ -172,6 +180,8 @@ def make_table(request: CreateMap, btf: BtfBlob | None, possible_cpus: int) -> T
     """
     if request.btf_key_type_id and not request.btf_value_type_id:
         raise Refused(errno.EINVAL)
+    if request.btf_vmlinux_value_type_id:  # of STRUCT_OPS
+        raise Refused(errno.EINVAL)
     if request.map_extra and request.map_type not in (MapType.BLOOM_FILTER, MapType.ARENA):
         raise Refused(errno.EINVAL)
     access = MapFlag.RDONLY | MapFlag.WRONLY
@@ -186,11 +196,13 @@ def make_table(request: CreateMap, btf: BtfBlob | None, possible_cpus: int) -> T
     table = maker(request, shape)
     if _NAME.fullmatch(request.kernel_name) is None:
         raise Refused(errno.EINVAL)
-    if btf is None:
-        if request.btf_value_type_id:
-            raise Refused(errno.EBADF)  # of fd 0, which is none of BTF
-        return table
-    return maker(request, replace(shape, lock=_check_btf(request, btf)))
+    if btf is not None:
+        table = maker(request, replace(shape, lock=_check_btf(request, btf)))
+    elif request.btf_value_type_id:
+        raise Refused(errno.EINVAL)  # fd 0 is read then, and is none of BTF
+    if len(request.exclusive_program_hash) not in (0, _SHA256_BYTES):
+        raise Refused(errno.EINVAL)
+    return table
 
 
 def entries(request: CreateMap, possible_cpus: int) -> int:
@@ -203,17 +215,23 @@ def entries(request: CreateMap, possible_cpus: int) -> int:
 
 
 def _check_btf(request: CreateMap, btf: BtfBlob) -> int | None:
-    """Where the value's spin lock is, in bytes, if it has one.
+    """Where the value's spin lock is, in bytes, if it has one; ``request`` names the value's type.
 
     Source: kernel/bpf/syscall.c, map_check_btf(); map_check_btf of each type's operations.
     """
-    if not request.btf_value_type_id:
-        return None
     key, value = request.btf_key_type_id, request.btf_value_type_id
     if key and btf.size(key) != request.key_size:
         raise Refused(errno.EINVAL)
     if btf.size(value) != request.value_size:
         raise Refused(errno.EINVAL)
+    if not key and request.map_type not in _CHECK_BTF:
+        raise Refused(errno.EINVAL)
+    lock = btf.spin_lock(value)
+    if lock is not None:
+        if request.flags & (MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG):
+            raise Refused(errno.EACCES)
+        if request.map_type not in _LOCKABLE:
+            raise Refused(errno.EOPNOTSUPP)
     match request.map_type:
         case MapType.ARRAY | MapType.PERCPU_ARRAY:
             accepted = bool(key) and btf.is_int(key)
@@ -222,10 +240,7 @@ def _check_btf(request: CreateMap, btf: BtfBlob) -> int | None:
         case MapType.BLOOM_FILTER:
             accepted = not key
         case _:
-            accepted = bool(key)
+            accepted = True
     if not accepted:
         raise Refused(errno.EINVAL)
-    lock = btf.spin_lock(value)
-    if lock is not None and request.map_type not in _LOCKABLE:
-        raise Refused(errno.EOPNOTSUPP)
     return lock

@@ -11,7 +11,7 @@ from mapd.bpf.buffer import Buffer
 from mapd.bpf.elements import COMMANDS
 from mapd.bpf.kernel import Batch, BatchCommand, Columns, CreateMap, RawMapInfo
 from mapd.memory.btf import MemoryBtf
-from mapd.memory.table import Found, Table
+from mapd.memory.table import BUT_LOCK, Found, Table
 from mapd_api.layout import round_up8
 from mapd_api.ops import Op
 from mapd_api.uapi import ENOTSUPP, ElementFlag, MapFlag
@@ -28,6 +28,8 @@ _WRITES: Final = frozenset(
     {Command.MAP_UPDATE_ELEM, Command.MAP_DELETE_ELEM, Command.MAP_LOOKUP_AND_DELETE_ELEM, Command.MAP_FREEZE}
 )
 _MEMLOCK_OVERHEAD: Final = 64
+_OF_THE_FD: Final = int(MapFlag.RDONLY | MapFlag.WRONLY)
+"""They are the creator's descriptor's, not the map's (syscall.c, bpf_map_flags_retain_permanent())."""
 
 
 class MemoryMap:
@@ -53,7 +55,7 @@ class MemoryMap:
             key_size=request.key_size,
             value_size=request.value_size,
             max_entries=self.table.shape.max_entries,
-            map_flags=request.flags,
+            map_flags=request.flags & ~_OF_THE_FD,
             name=request.kernel_name,
             btf_id=self.btf.id if self.btf else 0,
             btf_key_type_id=request.btf_key_type_id if self.btf else 0,
@@ -100,7 +102,7 @@ class MemoryMap:
         """What bpf(2) says before it looks at the element."""
         if command is Command.MAP_DELETE_ELEM and flags:
             return errno.EINVAL
-        if command is not Command.MAP_UPDATE_ELEM and flags & ~ElementFlag.LOCK:
+        if command is not Command.MAP_UPDATE_ELEM and flags & BUT_LOCK:
             return errno.EINVAL
         if not self.may(mode, command):
             return errno.EPERM
@@ -177,7 +179,7 @@ class MemoryMap:
             return errno.EPERM
         if not self.table.batches[which]:
             return ENOTSUPP
-        return errno.EINVAL if flags & ~ElementFlag.LOCK or self._lacks_lock(flags) else 0
+        return errno.EINVAL if flags & BUT_LOCK or self._lacks_lock(flags) else 0
 
     def write_one_cpu(self, key: bytes, value: bytes, cpu: int) -> int:
         """Overwrite one CPU's value of an element that is there: 0, or ENOENT.

@@ -54,15 +54,15 @@ class PinTree(Generic[T]):
         self._pins[self._free(root, path, "BPF_OBJ_PIN", mkdir=mkdir)] = pinned
 
     def remove(self, root: str, path: str) -> T:
-        """Take a pin away; what was pinned. Raises as ``get``."""
-        self.get(root, path)
-        return self._pins.pop(self._resolve(root, path))
+        """Take a pin away; what was pinned. Raises as ``get``; EINVAL for a path without a last part."""
+        return self._pins.pop(self._entry(root, path))
 
     def rename(self, root: str, path: str, new_path: str, *, mkdir: bool = False) -> None:
-        """Give a pin another name, which must be free. Raises as ``get`` and ``put``."""
-        pinned = self.get(root, path)
-        self._pins[self._free(root, new_path, "renameat2", mkdir=mkdir)] = pinned
-        del self._pins[self._resolve(root, path)]
+        """Give a pin another name, which must be free. Raises as ``remove`` and ``put``."""
+        _split(new_path)
+        entry = self._entry(root, path)
+        self._pins[self._free(root, new_path, "renameat2", mkdir=mkdir)] = self._pins[entry]
+        del self._pins[entry]
 
     def below(self, root: str) -> Sequence[str]:
         """Paths of the pins below a root, sorted.
@@ -88,10 +88,10 @@ class PinTree(Generic[T]):
         if path != top and not path.startswith(f"{top}/"):
             raise SyscallError(errno.EXDEV, "openat2", path)
         for part in path[len(top) :].split("/"):
-            if part in ("", "."):
-                continue
             if at not in self._folders:
                 raise SyscallError(errno.ENOTDIR, "openat2", path)
+            if part in ("", "."):
+                continue
             if part == "..":
                 if at == posixpath.normpath(root):
                     raise SyscallError(errno.EXDEV, "openat2", path)
@@ -103,18 +103,30 @@ class PinTree(Generic[T]):
                 raise PinNotFound(errno.ENOENT, "openat2", path)
         return at
 
+    def _entry(self, root: str, path: str) -> str:
+        """The pin at a path, by folder and name."""
+        folder, name = _split(path)
+        if self._resolve(root, folder) not in self._folders:
+            raise SyscallError(errno.ENOTDIR, "openat2", path)
+        if name == "..":
+            raise SyscallError(errno.EXDEV, "openat2", path)
+        entry = self._resolve(root, path)
+        if entry in self._folders:
+            raise SyscallError(errno.EISDIR, "BPF_OBJ_GET", path)
+        return entry
+
     def _free(self, root: str, path: str, command: str, *, mkdir: bool) -> str:
         """A path that nothing has, in a folder that exists, or is made where it alone is missing."""
-        folder, _, name = path.rpartition("/")
-        if not name or "\0" in name:
-            raise SyscallError(errno.EINVAL, "openat2", path)
+        folder, name = _split(path)
         try:
             at = self._resolve(root, folder)
         except PinNotFound:
             if not mkdir:
                 raise
-            above, _, made = folder.rpartition("/")
-            at = posixpath.join(self._resolve(root, above), made)
+            above, made = _split(folder)
+            at = self._resolve(root, above)
+            _check_name(made, "mkdirat", folder)
+            at = posixpath.join(at, made)
             self._folders.add(at)
         if at not in self._folders:
             raise SyscallError(errno.ENOTDIR, "openat2", path)
@@ -125,6 +137,13 @@ class PinTree(Generic[T]):
         if found in self._pins or found in self._folders:
             raise SyscallError(errno.EEXIST, command, path)
         return found
+
+
+def _split(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    if not name or "\0" in name:
+        raise SyscallError(errno.EINVAL, "openat2", path)
+    return folder, name
 
 
 def _check_name(name: str, command: str, path: str) -> None:

@@ -19,6 +19,9 @@ Found: TypeAlias = bytes | int
 
 Row: TypeAlias = tuple[bytes, bytes]
 
+BUT_LOCK: Final = ~int(ElementFlag.LOCK)
+"""Every bit but BPF_F_LOCK; ``~`` of the flag itself would leave unknown bits out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -120,7 +123,7 @@ class Table:
 
 def refused_flags(flags: int, *, there: bool) -> int:
     """What NOEXIST and EXIST say of a key; other flags are EINVAL (kernel/bpf/hashtab.c, check_flags())."""
-    wanted = flags & ~ElementFlag.LOCK
+    wanted = flags & BUT_LOCK
     if wanted > ElementFlag.EXIST:
         return errno.EINVAL
     if wanted == ElementFlag.NOEXIST and there:

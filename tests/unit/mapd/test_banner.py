@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,27 +35,35 @@ def test_it_says_socket_backend_names_and_who_is_admitted() -> None:
     assert "  socket       /run/mapd/admin/mapd.sock" in said
     assert "kernel, Linux 6.18.0, 2 possible CPUs" in said
     assert "/sys/fs/bpf/mapd/<namespace>/<name>, namespace ops unless given" in said
-    assert "root, user alice, user 7, group net" in said
+    assert "user alice, user 7, group net" in said
     assert "[principals.admin] users = " in said
 
 
 def test_a_daemon_with_all_rights_sees_all_and_misses_nothing() -> None:
-    assert visible(Config(), ROOT) == [
+    assert visible(Config(), FACTS, ROOT) == [
         "maps by name",
         "every pin below /sys/fs/bpf",
         "every map of the host by id",
     ]
-    assert not_visible(ROOT) == []
+    assert not_visible(FACTS, ROOT) == []
 
 
 def test_a_daemon_with_cap_bpf_says_what_it_cannot_see() -> None:
-    assert visible(Config(), BPF)[1] == "pins below /sys/fs/bpf whose modes admit mapd"
-    (line,) = not_visible(BPF)
+    assert visible(Config(), FACTS, BPF)[1] == "pins below /sys/fs/bpf whose modes admit mapd"
+    (line,) = not_visible(FACTS, BPF)
     assert "CAP_SYS_ADMIN" in line
 
 
 def test_a_daemon_without_rights_says_what_mends_that() -> None:
-    assert any("AmbientCapabilities=CAP_BPF" in line for line in not_visible(frozenset()))
+    assert any("AmbientCapabilities=CAP_BPF" in line for line in not_visible(FACTS, frozenset()))
+
+
+def test_a_daemon_in_memory_says_so_and_that_no_program_sees_its_maps() -> None:
+    said = text(Config(), replace(FACTS, backend="memory"), SOCKET, ROOT)
+    assert "memory: maps of this daemon alone, which end with it; for tests" in said
+    assert "any map of the kernel, for any program" in said
+    assert "CAP_" not in said
+    assert "Linux" not in said
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from mapd import cli, daemon
+from mapd.config import Config
 from mapd_api import __version__
 from mapd_api.contract import ContractError
 
@@ -97,7 +98,8 @@ def test_a_second_daemon_is_status_1_and_names_the_first(
 def test_a_contract_without_rights_is_status_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def serve(_: object) -> None:
+    async def serve(_: object, *, until_stdin_ends: bool) -> None:
+        assert not until_stdin_ends
         raise ContractError("Lookup states no rights")
 
     monkeypatch.setattr(cli, "serve", serve)
@@ -106,8 +108,29 @@ def test_a_contract_without_rights_is_status_1(
 
 
 def test_a_clean_stop_is_status_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(_: object) -> None:
-        return None
+    async def serve(_: object, *, until_stdin_ends: bool) -> None:
+        assert not until_stdin_ends
 
     monkeypatch.setattr(cli, "serve", serve)
     assert cli.run(config(tmp_path, "")) == 0
+
+
+def test_the_command_line_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Config] = []
+
+    async def serve(chosen: Config, *, until_stdin_ends: bool) -> None:
+        assert until_stdin_ends
+        seen.append(chosen)
+
+    monkeypatch.setattr(cli, "serve", serve)
+    file = config(tmp_path, "[daemon]\nbackend = 'kernel'\nruntime_dir = '/other'\nbpffs = '/here'")
+    said = ["--backend", "memory", "--runtime-dir", "/mine", "--until-stdin-ends"]
+    assert cli.run([*file, *said]) == 0
+    (chosen,) = seen
+    assert (chosen.daemon.backend, chosen.daemon.runtime_dir) == ("memory", "/mine")
+    assert chosen.daemon.bpffs == "/here"
+
+
+def test_memory_is_never_chosen_by_itself() -> None:
+    """A daemon that cannot reach the kernel must not pretend to."""
+    assert Config().daemon.backend == "kernel"
