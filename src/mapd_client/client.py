@@ -110,7 +110,7 @@ class Client:
 
     Raises:
         Unsupported: a TCP address, or ``tls``.
-        Misuse: not an address; or a timeout that is not positive.
+        Misuse: not an address; or a timeout that is not positive and finite.
     """
 
     def __init__(
@@ -118,9 +118,7 @@ class Client:
     ) -> None:
         if tls is not None:
             raise Unsupported("tls=: this version speaks to a daemon on the same host only, by its socket")
-        if timeout <= 0:
-            raise Misuse(f"timeout={timeout:g}: a positive number of seconds")
-        self._links = Links(target, timeout)
+        self._links = Links(target, requests.seconds("timeout", timeout))
 
     async def server_info(self) -> ServerInfo:
         """What the daemon is and can do, asked anew. Cancelling costs nothing."""

@@ -78,6 +78,7 @@ class Map(Generic[K, V]):
 
         Raises:
             SizeMismatch, TypeMismatch: not this map's key.
+            Misuse: a timeout that is not positive and finite.
             IndexOutOfRange: an array has fewer elements.
             Unsupported: ``touch``, and the daemon has not the feature "touch".
         """
@@ -149,6 +150,8 @@ class Map(Generic[K, V]):
         touch: bool = False,
         timeout: float | None = None,
     ) -> tuple[int, bytes]:
+        if timeout is not None:
+            requests.seconds(f"{self._asked(op)}: timeout", timeout)
         began = asyncio.get_running_loop().time()
         link = await self._link()
         server = await link.server(timeout)

@@ -135,6 +135,8 @@ async def test_wrong_keys_are_refused_before_anything_is_sent(daemon: Daemon) ->
                 await typed.update(1 << 32, 1)
             with pytest.raises(TypeMismatch, match="U32 takes an int, not str"):
                 await typed.lookup("1")  # type: ignore[arg-type]  # what a caller without a type checker does
+            with pytest.raises(Misuse, match="lookup flows: timeout=inf"):
+                await typed.lookup(1, timeout=float("inf"))
     assert not daemon.applied
 
 
