@@ -22,6 +22,7 @@ from mapd.access.principal import Principal
 from mapd.banner import banner
 from mapd.bpf import Kernel, LinuxKernel, boot_id, effective_capabilities, is_bpffs, possible_cpus
 from mapd.config import Config
+from mapd.maps.blobs import BtfBlobs
 from mapd.maps.store import MapStore
 from mapd.notify import notify
 from mapd.rpc.elements import ElementHandlers
@@ -87,6 +88,23 @@ def check_bpffs(config: Config) -> str:
     return str(root)
 
 
+def open_blobs(config: Config, boot: uuid.UUID) -> BtfBlobs:
+    """The types of maps made before in this boot, and room for more.
+
+    Raises:
+        StartError: state_dir cannot be made or used.
+    """
+    state_dir = config.daemon.state_dir
+    try:
+        Path(state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return BtfBlobs(Path(state_dir, "btf"), boot)
+    except OSError as error:
+        raise StartError(
+            f"{error.filename or state_dir}: {error.strerror}; mapd keeps the types of the maps it makes there: make "
+            f"the folder {state_dir} for mapd's user (systemd's StateDirectory does), or set [daemon] state_dir"
+        ) from error
+
+
 def make_facts(names_root: str, capabilities: frozenset[str]) -> Facts:
     """What is true until the daemon ends."""
     system = os.uname()
@@ -125,6 +143,7 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
             boot_id=facts.boot_id,
             names_root=names_root,
             pin_roots=config.daemon.pin_roots,
+            blobs=open_blobs(config, facts.boot_id),
         )
         async with _pool(config) as pool:
             host = MapHost(store, pool, HandleTable(), ByteBudget())

@@ -9,12 +9,14 @@ import errno
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from mapd.bpf import CreateMap, Fault, FaultyKernel, GetBtf, LoadBtf, OpenId, OpenPin, Pin, Unpin
 from mapd.bpf.abi import Command
 from mapd.bpf.faulty import Target
+from mapd.maps.blobs import BtfBlobs
 from mapd.maps.errors import MapError
 from mapd.maps.opened import Described, OpenMap
 from mapd.maps.spec import BtfSpec, MapSpec
@@ -608,6 +610,18 @@ def test_type_information_comes_with_the_ids_of_key_and_value(bench: Bench) -> N
     opened = bench.kernel.open(DictMap(info))
     found = bench.store.btf(opened)
     assert (found.blob, found.key_type_id, found.value_type_id) == (b"blob", 1, 2)
+    opened.fd.close()
+
+
+def test_types_of_a_map_made_here_need_no_right(bench: Bench, tmp_path: Path) -> None:
+    bench.store.blobs = BtfBlobs(tmp_path, bench.store.boot_id)
+    bench.fails(GetBtf, errno.EPERM)
+    opened, _ = bench.store.create(FLOWS, TYPED, exist_ok=False)
+    typed = replace(opened, facts=replace(opened.facts, info=replace(opened.facts.info, btf_id=5)))
+    assert bench.store.btf(typed).blob == b"btf"
+    others = replace(typed, facts=replace(typed.facts, info=replace(typed.facts.info, id=9)))
+    with pytest.raises(MapError, match="CAP_SYS_ADMIN"):
+        bench.store.btf(others)
     opened.fd.close()
 
 
