@@ -66,7 +66,7 @@ def write_maps(maps: Iterable[MapInfo], file: TextIO) -> None:
             "yes" if info.frozen else "no",
             info.pin_path or "-",
         )
-    _console(file).print(table)
+    _print(table, file)
 
 
 def write_map(info: MapInfo, file: TextIO) -> None:
@@ -77,7 +77,7 @@ def write_map(info: MapInfo, file: TextIO) -> None:
     record = {**map_record(info), "supported_operations": " ".join(sorted(info.supported_operations))}
     for name, value in record.items():
         table.add_row(name, str(value))
-    _console(file).print(table)
+    _print(table, file)
 
 
 def write_element(key: bytes, value: bytes, info: MapInfo, file: TextIO) -> None:
@@ -85,7 +85,18 @@ def write_element(key: bytes, value: bytes, info: MapInfo, file: TextIO) -> None
     file.write(f"{key.hex()}  {' '.join(one.hex() for one in split_value(value, info))}\n")
 
 
-def _console(file: TextIO) -> Console:
+class QuietConsole(Console):
+    """A console that says nothing of its own when its reader has gone away; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich caught, for ``run`` to end as every verb does."""
+        raise BrokenPipeError
+
+
+def _print(table: Table, file: TextIO) -> None:
     # Names and paths are data: neither markup nor emoji is to be read into them.
     width = None if file.isatty() else _PIPE_WIDTH
-    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+    console = QuietConsole(file=file, width=width, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    file.write(captured.get())
