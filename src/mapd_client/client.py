@@ -52,7 +52,7 @@ def connect(
             raise
         return client
 
-    return Opener(opened)
+    return Opener(opened, "connect()")
 
 
 class Listing(AsyncIterator[MapInfo]):
@@ -174,7 +174,7 @@ class Client:
 
             return await _in_session(link, ask)
 
-        return Opener(opened)
+        return Opener(opened, f"open_map({str(parsed)!r})")
 
     def create_map(
         self,
@@ -245,7 +245,7 @@ class Client:
             check_per_cpu(kind, value, asked)
             return await _in_session(link, ask)
 
-        return Opener(opened)
+        return Opener(opened, f"create_map({label!r})")
 
     async def unpin_map(self, ref: MapRef | str) -> None:
         """Remove a name or a pin; the map is gone when its last holder lets go.
