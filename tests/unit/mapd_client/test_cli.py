@@ -215,7 +215,8 @@ async def test_interrupted(daemon: Daemon) -> None:
 
 async def test_without_the_extra_the_line_to_install_it() -> None:
     found = await mapctl("list", program=_NO_EXTRA + _MAIN)
-    assert found == Result(2, "", "mapctl needs rich\npip install 'bpf-mapd[cli]'\n")
+    hint = "pip install 'bpf-mapd[cli]' (or, in a checkout, pip install '.[cli]')"
+    assert found == Result(2, "", f"mapctl needs rich\n{hint}\n")
 
 
 @pytest.mark.parametrize(
