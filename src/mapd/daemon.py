@@ -31,10 +31,10 @@ from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server import Health, build
 from mapd.rpc.server_info import Facts, profile_of
 from mapd.rpc.sockets import InstanceLock, PrincipalSocket, clean_staging
+from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
-from mapd.runtime.scans import ByteBudget
 from mapd_api import contract, limits
 
 _log = structlog.stdlib.get_logger("mapd")

@@ -58,7 +58,7 @@ class ScanOptions:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Elements read in one go; ``token`` resumes behind them, and is empty where none could."""
+    """Elements read in one go; ``token`` resumes behind them, and is empty where none could, or for none."""
 
     count: int
     keys: bytes
@@ -106,6 +106,10 @@ class Walker(Protocol):
         """Rows left out because they had been read before."""
         ...
 
+    def remembered_bytes(self, rows: int) -> int:
+        """Memory for keys that were read, when ``rows`` more have been."""
+        ...
+
     def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
         """Rows read, at most ``room``; None: not even one kernel bucket fits, make more room."""
         ...
@@ -148,6 +152,10 @@ class BatchWalker:
     def incomplete(self) -> str:
         """Why the rows are not what the type promises."""
         return self._stop or (self._seen.repeated if self._seen else "")
+
+    def remembered_bytes(self, rows: int) -> int:
+        """Memory for keys that were read, when ``rows`` more have been."""
+        return self._seen.bytes_with(rows) if self._seen else 0
 
     def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
         """As Walker.fill."""
@@ -224,6 +232,10 @@ class NextKeyWalker:
     def incomplete(self) -> str:
         """Why the rows are not what the type promises."""
         return self._stop or self._seen.repeated or (_WALKED if self._moving else "")
+
+    def remembered_bytes(self, rows: int) -> int:
+        """Memory for keys that were read, when ``rows`` more have been."""
+        return self._seen.bytes_with(rows)
 
     def _check_token(self, map_fd: int) -> None:
         """Refuse to go on from a token by walking where the kernel has a batch, which misses nothing.
@@ -332,6 +344,10 @@ class SeenKeys:
                 table[row : row + kept] = table[row : row + count][fresh]
         return kept
 
+    def bytes_with(self, rows: int) -> int:
+        """Memory of the keys remembered, and of ``rows`` more."""
+        return (len(self._seen) + rows) * (self._stride + _SEEN_OVERHEAD)
+
     def must_stop(self, rows: int) -> str:
         """Why the scan must end here, or ""."""
         if rows > self._bound:
@@ -361,6 +377,7 @@ class Scan:
         self.entries: int = 0
         self.done = False
         self._capacity: int = 0
+        self._least: int = 1  # rows that the next page must have room for
         self._batch = limits.BATCH_ELEMENTS
         self._keys = self._values = Buffer.allocate(0)
         if len(options.prefix) > facts.key_stride:
@@ -395,20 +412,33 @@ class Scan:
         """Why the pages are not what the type promises: the end was not reached, or not in the way that is due."""
         return self._walker.incomplete
 
-    def page(self, map_fd: int, max_bytes: int) -> Page:
-        """The next elements: about ``max_bytes`` of columns, more only where one kernel bucket has more.
+    def page_bytes(self, max_bytes: int) -> int:
+        """Columns of the next ``page(max_bytes)``: more than that where one row, or one bucket, has more."""
+        return self._room(max_bytes) * (self._facts.key_stride + self._facts.value_stride)
 
-        Blocks for about 0.3 us an element.
+    def remembered_bytes(self, max_bytes: int) -> int:
+        """Memory for the keys that were read, after the next ``page(max_bytes)``."""
+        return self._walker.remembered_bytes(self._room(max_bytes))
+
+    def _room(self, max_bytes: int) -> int:
+        """Rows of the next page at most."""
+        rows = max_bytes // (self._facts.key_stride + self._facts.value_stride)
+        if self._options.limit and not self._options.prefix:
+            # Not to read what is not wanted, nor to cut it off: no token resumes inside a kernel bucket.
+            rows = min(rows, self._options.limit - self.entries)
+        return max(rows, self._least)
+
+    def page(self, map_fd: int, max_bytes: int) -> Page:
+        """The next elements: ``page_bytes(max_bytes)`` of columns at most.
+
+        None where the kernel's next bucket has more; ``page_bytes`` has grown then, and the next page tries
+        again. Blocks for about 0.3 us an element.
 
         Raises:
             MapError: the map cannot be read.
         """
-        row_bytes = self._facts.key_stride + self._facts.value_stride
-        rows = max(1, max_bytes // row_bytes)
-        if self._options.limit and not self._options.prefix:
-            # Not to read what is not wanted, nor to cut it off: no token resumes inside a kernel bucket.
-            rows = min(rows, self._options.limit - self.entries)
-        self._reserve(rows)
+        self._reserve(self._room(max_bytes))
+        self._least = 1
         try:
             rows = self._fill(map_fd)
         except SyscallError as error:
@@ -433,26 +463,28 @@ class Scan:
                 self._walker = NextKeyWalker(self._elements, self._facts, b"")
                 continue
             if filled is None:
-                if rows:
-                    break
-                self._grow(room)
-            else:
-                rows += filled
+                if not rows:
+                    self._grow(room)
+                break
+            rows += filled
         return rows
 
     def _grow(self, room: int) -> None:
-        """One bucket holds more than ``room`` entries: twice the room, the same cursor."""
+        """One bucket holds more than ``room`` entries: twice the room in the next page, the same cursor.
+
+        Not in this one, so that whoever counts the bytes can do so before they are there.
+        """
         if room >= self._facts.info.max_entries:
             raise MapError(
                 Reason.INTERNAL, f"dump {self._facts.label}: one bucket seems to hold more than the whole map"
             )
         self._batch = max(self._batch, 2 * room)
-        self._reserve(max(2 * room, self._capacity))
+        self._least = 2 * room
 
     def _take(self, rows: int) -> Page:
         """Copy the wanted part of the buffers out."""
         facts, options = self._facts, self._options
-        token = self._token()
+        token = self._token() if rows else b""
         self.done = self._walker.done
         keys = self._keys.take(rows * facts.key_stride)
         values = self._values.take(rows * facts.value_stride) if options.values else b""

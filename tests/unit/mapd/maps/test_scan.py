@@ -72,7 +72,11 @@ class Bench:
         found = Read(self.scan(options))
         with self.opened.lease() as map_fd:
             while not found.scan.done:
-                found.pages.append(found.scan.page(map_fd, page_bytes))
+                room = found.scan.page_bytes(page_bytes)
+                page = found.scan.page(map_fd, page_bytes)
+                assert len(page.keys) + len(page.values) <= room
+                if page.count or found.scan.done:  # none: the next has more room
+                    found.pages.append(page)
         return found
 
     def counts(self) -> list[int]:
@@ -170,6 +174,33 @@ def test_a_bucket_larger_than_the_largest_batch_is_read_all_the_same() -> None:
     assert len(found.keys) == len(set(found.keys)) == count
     assert bench.counts() == [limits.BATCH_ELEMENTS, 2 * limits.BATCH_ELEMENTS]
     bench.close()
+
+
+def test_more_room_is_told_before_it_is_made(bench: Bench) -> None:
+    bench.map.buckets = 1
+    bench.map.fill(100)
+    scan = bench.scan()
+    told: list[tuple[int, int]] = []
+    with bench.opened.lease() as map_fd:
+        while not scan.done:
+            told.append((scan.page_bytes(16 * ONE_ROW) // ONE_ROW, scan.page(map_fd, 16 * ONE_ROW).count))
+    assert told == [(16, 0), (32, 0), (64, 0), (128, 100)]
+
+
+def test_a_page_has_room_for_one_row_however_large_and_for_no_more_than_the_limit(bench: Bench) -> None:
+    assert bench.scan().page_bytes(1) == ONE_ROW
+    assert bench.scan(ScanOptions(limit=3)).page_bytes(1_000) == 3 * ONE_ROW
+    assert bench.scan().page_bytes(1_000) == 1_000
+
+
+def test_keys_that_are_remembered_are_told(trie: Bench, bench: Bench) -> None:
+    assert bench.scan().remembered_bytes(10 * ONE_ROW) == 0
+    trie.map.fill(30)
+    scan = trie.scan()
+    assert scan.remembered_bytes(10 * ONE_ROW) == 10 * 94
+    with trie.opened.lease() as map_fd:
+        scan.page(map_fd, 10 * ONE_ROW)
+    assert scan.remembered_bytes(10 * ONE_ROW) == 20 * 94
 
 
 def test_a_page_that_has_rows_is_handed_out_before_more_room_is_made(bench: Bench) -> None:
