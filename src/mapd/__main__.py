@@ -14,7 +14,7 @@ def main() -> None:
             raise
         sys.stderr.write(
             f"mapd: this Python ({sys.executable}) has no package {error.name}, which the daemon needs:\n"
-            f"    {sys.executable} -m pip install 'bpf-mapd[daemon]'\n"
+            f"    {sys.executable} -m pip install 'bpf-mapd[daemon]'    (or, in a checkout, '.[daemon]')\n"
         )
         sys.exit(2)
     sys.exit(run())

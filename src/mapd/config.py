@@ -38,7 +38,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         backend: kernel, or memory: maps of the daemon's own, that end with it, for tests of programs. Nothing
             falls back to memory by itself.
         runtime_dir: sockets, one folder per principal.
-        state_dir: what outlives the daemon but names no kernel object.
+        state_dir: what outlives the daemon but names no kernel object: the types of the maps it made.
         bpffs: where a bpffs is mounted.
         pin_root: folder below it for names: <bpffs>/<pin_root>/<namespace>/<name>.
         pin_roots: folders below which other programs' pins may be opened, and new ones made.

@@ -25,6 +25,7 @@ from mapd.banner import banner
 from mapd.bpf import Kernel, LinuxKernel, boot_id, effective_capabilities, is_bpffs, possible_cpus
 from mapd.config import Config
 from mapd.maps import trials
+from mapd.maps.blobs import BtfBlobs
 from mapd.maps.store import MapStore
 from mapd.memory import MemoryKernel
 from mapd.notify import notify
@@ -34,10 +35,10 @@ from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server import Health, build
 from mapd.rpc.server_info import Facts, profile_of
 from mapd.rpc.sockets import InstanceLock, PrincipalSocket, clean_staging
+from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
-from mapd.runtime.scans import ByteBudget
 from mapd_api import contract, limits
 
 _log = structlog.stdlib.get_logger("mapd")
@@ -109,6 +110,23 @@ def memory_kernel(config: Config) -> tuple[MemoryKernel, str]:
     return MemoryKernel(possible_cpus(), folders), names_root
 
 
+def open_blobs(config: Config, boot: uuid.UUID) -> BtfBlobs:
+    """The types of maps made before in this boot, and room for more.
+
+    Raises:
+        StartError: state_dir cannot be made or used.
+    """
+    state_dir = config.daemon.state_dir
+    try:
+        Path(state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return BtfBlobs(Path(state_dir, "btf"), boot)
+    except OSError as error:
+        raise StartError(
+            f"{error.filename or state_dir}: {error.strerror}; mapd keeps the types of the maps it makes there: make "
+            f"the folder {state_dir} for mapd's user (systemd's StateDirectory does), or set [daemon] state_dir"
+        ) from error
+
+
 def make_facts(names_root: str, capabilities: frozenset[str], backend: str) -> Facts:
     """What is true until the daemon ends."""
     system, in_memory = os.uname(), backend == "memory"
@@ -154,6 +172,7 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
             boot_id=facts.boot_id,
             names_root=names_root,
             pin_roots=config.daemon.pin_roots,
+            blobs=None if facts.backend == "memory" else open_blobs(config, facts.boot_id),
         )
         async with _pool(config) as pool:
             trial = partial(trials.try_types, store.kernel, facts.possible_cpus)

@@ -44,7 +44,11 @@ HANDLE_IDLE_S: Final = 300.0
 """A handle without a session is closed after so long without a call."""
 
 DUMP_BYTES: Final = 16 << 20
-"""Buffers of all running dumps of one daemon together."""
+"""Memory of all running dumps of one daemon together: chunks, and keys remembered to leave repeats out.
+One dump that needs more gets it where no other runs."""
+
+DUMP_WAIT_S: Final = 1.0
+"""A new dump waits so long for others to give back memory; then it is BUSY."""
 
 REFUSAL_BYTES: Final = 2 << 10
 """A group's refusal inside an Apply answer at most; kept free for each group that is still to come."""

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from grpc import StatusCode, aio
 
 from mapd_api import limits
-from mapd_client import failures
+from mapd_client import discovery, failures
 from mapd_client.errors import (
     DeadlineExceeded,
     MapdError,
@@ -74,8 +74,8 @@ class Transport:
     def __init__(self, target: str) -> None:
         self.target = target
         self.version = ""
-        self._calls = aio.insecure_channel(target, options=OPTIONS)
-        self._bulk = aio.insecure_channel(target, options=OPTIONS)
+        self._calls = aio.insecure_channel(discovery.uri(target), options=OPTIONS)
+        self._bulk = aio.insecure_channel(discovery.uri(target), options=OPTIONS)
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._turns = asyncio.Semaphore(limits.IN_FLIGHT)

@@ -55,7 +55,7 @@ def connect(
             raise
         return client
 
-    return Opener(opened)
+    return Opener(opened, "connect()")
 
 
 class Listing(AsyncIterator[MapInfo]):
@@ -114,7 +114,7 @@ class Client:
 
     Raises:
         Unsupported: a TCP address, or ``tls``.
-        Misuse: not an address; or a timeout that is not positive.
+        Misuse: not an address; or a timeout that is not positive and finite.
     """
 
     def __init__(
@@ -122,9 +122,7 @@ class Client:
     ) -> None:
         if tls is not None:
             raise Unsupported("tls=: this version speaks to a daemon on the same host only, by its socket")
-        if timeout <= 0:
-            raise Misuse(f"timeout={timeout:g}: a positive number of seconds")
-        self._links = Links(target, timeout)
+        self._links = Links(target, requests.seconds("timeout", timeout))
 
     async def server_info(self) -> ServerInfo:
         """What the daemon is and can do, asked anew. Cancelling costs nothing."""
@@ -190,7 +188,7 @@ class Client:
 
             return await self._open(parsed, asked, made, read_only=read_only)
 
-        return Opener(opened)
+        return Opener(opened, f"open_map({str(parsed)!r})")
 
     def open_queue(self, ref: MapRef | str, *, value: Codec[V]) -> Opening[Queue[V]]:
         """Open a queue or stack that exists; arguments and errors as ``open_map``.
@@ -330,7 +328,7 @@ class Client:
             check_per_cpu(kind, value, asked)
             return await _in_session(link, ask)
 
-        return Opener(opened)
+        return Opener(opened, f"create_map({label!r})")
 
     async def rename_map(self, name: str, new_name: str) -> str:
         """Give a named map another name in one step; the path of its pin now.

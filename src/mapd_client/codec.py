@@ -7,11 +7,12 @@ columns, without slicing element by element where the format allows it.
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeGuard, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeGuard, TypeVar, cast
 
 from mapd_api.layout import round_up8
 from mapd_client.errors import Misuse, SizeMismatch, TypeMismatch, Unsupported
@@ -25,6 +26,13 @@ _ORDER: Final[dict[ByteOrder, str]] = {"little": "<", "big": ">"}
 _Letter: TypeAlias = Literal["b", "B", "h", "H", "i", "I", "q", "Q"]
 _SIGNED: Final[dict[int, _Letter]] = {1: "b", 2: "h", 4: "i", 8: "q"}
 _UNSIGNED: Final[dict[int, _Letter]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def shown(number: object) -> str:
+    """A number for a message. Python refuses to write ints of more than 4,300 digits."""
+    if isinstance(number, int) and number.bit_length() > 128:
+        return f"an int of {number.bit_length()} bits"
+    return f"{number:g}" if isinstance(number, float) else str(number)
 
 
 class Codec(ABC, Generic[T]):
@@ -162,7 +170,7 @@ class Int(Codec[int]):
                 (1 << self.size * 8) - 1,
             )
         )
-        return SizeMismatch(f"{value} is outside {self!r}: {self.size} bytes hold {low} to {high}")
+        return SizeMismatch(f"{shown(value)} is outside {self!r}: {self.size} bytes hold {low} to {high}")
 
 
 class Struct(Codec[tuple[Any, ...]]):
@@ -170,7 +178,8 @@ class Struct(Codec[tuple[Any, ...]]):
 
     ``"="`` is the byte order of the daemon's host without padding, ``"<"``, ``">"`` and ``"!"`` fix it.
     Without any of these the layout is this host's C layout, with its padding: the kernel's own where
-    client and daemon are of one architecture, and refused where their byte orders differ.
+    client and daemon are of one architecture, and refused where their byte orders differ. Bytes for
+    ``"4s"`` may be fewer than 4, then NULs follow; more are refused.
 
     Raises:
         TypeMismatch: no such format.
@@ -183,6 +192,9 @@ class Struct(Codec[tuple[Any, ...]]):
         except struct.error as error:
             raise TypeMismatch(f"{format!r} is no struct format: {error}") from None
         self.size = self._struct.size
+        self._fields = _struct_fields(format)
+        # struct cuts what is too long for "4s" without a word.
+        self._texts = [(at, room) for at, (letter, room) in enumerate(self._fields) if letter in "sp"]
 
     def __repr__(self) -> str:
         return f"Struct({self._format!r})"
@@ -199,12 +211,44 @@ class Struct(Codec[tuple[Any, ...]]):
 
     def encode(self, value: tuple[Any, ...]) -> bytes:  # noqa: D102 - as Codec
         try:
-            return self._struct.pack(*value)
-        except (struct.error, TypeError) as error:
-            raise TypeMismatch(f"{self!r} cannot hold {value!r}: {error}") from None
+            data = self._struct.pack(*value)
+        except (struct.error, TypeError, OverflowError) as error:
+            kind = SizeMismatch if self._fits_in_kind(value) else TypeMismatch
+            raise kind(f"{self!r} cannot hold {value!r}: {error}") from None
+        for at, room in self._texts:
+            if len(value[at]) > room:
+                raise SizeMismatch(f"{self!r}: field {at} has {len(value[at])} bytes, at most {room} fit")
+        return data
+
+    def _fits_in_kind(self, value: object) -> bool:
+        """Whether only numbers or lengths are wrong: as many fields as are due, each of its kind."""
+        if not isinstance(value, (tuple, list)):
+            return False
+        fields = cast("Sequence[object]", value)
+        return len(fields) == len(self._fields) and all(
+            isinstance(field, (bytes, bytearray))
+            if letter in "spc"
+            else hasattr(field, _NUMBER[letter in "efd"])
+            for field, (letter, _) in zip(fields, self._fields, strict=True)
+        )
 
     def decode_many(self, column: Buffer) -> list[tuple[Any, ...]]:  # noqa: D102 - as Codec
         return list(self._struct.iter_unpack(self._whole(column)))
+
+
+_NUMBER: Final = ("__index__", "__float__")
+
+
+def _struct_fields(format: str) -> list[tuple[str, int]]:
+    """The letter of each value of a struct format, and how many bytes fit into it where it is text."""
+    fields: list[tuple[str, int]] = []
+    for count, letter in re.findall(r"([0-9]*)([a-zA-Z?])", format):
+        number = int(count or 1)
+        if letter in "sp":
+            fields.append((letter, number if letter == "s" else max(number - 1, 0)))
+        elif letter != "x":
+            fields.extend([(letter, 0)] * number)
+    return fields
 
 
 class PerCpu(Codec[list[T]]):
@@ -243,6 +287,9 @@ class PerCpu(Codec[list[T]]):
 
     def encode(self, value: list[T]) -> bytes:
         """Every CPU's slot; raises SizeMismatch unless there is one element per possible CPU."""
+        given = cast("object", value)  # as a caller without a type checker may pass it
+        if not isinstance(given, Sequence) or isinstance(given, (str, bytes, bytearray)):
+            raise TypeMismatch(f"{self!r} takes a list, an element for each CPU, not {type(given).__name__}")
         if len(value) != self._bound:
             raise SizeMismatch(f"{len(value)} elements given, {self._bound} needed: one per possible CPU")
         padding = bytes(round_up8(self.size) - self.size)

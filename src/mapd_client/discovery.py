@@ -13,23 +13,31 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from mapd_client.errors import Misuse, Unavailable, Unsupported
 
 RUN_DIR: Final = Path("/run/mapd")
 SOCKET_NAME: Final = "mapd.sock"
 VARIABLE: Final = "MAPD_ADDRESS"
+PATH_BYTES: Final = 107
+"""sockaddr_un has 108 for a path and its NUL (unix(7))."""
 
 
 def parse_target(target: str) -> str:
-    """``"unix:/path"`` or ``"/path"`` as gRPC wants it.
+    """``"unix:/path"`` or ``"/path"`` as ``"unix:/path"``, the path as it is.
 
     Raises:
         Unsupported: "host:port"; over TCP a daemon speaks TLS only, and this version has none.
-        Misuse: anything else.
+        Misuse: anything else, or a path longer than a socket's can be.
     """
     path = target.removeprefix("unix://") if target.startswith("unix:///") else target.removeprefix("unix:")
-    if path.startswith("/"):
+    if path.startswith("/") and "\0" not in path:
+        size = len(os.fsencode(path))
+        if size > PATH_BYTES:
+            raise Misuse(
+                f"{path!r} has {size} bytes, the path of a socket at most {PATH_BYTES}: use a shorter link to it"
+            )
         return f"unix:{path}"
     if not target.startswith("unix:") and re.fullmatch(r"(\[[^]]+\]|[^:/\s]+):[0-9]{1,5}", target):
         raise Unsupported(
@@ -37,6 +45,11 @@ def parse_target(target: str) -> str:
             "use its socket on the same host, as in 'unix:/run/mapd/mapd.sock'"
         )
     raise Misuse(f"{target!r} is no address: 'unix:/run/mapd/mapd.sock' or an absolute path")
+
+
+def uri(target: str) -> str:
+    """``target`` as gRPC wants it: it reads an address as a URI, in which "%", "#" and "?" mean something."""
+    return f"unix:{quote(os.fsencode(target.removeprefix('unix:')))}"
 
 
 def discover(run_dir: Path = RUN_DIR, environ: Mapping[str, str] | None = None) -> str:

@@ -64,7 +64,10 @@ _NEVER_CONNECTED: Final = "failed to connect to all addresses"
 _CONNECT_CAUSES: Final = (
     ("No such file", "there is no such socket: is the daemon running?"),
     ("Connection refused", "nobody listens on it: the daemon has stopped"),
-    ("Permission denied", "this user may not open it: ask for a socket of your own in the daemon's policy"),
+    (
+        "Permission denied",
+        'this user may not open it: root admits users in /etc/mapd/mapd.toml, [principals.admin] users = ["..."]',
+    ),
 )
 _LARGER: Final = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 

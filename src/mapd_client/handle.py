@@ -131,6 +131,8 @@ class MapHandle:
         timeout: float | None = None,
     ) -> tuple[int, bytes]:
         """One element: its status, and the value that was answered."""
+        if timeout is not None:
+            requests.seconds(f"{self._asked(op)}: timeout", timeout)
         began = asyncio.get_running_loop().time()
         link = await self._link()
         server = await link.server(timeout)

@@ -79,6 +79,7 @@ class Map(MapHandle, Generic[K, V]):
 
         Raises:
             SizeMismatch, TypeMismatch: not this map's key.
+            Misuse: a timeout that is not positive and finite.
             IndexOutOfRange: an array has fewer elements.
             Unsupported: ``touch``, and the daemon has not the feature "touch"; ``cpu`` of a map without slots, or
                 the feature "one-cpu" is missing.

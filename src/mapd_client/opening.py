@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -27,12 +28,13 @@ class Opening(AbstractAsyncContextManager[T_co], Awaitable[T_co], Protocol[T_co]
 
 
 class Opener(Opening[T], Generic[T]):
-    """An Opening that calls a function, once."""
+    """An Opening that calls a function, once. Like a coroutine it warns if it is never awaited."""
 
-    def __init__(self, open: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, open: Callable[[], Awaitable[T]], label: str = "an Opening") -> None:
         self._open = open
         self._used = False
         self._opened: T | None = None
+        self._label = label
 
     def __await__(self) -> Generator[Any, Any, T]:
         return self._once().__await__()
@@ -47,6 +49,11 @@ class Opener(Opening[T], Generic[T]):
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.aclose()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_label") and not self._used:
+            what = f"{self._label} was never awaited: 'await' it, or use it in 'async with'"
+            warnings.warn(what, RuntimeWarning, stacklevel=2, source=self)
 
     def _once(self) -> Awaitable[T]:
         if self._used:

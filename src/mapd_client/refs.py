@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mapd_api import names
-from mapd_client.errors import Misuse
+from mapd_client.errors import Misuse, TypeMismatch
 
 _FORMS: Final = '"flows", "ns/flows", "pin:/sys/fs/bpf/x" or "id:42"'
 _U32: Final = 0xFFFF_FFFF
@@ -45,6 +45,7 @@ class Name(MapRef):
     name: str
 
     def __post_init__(self) -> None:
+        _check_str(self.name, "name")
         try:
             names.split_name(self.name, "own")
         except ValueError as error:
@@ -59,14 +60,19 @@ class Pin(MapRef):
     """The absolute path of a pin in a bpffs of the daemon's host.
 
     Raises:
-        Misuse: not absolute, or it has a NUL.
+        Misuse: not absolute, or it has a NUL, or bytes that are no UTF-8.
     """
 
     path: str
 
     def __post_init__(self) -> None:
+        _check_str(self.path, "pin")
         if not self.path.startswith("/") or "\0" in self.path:
             raise Misuse(f"{self.path!r} is no pin: an absolute path on the daemon's host is needed")
+        try:
+            self.path.encode()
+        except UnicodeEncodeError:
+            raise Misuse(f"{self.path!r} is no pin: a path travels as UTF-8, and this is none") from None
 
     def __str__(self) -> str:
         return f"pin:{self.path}"
@@ -83,11 +89,18 @@ class Id(MapRef):
     id: int
 
     def __post_init__(self) -> None:
+        if not hasattr(self.id, "__index__"):
+            raise TypeMismatch(f"{self.id!r} is no map id: an int, not {type(self.id).__name__}")
         if not 0 < self.id <= _U32:
             raise Misuse(f"{self.id} is no map id: the kernel counts from 1 to {_U32}")
 
     def __str__(self) -> str:
         return f"id:{self.id}"
+
+
+def _check_str(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise TypeMismatch(f"{text!r} is no {what}: a str, not {type(text).__name__}")
 
 
 def as_ref(ref: MapRef | str) -> MapRef:

@@ -13,7 +13,8 @@ from google.protobuf import duration_pb2
 from mapd_api.ops import Op
 from mapd_api.uapi import ElementFlag, MapFlag, MapType
 from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
-from mapd_client.errors import Misuse, Unsupported
+from mapd_client.codec import shown
+from mapd_client.errors import Misuse, TypeMismatch, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.info import Btf, ServerInfo, UpdateFlag
 from mapd_client.refs import Id, MapRef, Name, Pin
@@ -39,6 +40,52 @@ _COLUMNS: Final = MappingProxyType(
 )
 _U32: Final = 0xFFFF_FFFF
 _U64: Final = 0xFFFF_FFFF_FFFF_FFFF
+_LONGEST_S: Final = 1_000_000_000
+"""Thirty years: what gRPC and protobuf's Duration both express."""
+
+
+def seconds(what: str, value: object) -> float:
+    """``value`` itself.
+
+    Raises:
+        TypeMismatch: no number.
+        Misuse: not positive, not finite, or over a thousand million.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeMismatch(f"{what}={value!r}: a number of seconds, not {type(value).__name__}")
+    if not 0 < value <= _LONGEST_S:  # false for nan
+        raise Misuse(f"{what}={shown(value)}: a positive number of seconds, at most {_LONGEST_S}")
+    return value
+
+
+def number(what: str, value: int, least: int, most: int) -> int:
+    """``value`` itself; raises TypeMismatch for what is no int, Misuse for one out of range."""
+    if not hasattr(value, "__index__"):
+        raise TypeMismatch(f"{what}={value!r}: an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise Misuse(f"{what}={shown(value)}: {least} to {most} can be asked for")
+    return value
+
+
+def text(what: str, value: object) -> str:
+    """``value`` itself; raises TypeMismatch for what is no str, Misuse for one that is no UTF-8."""
+    if not isinstance(value, str):
+        raise TypeMismatch(f"{what}={value!r}: a str, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise Misuse(
+            f"{what}={value!r}: cannot be written in UTF-8 ({error.reason} at {error.start})"
+        ) from None
+    return value
+
+
+def octets(what: str, value: bytes) -> bytes:
+    """``value`` as bytes; raises TypeMismatch for what has no buffer."""
+    try:
+        return bytes(memoryview(value))
+    except TypeError:
+        raise TypeMismatch(f"{what}={value!r}: bytes, not {type(value).__name__}") from None
 
 
 def by_ref(ref: MapRef) -> types_pb2.MapRef:
@@ -70,6 +117,7 @@ def map_type(type: MapType | str) -> MapType:
     """``"lru_hash"`` as bpftool spells it, or the enum's member; raises Misuse for another word."""
     if isinstance(type, MapType):
         return type
+    text("type", type)
     found = MapType.__members__.get(type.upper().replace("-", "_"))
     if found is None or found is MapType.UNSPEC:
         raise Misuse(f"{type!r} is no map type: hash, array, lru_hash, percpu_hash, lpm_trie, ...")
@@ -105,21 +153,22 @@ def create_map(
     """
     if (name is None) == (lease is None):
         raise Misuse("create_map: give either a name (it stays) or lease=seconds (it goes with you)")
-    for what, number, most in (
+    for what, value, most in (
         ("max_entries", max_entries, _U32),
         ("flags", flags, _U32),
+        ("key_size", key_size, _U32),
+        ("value_size", value_size, _U32),
         ("map_extra", map_extra, _U64),
         ("numa_node", numa_node or 0, _U32),
     ):
-        if not 0 <= number <= most:
-            raise Misuse(f"create_map: {what}={number}, 0 to {most} can be asked for")
+        number(f"create_map: {what}", value, 0, most)
     request = maps_pb2.CreateMapRequest(
         type=types_pb2.MapType.Name(int(type)),
         key_size=key_size,
         value_size=value_size,
         max_entries=max_entries,
         map_flags=flags if numa_node is None else flags | MapFlag.NUMA_NODE,
-        kernel_name=kernel_name or "",
+        kernel_name=text("create_map: kernel_name", kernel_name or ""),
         map_extra=map_extra,
         numa_node=numa_node,
         exclusive_program_hash=exclusive_program_hash,
@@ -131,7 +180,11 @@ def create_map(
     if btf is not None:
         request.btf_vmlinux_value_type_id = btf.vmlinux_value_type_id
         request.btf.CopyFrom(
-            types_pb2.Btf(blob=btf.blob, key_type_id=btf.key_type_id, value_type_id=btf.value_type_id)
+            types_pb2.Btf(
+                blob=octets("create_map: btf.blob", btf.blob),
+                key_type_id=number("create_map: btf.key_type_id", btf.key_type_id, 0, _U32),
+                value_type_id=number("create_map: btf.value_type_id", btf.value_type_id, 0, _U32),
+            )
         )
     if name is not None:
         request.named.name = str(Name(name))
@@ -140,11 +193,9 @@ def create_map(
     return request
 
 
-def _lease(seconds: float, kernel_name: str | None) -> maps_pb2.Lease:
-    if seconds <= 0:
-        raise Misuse(f"create_map: lease={seconds:g}: a lease lasts a positive number of seconds")
+def _lease(lasts: float, kernel_name: str | None) -> maps_pb2.Lease:
     ttl = duration_pb2.Duration()
-    ttl.FromNanoseconds(int(seconds * 1e9))
+    ttl.FromNanoseconds(int(seconds("create_map: lease", lasts) * 1e9))
     name = (kernel_name or "map").lower().replace(".", "_")
     return maps_pb2.Lease(id=f"l{secrets.token_hex(8)}", ttl=ttl, name=name)
 
@@ -161,6 +212,7 @@ class Wanted:
 
 def list_maps(wanted: Wanted, page_token: str) -> maps_pb2.ListMapsRequest:
     """One page of a listing."""
+    text("list_maps: glob", wanted.glob)
     return maps_pb2.ListMapsRequest(
         glob="" if wanted.glob == "*" else wanted.glob,
         page_token=page_token,
@@ -246,15 +298,20 @@ def dump(
     resume: bytes | None,
     covered_by: bytes = b"",
 ) -> elements_pb2.DumpRequest:
-    """A dump; raises Misuse for a limit that is none (0 would mean all)."""
-    if limit is not None and limit < 1:
-        raise Misuse(f"limit={limit}: a dump hands out at least one element; None for all")
+    """A dump.
+
+    Raises:
+        Misuse: a limit that is none (0 would mean all).
+        TypeMismatch: ``prefix`` or ``resume`` are no bytes.
+    """
+    if limit == 0:
+        raise Misuse("limit=0: a dump hands out at least one element; None for all")
     return elements_pb2.DumpRequest(
         map=by_handle(handle),
         columns=_COLUMNS[columns],
-        prefix=prefix,
-        limit=limit or 0,
-        resume_token=resume or b"",
+        prefix=octets("prefix", prefix),
+        limit=0 if limit is None else number("limit", limit, 1, _U64),
+        resume_token=b"" if resume is None else octets("resume", resume),
         covered_by=covered_by,
     )
 

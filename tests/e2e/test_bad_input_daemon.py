@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import tempfile
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from mapd_client.link import Link
 from mapd_client.methods import Method
 from tests.e2e.bad_input import RawClient, check, nothing_created, pin_foreign, refused, unique_name
 from tests.support.counts import kernel_maps
-from tests.support.daemon import NOBODY, SOURCE, Place, daemon_process
+from tests.support.daemon import NOBODY, SOURCE, Place, daemon_process, spawn
 from tests.support.pinned import read_pin, unchanged
 
 SMALL = CreateMap(map_type=MapType.HASH, key_size=4, value_size=8, max_entries=4)
@@ -96,7 +97,7 @@ def other_users_place(place: Place) -> Generator[tuple[str, ...]]:
         for package in ("mapd", "mapd_api", "mapd_client"):
             shutil.copytree(SOURCE / package, sources / package, ignore=shutil.ignore_patterns("__pycache__"))
         place.bpffs.chmod(0o755)
-        for path in (place.names, place.runtime_dir):
+        for path in (place.names, place.runtime_dir, place.root / "state"):
             path.mkdir(exist_ok=True)
             os.chown(path, NOBODY, NOBODY)
         user = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
@@ -141,6 +142,63 @@ async def test_a_daemon_that_may_read_a_pin_only_says_what_writing_takes(place: 
                 with refused(DaemonCapability, Reason.DAEMON_CAPABILITY, "open pin:", "CAP_DAC_OVERRIDE"):
                     await client.open_map(Pin(str(pin)))
             await looks_by_pin_are_served_and_writes_are_not(place, types_pb2.MapRef(pin=str(pin)))
+
+
+def int_and_long() -> bytes:
+    """BTF of two integers, 4 bytes (type 1) and 8 bytes (type 2)."""
+    strings = b"\0u32\0u64\0"
+    types = b"".join(
+        struct.pack("<IIII", name, 1 << 24, bits // 8, bits) for name, bits in ((1, 32), (5, 64))
+    )
+    header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
+    return header + types + strings
+
+
+async def test_a_daemon_with_cap_bpf_gives_the_types_of_the_maps_it_made_and_of_no_others(
+    place: Place,
+) -> None:
+    blob = int_and_long()
+    name = unique_name()
+    with other_users_place(place) as prefix:
+        for create in (True, False):  # the second time in another daemon
+            with daemon_process(place, prefix=prefix) as daemon:
+                assert effective(daemon.pid) == {39}
+                channel = grpc.aio.insecure_channel(f"unix:{place.socket}")
+                try:
+                    raw = RawClient(channel)
+                    if create:
+                        await raw.call(
+                            "CreateMap",
+                            maps_pb2.CreateMapRequest(
+                                type=types_pb2.MAP_TYPE_HASH,
+                                key_size=4,
+                                value_size=8,
+                                max_entries=4,
+                                named=maps_pb2.Named(name=name),
+                                btf=types_pb2.Btf(blob=blob, key_type_id=1, value_type_id=2),
+                            ),
+                            maps_pb2.CreateMapResponse,
+                        )
+                    request = maps_pb2.GetBtfRequest(map=types_pb2.MapRef(name=name))
+                    found = (await raw.call("GetBtf", request, maps_pb2.GetBtfResponse)).btf
+                    assert (found.blob, found.key_type_id, found.value_type_id) == (blob, 1, 2)
+                    (kept,) = (path for path in (place.root / "state").rglob("*") if path.is_file())
+                    assert kept.stat().st_mode & 0o777 == 0o600
+                    if not create:
+                        kept.unlink()
+                        check(await raw.refusal("GetBtf", request), Reason.DAEMON_CAPABILITY, "CAP_SYS_ADMIN")
+                finally:
+                    await channel.close()
+
+
+def test_a_daemon_that_cannot_keep_its_state_does_not_start_and_says_where(place: Place) -> None:
+    with other_users_place(place) as prefix:
+        (place.root / "state").rmdir()
+        daemon = spawn(place, prefix=prefix)
+        assert daemon.process.wait(20) != 0
+    said = daemon.log.read_text()
+    assert f"{place.root}/state: Permission denied" in said
+    assert "[daemon] state_dir" in said
 
 
 async def looks_by_pin_are_served_and_writes_are_not(place: Place, ref: types_pb2.MapRef) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from inspect import Signature
 from pathlib import Path
+from types import FunctionType
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import pytest
+from google.protobuf.message import Message
 
 import mapd_client
+from mapd_api.v1 import types_pb2
 
 API = ast.parse((Path(__file__).parent / "api" / "mapd_client.pyi").read_text())
 
@@ -86,5 +91,52 @@ def test_signatures_are_the_declared_ones(name: str) -> None:
         assert surface([built]) == surface([declared])
 
 
-def test_no_message_of_the_proto_is_in_a_signature() -> None:
-    assert "pb2" not in ast.unparse(API)
+def _parts(annotation: object) -> Iterator[object]:
+    """A type and everything that it is made of: arguments of generics, unions, callables; bounds."""
+    yield annotation
+    inner = cast("list[object]", annotation) if isinstance(annotation, list) else get_args(annotation)
+    for one in inner:
+        yield from _parts(one)
+    if isinstance(annotation, TypeVar) and annotation.__bound__ is not None:
+        yield from _parts(annotation.__bound__)
+
+
+def _public(name: str) -> Iterator[Any]:
+    """An exported name, and the public members of a class."""
+    thing = getattr(mapd_client, name)
+    yield thing
+    if isinstance(thing, type):
+        for member in vars(thing):
+            if _is_public(member):
+                found = inspect.getattr_static(thing, member)
+                yield found.fget if isinstance(found, property) else getattr(found, "__func__", found)
+
+
+def messages_in(thing: Any) -> list[str]:
+    """Messages of the proto in a signature or in a class' annotations, however they are called there."""
+    if not isinstance(thing, (type, FunctionType)):
+        return []
+    # Some annotations are imported for type checkers only; what they name is exported too.
+    hints = get_type_hints(thing, localns=vars(mapd_client))
+    return [
+        repr(part)
+        for hint in hints.values()
+        for part in _parts(hint)
+        if isinstance(part, type) and issubclass(part, Message)
+    ]
+
+
+Hidden = Callable[[list[types_pb2.MapInfo]], int]
+
+
+def test_a_message_behind_an_alias_is_found() -> None:
+    def takes(one: int, other: Hidden | None) -> None:
+        del one, other
+
+    assert messages_in(takes) == [repr(types_pb2.MapInfo)]
+    assert messages_in(Signature) == []
+
+
+@pytest.mark.parametrize("name", sorted(mapd_client.__all__))
+def test_no_message_of_the_proto_is_in_a_signature(name: str) -> None:
+    assert [found for thing in _public(name) for found in messages_in(thing)] == []

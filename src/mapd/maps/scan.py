@@ -55,7 +55,7 @@ class ScanOptions:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Elements read in one go; ``token`` resumes behind them, and is empty where none could."""
+    """Elements read in one go; ``token`` resumes behind them, and is empty where none could, or for none."""
 
     count: int
     keys: bytes
@@ -88,6 +88,7 @@ class Scan:
         self.entries: int = 0
         self.done = False
         self._capacity: int = 0
+        self._least: int = 1  # rows that the next page must have room for
         self._batch = limits.BATCH_ELEMENTS
         self._keys = self._values = Buffer.allocate(0)
         _check_filters(options, facts)
@@ -116,20 +117,33 @@ class Scan:
         """Why the pages are not what the type promises: the end was not reached, or not in the way that is due."""
         return self._walker.incomplete
 
-    def page(self, map_fd: int, max_bytes: int) -> Page:
-        """The next elements: about ``max_bytes`` of columns, more only where one kernel bucket has more.
+    def page_bytes(self, max_bytes: int) -> int:
+        """Columns of the next ``page(max_bytes)``: more than that where one row, or one bucket, has more."""
+        return self._room(max_bytes) * (self._facts.key_stride + self._facts.value_stride)
 
-        Blocks for about 0.3 us an element.
+    def remembered_bytes(self, max_bytes: int) -> int:
+        """Memory for the keys that were read, after the next ``page(max_bytes)``."""
+        return self._walker.remembered_bytes(self._room(max_bytes))
+
+    def _room(self, max_bytes: int) -> int:
+        """Rows of the next page at most."""
+        rows = max_bytes // (self._facts.key_stride + self._facts.value_stride)
+        if self._options.limit and not self._filters:
+            # Not to read what is not wanted, nor to cut it off: no token resumes inside a kernel bucket.
+            rows = min(rows, self._options.limit - self.entries)
+        return max(rows, self._least)
+
+    def page(self, map_fd: int, max_bytes: int) -> Page:
+        """The next elements: ``page_bytes(max_bytes)`` of columns at most.
+
+        None where the kernel's next bucket has more; ``page_bytes`` has grown then, and the next page tries
+        again. Blocks for about 0.3 us an element.
 
         Raises:
             MapError: the map cannot be read.
         """
-        row_bytes = self._facts.key_stride + self._facts.value_stride
-        rows = max(1, max_bytes // row_bytes)
-        if self._options.limit and not self._filters:
-            # Not to read what is not wanted, nor to cut it off: no token resumes inside a kernel bucket.
-            rows = min(rows, self._options.limit - self.entries)
-        self._reserve(rows)
+        self._reserve(self._room(max_bytes))
+        self._least = 1
         try:
             rows = self._fill(map_fd)
         except SyscallError as error:
@@ -154,28 +168,30 @@ class Scan:
                 self._walker = NextKeyWalker(self._elements, self._facts, b"")
                 continue
             if filled is None:
-                if rows:
-                    break
-                self._grow(room)
-                continue
+                if not rows:
+                    self._grow(room)
+                break
             rows += filled
             if filled == 0:
                 break  # nothing to hand out here, perhaps for long: not all in one go
         return rows
 
     def _grow(self, room: int) -> None:
-        """One bucket holds more than ``room`` entries: twice the room, the same cursor."""
+        """One bucket holds more than ``room`` entries: twice the room in the next page, the same cursor.
+
+        Not in this one, so that whoever counts the bytes can do so before they are there.
+        """
         if room >= self._facts.info.max_entries:
             raise MapError(
                 Reason.INTERNAL, f"dump {self._facts.label}: one bucket seems to hold more than the whole map"
             )
         self._batch = max(self._batch, 2 * room)
-        self._reserve(max(2 * room, self._capacity))
+        self._least = 2 * room
 
     def _take(self, rows: int) -> Page:
         """Copy the wanted part of the buffers out."""
         facts, options = self._facts, self._options
-        token = self._token()
+        token = self._token() if rows else b""
         self.done = self._walker.done
         keys = self._keys.take(rows * facts.key_stride)
         values = self._values.take(rows * facts.value_stride) if options.values else b""

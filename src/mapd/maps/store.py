@@ -27,6 +27,7 @@ from mapd.bpf.kernel import (
 )
 from mapd.maps import creation, locks
 from mapd.maps import spec as specs
+from mapd.maps.blobs import BtfBlobs
 from mapd.maps.errors import MapError, capability, scarcity
 from mapd.maps.opened import Described, MapFacts, OpenMap, facts
 from mapd.maps.scan import Scan, ScanOptions
@@ -93,6 +94,7 @@ class MapStore:
         names_root: where names are pinned: <names_root>/<namespace>/<name>.
         pin_roots: folders below which other programs' pins may be opened and new ones made.
         types: the table of map types, less what this kernel was found to lack (``trials``).
+        blobs: where the types of maps made here are kept, None for nowhere.
     """
 
     kernel: Kernel
@@ -101,6 +103,7 @@ class MapStore:
     names_root: str
     pin_roots: Sequence[str] = field(default_factory=tuple)
     types: Mapping[int, TypeTraits] = field(default_factory=lambda: TYPES)
+    blobs: BtfBlobs | None = None
 
     def create(
         self, name: NameRef, spec: MapSpec, *, exist_ok: bool, template: OpenMap | None = None
@@ -122,6 +125,8 @@ class MapStore:
         fd = creation.create(self.kernel, str(name), pinnable, kernel_name, template)
         created = self._opened(fd, name=str(name), pin_path=self.path_of(name))
         try:
+            if self.blobs is not None and spec.btf is not None:
+                self.blobs.keep(created.facts.id, spec.btf.blob)  # first: a map with a name has its types
             with created.fd.lease() as number:
                 self.kernel.control(Pin(root=self.names_root, path=self.path_of(name), mkdir=True), [number])
         except OSError as error:
@@ -366,7 +371,11 @@ class MapStore:
                 ) from error
 
     def btf(self, opened: OpenMap) -> Btf:
-        """A map's type information from the kernel."""
+        """A map's type information: what it was made with here, or else the kernel's.
+
+        Raises:
+            MapError: OPERATION_UNSUPPORTED, it has none; DAEMON_CAPABILITY, others made it and the daemon may not ask.
+        """
         info = opened.facts.info
         if info.btf_id == 0:
             raise MapError(
@@ -374,12 +383,14 @@ class MapStore:
                 f"btf {opened.facts.label}: this map was created without BTF; bring the types yourself",
                 **opened.facts.about("btf"),
             )
-        try:
-            blob = self.kernel.control(GetBtf(btf_id=info.btf_id))
-        except SyscallError as error:
-            if error.errno == errno.EPERM:
-                raise capability("CAP_SYS_ADMIN", f"btf {opened.facts.label}", operation="btf") from error
-            raise
+        blob = self.blobs.find(info.id) if self.blobs is not None else None
+        if blob is None:
+            try:
+                blob = self.kernel.control(GetBtf(btf_id=info.btf_id))
+            except SyscallError as error:
+                if error.errno == errno.EPERM:
+                    raise capability("CAP_SYS_ADMIN", f"btf {opened.facts.label}", operation="btf") from error
+                raise
         return Btf(blob=blob, key_type_id=info.btf_key_type_id, value_type_id=info.btf_value_type_id)
 
     def scan(self, opened: OpenMap, options: ScanOptions) -> Scan:

@@ -74,6 +74,10 @@ class Walker(Protocol):
         """Rows left out because they had been read before."""
         ...
 
+    def remembered_bytes(self, rows: int) -> int:
+        """Memory for keys that were read, when ``rows`` more have been."""
+        ...
+
     def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
         """Rows read, at most ``room``; None: not even one kernel bucket fits, make more room."""
         ...
@@ -117,6 +121,10 @@ class BatchWalker:
     def incomplete(self) -> str:
         """Why the rows are not what the type promises."""
         return self._stop or (self._seen.repeated if self._seen else "")
+
+    def remembered_bytes(self, rows: int) -> int:
+        """Memory for keys that were read, when ``rows`` more have been."""
+        return self._seen.bytes_with(rows) if self._seen else 0
 
     def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
         """As Walker.fill."""
@@ -194,6 +202,10 @@ class NextKeyWalker:
         """Why the rows are not what the type promises."""
         return self._stop or self._seen.repeated or (_WALKED if self._moving else "")
 
+    def remembered_bytes(self, rows: int) -> int:
+        """Memory for keys that were read, when ``rows`` more have been."""
+        return self._seen.bytes_with(rows)
+
     def _check_token(self, map_fd: int) -> None:
         """Refuse to go on from a token by walking where the kernel has a batch, which misses nothing.
 
@@ -268,6 +280,11 @@ class IndexWalker:
     def done(self) -> bool:
         """Whether the last index was looked up."""
         return self._next >= self._facts.info.max_entries
+
+    def remembered_bytes(self, rows: int) -> int:
+        """None: indexes need no remembering."""
+        del rows
+        return 0
 
     def fill(self, map_fd: int, keys: Buffer, values: Buffer, row: int, room: int) -> int | None:
         """As Walker.fill; 0 where all of so many indexes hold nothing."""
@@ -352,6 +369,10 @@ class SeenKeys:
         stride = self._stride
         fresh = [self.add(keys.take(stride, (row + at) * stride)) for at in range(count)]
         return keep(keys, values, row, stride, fresh)
+
+    def bytes_with(self, rows: int) -> int:
+        """Memory of the keys remembered, and of ``rows`` more."""
+        return (len(self._seen) + rows) * (self._stride + _SEEN_OVERHEAD)
 
     def must_stop(self, rows: int) -> str:
         """Why the scan must end here, or ""."""

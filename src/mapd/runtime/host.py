@@ -21,9 +21,10 @@ from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
 from mapd.maps.store import Btf, MapStore, NameRef, PinRef, Ref
 from mapd.maps.targets import Inner, Target
+from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.pool import Lane, SyscallPool
-from mapd.runtime.scans import ByteBudget, Dump
+from mapd.runtime.scans import Dump
 from mapd_api import contract
 from mapd_api.ops import MUTATES, Op, Verb
 

@@ -12,6 +12,7 @@ from mapd.access.authorize import Authorized
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
 from mapd.maps.scan import Page, Scan
+from mapd.runtime.budget import ByteBudget, Share
 from mapd.runtime.pool import Lane, SyscallPool
 from mapd_api import limits
 from mapd_api.ops import Verb
@@ -36,20 +37,6 @@ class Trailer:
     map_id: int
 
 
-class ByteBudget:
-    """Bytes that all dumps together may hold."""
-
-    def __init__(self, total: int = limits.DUMP_BYTES) -> None:
-        self._free = total
-
-    def grow(self, have: int, want: int) -> int:
-        """Exchange ``have`` bytes for ``want`` if there is room; what the caller holds now."""
-        if want - have > self._free:
-            return have
-        self._free -= want - have
-        return want
-
-
 HELD_CHUNKS = 3
 """Chunks that one dump holds: the scan's buffer, the page being written, the page read ahead."""
 
@@ -58,7 +45,8 @@ class Dump:
     """One dump of an authorised map.
 
     Args:
-        progress_s: a reader that takes no chunk for so long is cut off.
+        progress_s: a reader that takes no chunk for so long is cut off, and so is a dump that gets no memory.
+        wait_s: so long it waits to begin when others hold all the memory.
     """
 
     def __init__(
@@ -69,13 +57,17 @@ class Dump:
         scan: Scan,
         *,
         progress_s: float = limits.STREAM_PROGRESS_S,
+        wait_s: float = limits.DUMP_WAIT_S,
     ) -> None:
         self._pool = pool
         self._budget = budget
         self._opened = authorized.demand({Verb.READ})
         self._scan = scan
         self._progress_s = progress_s
-        self._chunk = self._wanted = limits.CHUNK_MIN_BYTES  # what it has of the budget, what it could use
+        self._wait_s = wait_s
+        self._chunk = self._wanted = (
+            limits.CHUNK_MIN_BYTES
+        )  # of the next page, and what the reader could take
         self._stalled = False
 
     async def run(self, begin: Begin, emit: Emit) -> Trailer:
@@ -87,27 +79,33 @@ class Dump:
         Cancelling ends it after the syscall that runs; nothing is changed by a dump.
 
         Raises:
-            MapError: the map cannot be read; QUOTA when the reader has stalled too long.
+            MapError: the map cannot be read; QUOTA when the reader has stalled too long; BUSY when other dumps
+                hold the memory that this one needs.
         """
         started = time.time()
-        held = self._budget.grow(0, HELD_CHUNKS * self._chunk)
-        if held == 0:
-            raise MapError(
-                Reason.BUSY,
-                f"all {limits.DUMP_BYTES >> 20} MiB for dumps are in use; try again when another one has ended",
-                operation="dump",
-            )
-        try:
+        async with self._budget.share(self._cost(self._chunk, 0), self._wait_s) as share:
             page = await self._read()
             await begin()
             while not self._scan.done:
+                await self._resize(share, page)
                 page = await self._step(page, emit)
-                held = self._budget.grow(held, HELD_CHUNKS * self._wanted)
-                self._chunk = held // HELD_CHUNKS
             await self._write(page, emit)
-        finally:
-            self._budget.grow(held, 0)
         return self._trailer(started)
+
+    def _cost(self, chunk: int, held: int) -> int:
+        """Bytes in use while the next page, of ``chunk`` bytes, is read and one of ``held`` bytes is written."""
+        size = max(chunk, self._scan.page_bytes(chunk))
+        return (HELD_CHUNKS - 1) * size + max(size, held) + self._scan.remembered_bytes(chunk)
+
+    async def _resize(self, share: Share, page: Page) -> None:
+        """Settle on the size of the next chunk: the wanted one, or what there is a fair share for."""
+        held = len(page.keys) + len(page.values)
+        self._chunk = self._wanted
+        while self._chunk > limits.CHUNK_MIN_BYTES:
+            if self._budget.take(share, self._cost(self._chunk, held)):
+                return
+            self._chunk //= 2
+        await self._budget.need(share, self._cost(self._chunk, held), self._progress_s)
 
     async def _step(self, page: Page, emit: Emit) -> Page:
         """Write one page and read the next: at the same time, unless the reader is stalling."""

@@ -12,7 +12,10 @@ def main() -> None:
     """The command ``mapctl``; ends the process with one of the exit codes of ``outcomes``."""
     missing = [name for name in _NEEDS if find_spec(name) is None]
     if missing:
-        sys.stderr.write(f"mapctl needs {' and '.join(missing)}\npip install 'bpf-mapd[cli]'\n")
+        sys.stderr.write(
+            f"mapctl needs {' and '.join(missing)}\n"
+            "pip install 'bpf-mapd[cli]' (or, in a checkout, pip install '.[cli]')\n"
+        )
         sys.exit(2)
     from mapd_client.cli.app import run
 

@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from io import TextIOWrapper
+from typing import Annotated, Any, cast
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -35,13 +36,20 @@ _HELP = """eBPF maps through mapd.
 
 MAP is a name ("flows", "ns/flows"), "pin:/sys/fs/bpf/x" or "id:42".
 KEY and VALUE are hex:0a00 or 0x0a00 (bytes as in memory), u32:7 (u8 to u64, i8 to i64),
-7 (an integer of the map's size), 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
+7 (an integer of the map's size), 10.0.0.1, 10.0.0.0/8 (keys of LPM tries; a host is 10.0.0.1/32)
+or 02:00:5e:10:00:01.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 permission, 5 unavailable or too late,
 6 conflict, 130 interrupted.
 """
 
-app = App(name="mapctl", help=_HELP, version=mapd_api.__version__, result_action="return_value")
+app = App(
+    name="mapctl",
+    help=_HELP,
+    version=mapd_api.__version__,
+    result_action="return_value",
+    console=render.QuietConsole(),
+)
 
 
 @app.meta.default
@@ -144,7 +152,7 @@ def lookup(map: str, key: str, /, *, output: Format = "table", options: Given) -
 
     Args:
         map: name, pin:PATH or id:NUMBER.
-        key: as above.
+        key: hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
         output: table or ndjson.
         options: of every verb.
     """
@@ -168,8 +176,8 @@ def update(map: str, key: str, value: str, flags: UpdateFlag = "any", /, *, opti
 
     Args:
         map: name, pin:PATH or id:NUMBER.
-        key: as above.
-        value: as above.
+        key: hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
+        value: in the same forms.
         flags: any; noexist (only create); exist (only replace).
         options: of every verb.
     """
@@ -192,7 +200,7 @@ def delete(map: str, key: str, /, *, options: Given) -> int:
 
     Args:
         map: name, pin:PATH or id:NUMBER.
-        key: as above.
+        key: hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
         options: of every verb.
     """
 
@@ -275,6 +283,8 @@ def _complain(what: str, advice: str, code: int) -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code."""
+    # A path that the locale cannot write is no reason to fail.
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     try:
         code: int = app.meta(list(arguments), exit_on_error=False, print_error=True) or outcomes.OK
         sys.stdout.flush()
@@ -284,9 +294,17 @@ def run(arguments: Sequence[str]) -> int:
         code, advice = outcomes.of_error(error)
         return _complain(str(error), advice, code)
     except BrokenPipeError:
-        # What Python still wants to flush at its end goes nowhere, in silence.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return outcomes.BROKEN_PIPE
+    except OSError as error:  # behind MapdError, of which some are OSErrors too
+        _drop_output()
+        sys.stderr.write(f"mapctl: cannot write: {error.strerror or error}\n")
+        return outcomes.FAILURE
     except KeyboardInterrupt:
         return outcomes.INTERRUPTED
     return code
+
+
+def _drop_output() -> None:
+    """Let what Python still wants to flush at its end go nowhere, in silence."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Final
 
 from mapd_api.layout import round_up8
+from mapd_api.uapi import MapType
 from mapd_client.codec import I8, I16, I32, I64, U8, U16, U32, U64
 from mapd_client.errors import Misuse, SizeMismatch
 from mapd_client.info import ByteOrder, MapInfo
@@ -52,7 +53,7 @@ def _parse(text: str, size: int, byteorder: ByteOrder) -> bytes:
     kind, colon, number = lowered.partition(":")
     if colon and kind in _INTEGERS:
         return _INTEGERS[kind].bind(byteorder, 1).encode(_int(text, number))
-    if re.fullmatch(r"-?[0-9]+", lowered, re.ASCII):
+    if re.fullmatch(r"-?[0-9]{1,40}", lowered, re.ASCII):
         if size not in _BY_SIZE:
             raise Misuse(f"{text!r}: no integer has {size} bytes; write {size} bytes as hex:...")
         unsigned, signed = _BY_SIZE[size]
@@ -91,8 +92,18 @@ def _address(text: str, byteorder: ByteOrder) -> bytes:
 
 
 def parse_key(text: str, info: MapInfo, byteorder: ByteOrder) -> bytes:
-    """A key of the map; raises as ``parse``."""
+    """A key of the map; raises as ``parse``, and Misuse for an address where a network is due."""
+    if info.type == MapType.LPM_TRIE and (bits := _address_bits(text)):
+        raise Misuse(f"{text!r} is an address, the keys of an LPM trie are networks: write {text}/{bits}")
     return parse(text, info.key_size, byteorder)
+
+
+def _address_bits(text: str) -> int:
+    """32 or 128 for an address, 0 for anything else."""
+    try:
+        return ip_address(text).max_prefixlen
+    except ValueError:
+        return 0
 
 
 def parse_value(text: str, info: MapInfo, byteorder: ByteOrder) -> bytes:

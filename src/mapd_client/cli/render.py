@@ -76,7 +76,7 @@ def write_maps(maps: Iterable[MapInfo], file: TextIO, *, holders: bool = False) 
             info.pin_path or "-",
             *[", ".join(map(_holder, info.holders)) or "-"] * holders,
         )
-    _console(file).print(table)
+    _print(table, file)
 
 
 def _holder(one: ProcessHolder | ProgramHolder) -> str:
@@ -95,7 +95,7 @@ def write_map(info: MapInfo, file: TextIO) -> None:
         record.pop(listed)
     for name, value in record.items():
         table.add_row(name, str(value))
-    _console(file).print(table)
+    _print(table, file)
 
 
 def write_element(key: bytes, value: bytes, info: MapInfo, file: TextIO) -> None:
@@ -103,7 +103,18 @@ def write_element(key: bytes, value: bytes, info: MapInfo, file: TextIO) -> None
     file.write(f"{key.hex()}  {' '.join(one.hex() for one in split_value(value, info))}\n")
 
 
-def _console(file: TextIO) -> Console:
+class QuietConsole(Console):
+    """A console that says nothing of its own when its reader has gone away; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich caught, for ``run`` to end as every verb does."""
+        raise BrokenPipeError
+
+
+def _print(table: Table, file: TextIO) -> None:
     # Names and paths are data: neither markup nor emoji is to be read into them.
     width = None if file.isatty() else _PIPE_WIDTH
-    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+    console = QuietConsole(file=file, width=width, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    file.write(captured.get())

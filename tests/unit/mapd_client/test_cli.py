@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,8 +14,9 @@ from ipaddress import ip_network
 
 import pytest
 
+from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
-from mapd_client import Misuse, SizeMismatch, errors
+from mapd_client import Misuse, SizeMismatch, errors, replies
 from mapd_client.cli import literals, outcomes
 from mapd_client.info import ByteOrder
 from tests.unit.mapd_client.daemon import Daemon, map_info
@@ -36,7 +38,9 @@ class Result:
 
 
 @asynccontextmanager
-async def running(*arguments: str, program: str = _MAIN) -> AsyncGenerator[asyncio.subprocess.Process]:
+async def running(
+    *arguments: str, program: str = _MAIN, stdout: int = asyncio.subprocess.PIPE
+) -> AsyncGenerator[asyncio.subprocess.Process]:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environ.pop("MAPD_ADDRESS", None)
     process = await asyncio.create_subprocess_exec(
@@ -44,7 +48,7 @@ async def running(*arguments: str, program: str = _MAIN) -> AsyncGenerator[async
         "-c",
         program,
         *arguments,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
         env=environ,
     )
@@ -116,13 +120,27 @@ async def test_an_incomplete_dump_fails_after_its_last_line(daemon: Daemon) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [("nope",), ("lookup", "flows"), ("lookup", "flows", "7", "-o", "xml"), ("lookup", "UP", "7")],
+    [
+        ("nope",),
+        ("lookup", "flows"),
+        ("lookup", "flows", "7", "-o", "xml"),
+        ("lookup", "UP", "7"),
+        ("show", "pin:/x/\udcff"),
+        ("list", "\udcff"),
+        ("dump", "flows", "--limit", "9e22"),
+        ("dump", "flows", "--limit", "90000000000000000000000"),
+        ("list", "--timeout", "nan"),
+        ("list", "--timeout", "inf"),
+        ("lookup", "flows", "9" * 5000),
+    ],
+    ids=lambda arguments: " ".join(arguments)[:30].encode(errors="replace").decode(),
 )
 async def test_usage_errors(daemon: Daemon, arguments: tuple[str, ...]) -> None:
     daemon.add(map_info("ns/flows"))
     found = await mapctl("--address", daemon.target, *arguments)
     assert (found.code, found.out) == (outcomes.USAGE, "")
     assert found.err
+    assert "Traceback" not in found.err
 
 
 async def test_without_a_daemon() -> None:
@@ -145,6 +163,39 @@ async def test_a_reader_that_goes_away_is_no_news(daemon: Daemon) -> None:
         assert await process.wait() == outcomes.BROKEN_PIPE
 
 
+@pytest.mark.parametrize("arguments", [("list",), ("dump", "flows"), ("--help",), ("lookup", "--help")])
+async def test_a_full_disk_is_one_line(daemon: Daemon, arguments: tuple[str, ...]) -> None:
+    found = daemon.add(map_info("ns/flows"))
+    found.data = {bytes(4): bytes(8)}
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        async with running("--address", daemon.target, *arguments, stdout=full) as process:
+            _, err = await process.communicate()
+    finally:
+        os.close(full)
+    lines = [line for line in err.decode().splitlines() if "not looked at" not in line]
+    assert (process.returncode, lines) == (
+        outcomes.FAILURE,
+        ["mapctl: cannot write: No space left on device"],
+    )
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", "flows"), ("--help",)])
+async def test_tables_and_help_go_quietly_with_their_reader(
+    daemon: Daemon, arguments: tuple[str, ...]
+) -> None:
+    daemon.add(map_info("ns/flows"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        async with running("--address", daemon.target, *arguments, stdout=writer) as process:
+            _, err = await process.communicate()
+    finally:
+        os.close(writer)
+    assert process.returncode == outcomes.BROKEN_PIPE
+    assert err.decode() in ("", "not looked at: page 0\n")
+
+
 async def test_interrupted(daemon: Daemon) -> None:
     daemon.add(map_info("ns/flows"))
     arrived = asyncio.Event()
@@ -164,7 +215,40 @@ async def test_interrupted(daemon: Daemon) -> None:
 
 async def test_without_the_extra_the_line_to_install_it() -> None:
     found = await mapctl("list", program=_NO_EXTRA + _MAIN)
-    assert found == Result(2, "", "mapctl needs rich\npip install 'bpf-mapd[cli]'\n")
+    hint = "pip install 'bpf-mapd[cli]' (or, in a checkout, pip install '.[cli]')"
+    assert found == Result(2, "", f"mapctl needs rich\n{hint}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (errors.IndexOutOfRange("x", reason=Reason.INDEX_OUT_OF_RANGE), "max_entries"),
+        (errors.PermissionDenied("x", reason=Reason.POLICY), r"\[principals\.admin\] users"),
+        (errors.Unavailable("x", reason=Reason.BUSY), "try again"),
+        (errors.Unavailable("x"), "MAPD_ADDRESS"),
+        (errors.Unsupported("x", reason=Reason.OPERATION_UNSUPPORTED, operation="delete"), "mapctl show"),
+        (errors.Unsupported("x", operation="pin"), "different versions"),
+        (errors.SizeMismatch("x", reason=Reason.KEY_SIZE_MISMATCH), "type and sizes"),
+        (errors.DaemonCapability("x", metadata={"fix": "mend it so"}), "mend it so"),
+        (errors.MapdError("x", reason=Reason.INTERNAL), "its log"),
+    ],
+)
+def test_advice_goes_by_the_reason(error: errors.MapdError, advice: str) -> None:
+    assert re.search(advice, outcomes.of_error(error)[1])
+
+
+async def test_an_address_of_tcp_is_told_where_to_look_instead() -> None:
+    found = await mapctl("--address", "localhost:99", "list")
+    assert found.code == outcomes.FAILURE
+    assert "/run/mapd/admin/mapd.sock" in found.err.splitlines()[1]
+
+
+@pytest.mark.parametrize(("text", "network"), [("10.0.0.1", "10.0.0.1/32"), ("::1", "::1/128")])
+def test_an_address_is_no_key_of_a_trie(text: str, network: str) -> None:
+    info = replies.map_info(map_info("ns/routes", MapType.LPM_TRIE, 8 if "." in text else 20, 4))
+    with pytest.raises(Misuse, match=f"write {network}$"):
+        literals.parse_key(text, info, "little")
+    assert len(literals.parse_key(network, info, "little")) == info.key_size
 
 
 @pytest.mark.parametrize("name", errors.__all__)

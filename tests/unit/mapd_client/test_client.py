@@ -5,26 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from ipaddress import IPv4Network
-from typing import Any
 
 import pytest
-from grpc import StatusCode
 
 import mapd_client
-from mapd_api.reasons import Reason, Refusal
+from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
-from mapd_api.v1 import elements_pb2, types_pb2
-from mapd_client import U32, U64, Cidr4, Client, Map, PerCpu
+from mapd_client import U32, U64, Cidr4, Map, PerCpu
 from mapd_client.errors import (
     BatchFailed,
     DeadlineExceeded,
-    DumpIncomplete,
     KeyExists,
     KeyMissing,
-    MapExists,
     MapFull,
     MapNotFound,
     Misuse,
@@ -35,17 +28,8 @@ from mapd_client.errors import (
     Unavailable,
     Unsupported,
 )
-from tests.unit.mapd_client.daemon import POSSIBLE_CPUS, Daemon, map_info, refuse
-
-
-@asynccontextmanager
-async def opened(daemon: Daemon) -> AsyncGenerator[Map[int, int]]:
-    """The map ns/flows of ``daemon``, 4-byte keys and 8-byte values."""
-    async with (
-        mapd_client.connect(daemon.target) as client,
-        client.open_map("flows", key=U32, value=U64) as flows,
-    ):
-        yield flows
+from tests.unit.mapd_client.clients import opened, until
+from tests.unit.mapd_client.daemon import POSSIBLE_CPUS, Daemon, map_info
 
 
 async def test_create_update_lookup_iterate(daemon: Daemon) -> None:
@@ -135,6 +119,8 @@ async def test_wrong_keys_are_refused_before_anything_is_sent(daemon: Daemon) ->
                 await typed.update(1 << 32, 1)
             with pytest.raises(TypeMismatch, match="U32 takes an int, not str"):
                 await typed.lookup("1")  # type: ignore[arg-type]  # what a caller without a type checker does
+            with pytest.raises(Misuse, match="lookup flows: timeout=inf"):
+                await typed.lookup(1, timeout=float("inf"))
     assert not daemon.applied
 
 
@@ -237,155 +223,6 @@ async def test_load_streams_chunks(daemon: Daemon) -> None:
     assert max(len(one.columns.keys) + len(one.columns.values) for one in daemon.loaded) <= 1 << 20
 
 
-async def test_a_dump_hands_out_tokens_and_the_trailer(daemon: Daemon) -> None:
-    daemon.add(map_info("ns/flows"))
-    async with opened(daemon) as flows:
-        await flows.update_many([(n, n) for n in range(5)])
-        async with flows.keys() as dump:
-            assert dump.token == b""
-            assert [await anext(dump) for _ in range(3)] == [0, 1, 2]
-            assert dump.token == b"2"
-            assert await anext(dump) == 3
-            assert dump.token == b"4"
-            token = dump.token
-        rest = flows.items(resume=token)
-        assert [pair async for pair in rest] == [(4, 4)]
-        assert rest.trailer is not None
-        assert rest.trailer.complete
-        assert [value async for value in flows.values(limit=3)] == [0, 1, 2]
-        chunks = [chunk async for chunk in flows.chunks()]
-        assert [chunk.count for chunk in chunks] == [2, 2, 1]
-        assert chunks[0].keys.cast("B").tobytes() == bytes([0, 0, 0, 0, 1, 0, 0, 0])
-
-
-async def test_an_incomplete_dump_raises_after_its_last_element(daemon: Daemon) -> None:
-    daemon.dump_complete = False
-    found = daemon.add(map_info("ns/flows"))
-    found.data = {bytes([n, 0, 0, 0]): bytes(8) for n in range(3)}
-    async with opened(daemon) as flows:
-        dump = flows.keys()
-        assert [await anext(dump) for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(DumpIncomplete, match="it was cut") as caught:
-            await anext(dump)
-        assert caught.value.trailer is not None
-        assert caught.value.token == b"3"
-        assert [key async for key in flows.keys(partial_ok=True)] == [0, 1, 2]
-
-
-async def test_a_dump_without_a_trailer_is_incomplete_whatever_the_caller_accepts(daemon: Daemon) -> None:
-    daemon.dump_trailer = False
-    daemon.add(map_info("ns/flows"))
-    async with opened(daemon) as flows:
-        with pytest.raises(DumpIncomplete, match="without a trailer") as caught:
-            _ = [key async for key in flows.keys(partial_ok=True)]
-        assert caught.value.trailer is None
-
-
-@pytest.mark.parametrize("how", ["aclose", "forgotten"])
-async def test_leaving_a_dump_ends_it_at_the_daemon(daemon: Daemon, how: str) -> None:
-    found = daemon.add(map_info("ns/flows"))
-    found.data = {n.to_bytes(4, "little"): bytes(8) for n in range(500_000)}
-    async with opened(daemon) as flows:
-        if how == "aclose":
-            async with flows.items() as dump:
-                await anext(dump)
-            with pytest.raises(StopAsyncIteration):
-                await anext(dump)
-        else:
-            async for _ in flows.items():
-                break
-        async with asyncio.timeout(10):
-            await daemon.dump_ended.wait()
-
-
-@pytest.mark.parametrize("how", ["cancelled", "broken", "refused", "undecodable"])
-async def test_a_dump_that_failed_says_so_at_every_further_step(daemon: Daemon, how: str) -> None:
-    daemon.add(map_info("ns/flows", key_size=8))
-    token = b"" if how == "refused" else b"2"
-
-    async def dump(request: object, context: Any) -> None:
-        del request
-        if how == "refused":
-            await refuse(context, Refusal(Reason.BUSY, "busy"))
-        await context.write(chunk_of(bytes(16), b"2"))
-        if how == "undecodable":
-            await context.write(chunk_of(bytes([99]) * 16, b"4"))
-        if how == "broken":
-            await context.abort(StatusCode.UNAVAILABLE, "gone")
-        await asyncio.Event().wait()
-
-    daemon.hooks["Dump"] = dump
-    async with (
-        mapd_client.connect(daemon.target) as client,
-        client.open_map("flows", key=Cidr4, value=U64) as flows,
-    ):
-        steps = flows.items(partial_ok=True)
-        if how != "refused":
-            assert [await anext(steps) for _ in range(2)] == [(IPv4Network("0.0.0.0/0"), 0)] * 2
-        with pytest.raises((TimeoutError, DumpIncomplete, TypeMismatch, Unavailable)):
-            async with asyncio.timeout(0.05 if how == "cancelled" else 10):
-                await anext(steps)
-        for _ in range(2):
-            with pytest.raises(DumpIncomplete, match="an earlier step ended it") as caught:
-                await anext(steps)
-            assert caught.value.token == token
-        await steps.aclose()
-        with pytest.raises(DumpIncomplete):
-            await anext(steps)
-    assert steps.trailer is None
-
-
-async def test_a_chunk_without_elements_moves_the_token(daemon: Daemon) -> None:
-    daemon.add(map_info("ns/flows", key_size=8))
-
-    async def dump(request: object, context: Any) -> None:
-        del request
-        await context.write(chunk_of(bytes(8), b"1"))
-        await context.write(chunk_of(b"", b"7"))
-        await asyncio.Event().wait()
-
-    daemon.hooks["Dump"] = dump
-    async with mapd_client.connect(daemon.target) as client, client.open_map("flows") as flows:
-        steps = flows.chunks()
-        assert (await anext(steps)).count == 1
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await anext(steps)
-        assert steps.token == b"7"
-
-
-async def test_a_chunk_is_decoded_in_parts_between_which_others_have_their_turn(daemon: Daemon) -> None:
-    daemon.chunk_elements = 20_000
-    found = daemon.add(map_info("ns/flows"))
-    found.data = {n.to_bytes(4, "little"): bytes(8) for n in range(20_000)}
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async with opened(daemon) as flows:
-        assert [chunk.count async for chunk in flows.chunks()] == [20_000]
-        dump = flows.items()
-        assert await anext(dump) == (0, 0)
-        other = asyncio.create_task(count())
-        seen = [(await anext(dump))[0] for _ in range(19_998)]
-        assert (turns, dump.token) == (4, b"")
-        assert await anext(dump) == (19_999, 0)
-        assert dump.token == b"20000"
-        other.cancel()
-        assert seen == list(range(1, 19_999))
-        assert [pair async for pair in dump] == []
-
-
-def chunk_of(keys: bytes, token: bytes) -> elements_pb2.DumpResponse:
-    """A chunk of 8-byte keys with values of zeros."""
-    columns = types_pb2.Columns(count=len(keys) // 8, keys=keys, values=bytes(len(keys)))
-    return elements_pb2.DumpResponse(chunk=elements_pb2.DumpChunk(columns=columns, token=token))
-
-
 async def test_a_listing_goes_through_all_pages(daemon: Daemon) -> None:
     daemon.add(map_info("ns/a"))
     daemon.add(map_info("ns/b"))
@@ -414,134 +251,6 @@ async def test_concurrent_opens_share_a_session(daemon: Daemon) -> None:
         assert daemon.sessions_opened == 1
 
 
-@pytest.mark.parametrize("verb", ["open", "create"])
-async def test_what_is_opened_after_a_cancellation_is_given_back(daemon: Daemon, verb: str) -> None:
-    daemon.add(map_info("ns/flows"))
-    name = {"open": "OpenMap", "create": "CreateMap"}[verb]
-    answer = getattr(daemon, name)
-    arrived, go_on = asyncio.Semaphore(0), asyncio.Event()
-
-    async def slow(request: Any, context: Any) -> Any:
-        arrived.release()
-        # As in a thread: the cancellation of the call does not stop it.
-        await asyncio.shield(go_on.wait())
-        return await answer(request, context)
-
-    def begun(client: Client, number: int) -> Awaitable[Map[int, int]]:
-        if verb == "open":
-            return client.open_map("flows", key=U32, value=U64)
-        return client.create_map(f"new{number}", "hash", key=U32, value=U64, max_entries=10)
-
-    async def one(client: Client, number: int) -> None:
-        await begun(client, number)
-
-    async with mapd_client.connect(daemon.target) as client:
-        await client.open_map("flows")
-        daemon.hooks[name] = slow
-        tasks = [asyncio.create_task(one(client, number)) for number in range(30)]
-        for _ in tasks:
-            await arrived.acquire()
-        for task in tasks:
-            task.cancel()
-        assert all(
-            isinstance(end, asyncio.CancelledError)
-            for end in await asyncio.gather(*tasks, return_exceptions=True)
-        )
-        go_on.set()
-        await _until(lambda: daemon.next_handle == 32)
-        await _until(lambda: len(daemon.handles) == 1)
-
-
-async def test_a_cancelled_close_gives_the_handle_back(daemon: Daemon) -> None:
-    daemon.add(map_info("ns/flows"))
-    async with mapd_client.connect(daemon.target) as client:
-        flows = await client.open_map("flows")
-        task = asyncio.create_task(flows.aclose())
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        assert task.cancelled()
-        await _until(lambda: not daemon.handles)
-
-
-async def test_closing_waits_for_what_is_given_back_and_not_for_ever(daemon: Daemon) -> None:
-    daemon.add(map_info("ns/flows"))
-    arrived = asyncio.Event()
-
-    async def never(request: object, context: object) -> None:
-        del request, context
-        arrived.set()
-        await asyncio.Event().wait()
-
-    client = await mapd_client.connect(daemon.target)
-    await client.open_map("flows")
-    daemon.hooks["OpenMap"] = never
-    task = asyncio.create_task(_opened(client))
-    await arrived.wait()
-    task.cancel()
-    async with asyncio.timeout(10):
-        await client.aclose()
-    assert task.cancelled()
-    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("mapd ")]
-
-
-async def _opened(client: Client) -> None:
-    await client.open_map("flows")
-
-
-async def test_a_second_try_that_finds_the_map_says_that_the_first_may_have_made_it(daemon: Daemon) -> None:
-    async def create(request: object, context: Any) -> None:
-        del request
-        if daemon.sessions_opened == 1:
-            await refuse(context, Refusal(Reason.STALE_HANDLE, "create flows: no such session"))
-        await refuse(context, Refusal(Reason.MAP_EXISTS, "create flows: it exists"))
-
-    daemon.hooks["CreateMap"] = create
-    async with mapd_client.connect(daemon.target) as client:
-        with pytest.raises(MapExists, match=r"it exists; this was the second try, .*no such session"):
-            await client.create_map("flows", "hash", key=U32, value=U64, max_entries=1)
-        with pytest.raises(MapExists) as caught:
-            await client.create_map("flows", "hash", key=U32, value=U64, max_entries=1)
-    assert "second try" not in str(caught.value)
-    assert daemon.sessions_opened == 2
-
-
-async def test_the_time_of_a_call_includes_asking_what_the_daemon_is(daemon: Daemon) -> None:
-    daemon.add(map_info("ns/flows"))
-
-    async def never(request: object, context: object) -> None:
-        del request, context
-        await asyncio.Event().wait()
-
-    async with opened(daemon) as flows:
-        # Of another loop of this client, where nothing is known of the daemon yet.
-        def elsewhere() -> float:
-            async def late() -> float:
-                began = asyncio.get_running_loop().time()
-                with pytest.raises(DeadlineExceeded):
-                    await flows.lookup(1, timeout=0.2)
-                return asyncio.get_running_loop().time() - began
-
-            return asyncio.run(late())
-
-        daemon.hooks["GetServerInfo"] = never
-        assert await asyncio.to_thread(elsewhere) < 5
-
-
-async def test_closing_a_map_does_not_wait_for_a_daemon_that_hangs(daemon: Daemon) -> None:
-    daemon.add(map_info("ns/flows"))
-
-    async def never(request: object, context: object) -> None:
-        del request, context
-        await asyncio.Event().wait()
-
-    async with mapd_client.connect(daemon.target) as client:
-        flows = await client.open_map("flows")
-        daemon.hooks["CloseMap"] = never
-        async with asyncio.timeout(10):
-            await flows.aclose()
-
-
 async def test_after_goodbye_the_next_open_begins_a_session(
     daemon: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -550,17 +259,11 @@ async def test_after_goodbye_the_next_open_begins_a_session(
         old = await client.open_map("flows", key=U32, value=U64)
         caplog.set_level("INFO", "mapd_client")
         daemon.goodbye.set()
-        await _until(lambda: "says goodbye" in caplog.text)
+        await until(lambda: "says goodbye" in caplog.text)
         new = await client.open_map("flows", key=U32, value=U64)
         assert daemon.sessions_opened == 2
         await new.update(1, 1)
         assert await old[1] == 1  # its session is still there
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - grpc's threads set no event
-            await asyncio.sleep(0)
 
 
 async def test_a_session_that_the_daemon_forgot_is_begun_again(daemon: Daemon) -> None:
@@ -734,7 +437,7 @@ async def test_nothing_is_left_behind(daemon: Daemon) -> None:
         await once()
     gc.collect()
     assert _client_tasks() == mine
-    await _until(lambda: len(os.listdir("/proc/self/fd")) <= fds)  # noqa: PTH208 - a count
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= fds)  # noqa: PTH208 - a count
 
 
 def _client_tasks() -> int:

@@ -123,6 +123,7 @@ def test_a_prefix_longer_than_the_address_is_named() -> None:
     [
         (U8, 256, SizeMismatch, "256 is outside U8: 1 bytes hold 0 to 255"),
         (I8, -129, SizeMismatch, "-128 to 127"),
+        (U64, 1 << 200, SizeMismatch, "an int of 201 bits is outside U64"),
         (U32, "1", TypeMismatch, "U32 takes an int, not str"),
         (U32, None, TypeMismatch, "NoneType"),
         (Bytes(4), b"abc", SizeMismatch, "3 bytes given, 4 needed"),
@@ -132,6 +133,15 @@ def test_a_prefix_longer_than_the_address_is_named() -> None:
         (Mac, "02:00", TypeMismatch, "six bytes"),
         (Struct("<II"), (1,), TypeMismatch, "cannot hold"),
         (Struct("<II"), 7, TypeMismatch, "cannot hold"),
+        (Struct("<f"), (1e40,), SizeMismatch, "too large"),
+        (Struct("<BH"), (1, 65_536), SizeMismatch, "65535"),
+        (Struct("<BH"), (1, "2"), TypeMismatch, "cannot hold"),
+        (Struct("<B4sx"), (1, b"toolongname"), SizeMismatch, "field 1 has 11 bytes, at most 4 fit"),
+        (Struct("<4p"), (b"1234",), SizeMismatch, "field 0 has 4 bytes, at most 3 fit"),
+        (Struct("<4s"), ("name",), TypeMismatch, "cannot hold"),
+        (PerCpu(U64).bind("little", 2), 5, TypeMismatch, r"PerCpu\(U64\) takes a list, .* not int"),
+        (PerCpu(U64).bind("little", 2), b"ab", TypeMismatch, "not bytes"),
+        (PerCpu(U64).bind("little", 2), (n for n in (1, 2)), TypeMismatch, "not generator"),
         (PerCpu(U64).sum(), 7, TypeMismatch, "only reads"),
         (PerCpu(U64), [1], Misuse, "before a map was opened"),
     ],
@@ -141,6 +151,12 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     with pytest.raises(error, match=text):
         codec.encode(value)
+
+
+def test_short_bytes_of_a_struct_are_filled_up_and_full_ones_kept() -> None:
+    assert Struct("<4s2H").encode((b"ab", 1, 2)) == b"ab\0\0\1\0\2\0"
+    assert Struct("< 4s 3x").encode((b"abcd",)) == b"abcd\0\0\0"
+    assert PerCpu(U8).bind("little", 2).encode((1, 2)) == bytes([1, *bytes(7), 2, *bytes(7)])  # type: ignore[arg-type]  # a tuple will do
 
 
 def test_a_bad_number_in_a_column_is_named() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import mapd_client
 from mapd_client import Misuse, Unavailable, Unsupported
 from mapd_client.discovery import discover, examine, parse_target
 
@@ -45,13 +46,33 @@ def test_socket_addresses(text: str) -> None:
     assert parse_target(text) == "unix:/run/x.sock"
 
 
+@pytest.mark.parametrize("folder", ["a%41b", "a#b", "a?b", "a b", "ä", "a\udcffb"])
+@pytest.mark.usefixtures("daemon")
+async def test_a_path_is_no_uri(short_folder: Path, folder: str) -> None:
+    place = short_folder / folder
+    place.mkdir()
+    (place / "mapd.sock").symlink_to(short_folder / "mapd.sock")
+    async with mapd_client.connect(str(place / "mapd.sock")) as client:
+        assert (await client.server_info()).version == "0.0.9"
+    (place / "mapd.sock").unlink()
+    with pytest.raises(Unavailable) as caught:
+        await mapd_client.connect(str(place / "mapd.sock"))
+    assert f"unix:{place}/mapd.sock: there is no such socket" in str(caught.value)
+
+
+def test_a_path_longer_than_a_sockets_is_refused_with_both_numbers() -> None:
+    assert parse_target("/" + "ä" * 53) == "unix:/" + "ä" * 53
+    with pytest.raises(Misuse, match="has 109 bytes, the path of a socket at most 107"):
+        parse_target("unix:/" + "ä" * 54)
+
+
 @pytest.mark.parametrize("text", ["host:7777", "10.0.0.1:80", "[::1]:443"])
 def test_tcp_is_refused_for_want_of_tls(text: str) -> None:
     with pytest.raises(Unsupported, match="tls="):
         parse_target(text)
 
 
-@pytest.mark.parametrize("text", ["", "run/x.sock", "unix:", "unix:relative", "http://host"])
+@pytest.mark.parametrize("text", ["", "run/x.sock", "unix:", "unix:relative", "http://host", "/run/x\0y"])
 def test_other_addresses_are_misuse(text: str) -> None:
     with pytest.raises(Misuse, match="no address"):
         parse_target(text)

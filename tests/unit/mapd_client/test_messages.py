@@ -17,13 +17,17 @@ from mapd_client import (
     U32,
     U64,
     Btf,
+    Client,
+    Id,
     MapInfo,
     Misuse,
     Name,
     Pin,
     SizeMismatch,
+    TypeMismatch,
     Unavailable,
     batches,
+    codec,
     errors,
     replies,
     requests,
@@ -89,6 +93,8 @@ def test_create_wants_a_name_or_a_lease() -> None:
         {"name": None, "lease": 0.0},
         {"max_entries": -1},
         {"numa_node": 1 << 32},
+        {"key_size": 1 << 40},
+        {"flags": 1.5},
     ):
         with pytest.raises(Misuse):
             create(**changes)
@@ -106,9 +112,57 @@ def test_remaining_time_is_never_unlimited_by_rounding() -> None:
     assert [requests.remaining_ms(s) for s in (None, 0.0001, 1.5, 1e9)] == [0, 1, 1500, 0xFFFF_FFFF]
 
 
-def test_a_dump_of_nothing_is_refused() -> None:
-    with pytest.raises(Misuse, match="limit=0"):
-        requests.dump(1, columns="both", prefix=b"", limit=0, resume=None)
+@pytest.mark.parametrize(
+    ("changes", "error", "why"),
+    [
+        ({"limit": 0}, Misuse, "limit=0"),
+        ({"limit": -1}, Misuse, "limit=-1: 1 to 18446744073709551615"),
+        ({"limit": 10**23}, Misuse, "limit=1000"),
+        ({"limit": 2.5}, TypeMismatch, r"limit=2\.5: an int, not float"),
+        ({"prefix": "ab"}, TypeMismatch, "prefix='ab': bytes, not str"),
+        ({"prefix": None}, TypeMismatch, "prefix=None"),
+        ({"resume": "ab"}, TypeMismatch, "resume='ab'"),
+    ],
+)
+def test_a_dump_that_cannot_be_asked_for(changes: dict[str, Any], error: type[Misuse], why: str) -> None:
+    arguments: dict[str, Any] = {"columns": "both", "prefix": b"", "limit": None, "resume": None}
+    with pytest.raises(error, match=why):
+        requests.dump(1, **{**arguments, **changes})
+    arguments["prefix"] = memoryview(b"ab")
+    assert requests.dump(1, **arguments).prefix == b"ab"
+
+
+def repr_of(value: float) -> str:
+    return codec.shown(value)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan"), 1e300, 10**5000], ids=repr_of)
+def test_seconds_are_positive_and_finite(value: float) -> None:
+    with pytest.raises(Misuse, match="timeout="):
+        requests.seconds("timeout", value)
+    with pytest.raises(Misuse, match="lease="):
+        create(name=None, lease=value)
+    with pytest.raises(Misuse, match="timeout="):
+        Client("/x", timeout=value)
+
+
+def test_what_is_no_number_of_seconds() -> None:
+    with pytest.raises(TypeMismatch, match="timeout='5': a number of seconds, not str"):
+        requests.seconds("timeout", "5")
+
+
+def test_text_is_what_utf8_can_express() -> None:
+    with pytest.raises(Misuse, match=r"glob='a\\udcff': cannot be written in UTF-8"):
+        requests.list_maps(requests.Wanted("a\udcff"), "")
+    with pytest.raises(Misuse, match="kernel_name"):
+        create(kernel_name="\udcff")
+    with pytest.raises(Misuse, match=r"'/x/\\udcff' is no pin: a path travels as UTF-8"):
+        Pin("/x/\udcff")
+    for wrong in (Name, Pin, Id):
+        with pytest.raises(TypeMismatch):
+            wrong(b"x")  # type: ignore[arg-type]  # what a caller without a type checker does
+    with pytest.raises(TypeMismatch, match="type=7"):
+        requests.map_type(7)  # type: ignore[arg-type]  # likewise
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,7 @@ import errno
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import pytest
@@ -73,7 +73,11 @@ class Bench:
         found = Read(self.scan(options))
         with self.opened.lease() as map_fd:
             while not found.scan.done:
-                found.pages.append(found.scan.page(map_fd, page_bytes))
+                room = found.scan.page_bytes(page_bytes)
+                page = found.scan.page(map_fd, page_bytes)
+                assert len(page.keys) + len(page.values) <= room
+                if page.count or found.scan.done:  # none: the next has more room
+                    found.pages.append(page)
         return found
 
     def counts(self) -> list[int]:
@@ -171,6 +175,33 @@ def test_a_bucket_larger_than_the_largest_batch_is_read_all_the_same() -> None:
     assert len(found.keys) == len(set(found.keys)) == count
     assert bench.counts() == [limits.BATCH_ELEMENTS, 2 * limits.BATCH_ELEMENTS]
     bench.close()
+
+
+def test_more_room_is_told_before_it_is_made(bench: Bench) -> None:
+    bench.map.buckets = 1
+    bench.map.fill(100)
+    scan = bench.scan()
+    told: list[tuple[int, int]] = []
+    with bench.opened.lease() as map_fd:
+        while not scan.done:
+            told.append((scan.page_bytes(16 * ONE_ROW) // ONE_ROW, scan.page(map_fd, 16 * ONE_ROW).count))
+    assert told == [(16, 0), (32, 0), (64, 0), (128, 100)]
+
+
+def test_a_page_has_room_for_one_row_however_large_and_for_no_more_than_the_limit(bench: Bench) -> None:
+    assert bench.scan().page_bytes(1) == ONE_ROW
+    assert bench.scan(ScanOptions(limit=3)).page_bytes(1_000) == 3 * ONE_ROW
+    assert bench.scan().page_bytes(1_000) == 1_000
+
+
+def test_keys_that_are_remembered_are_told(trie: Bench, bench: Bench) -> None:
+    assert bench.scan().remembered_bytes(10 * ONE_ROW) == 0
+    trie.map.fill(30)
+    scan = trie.scan()
+    assert scan.remembered_bytes(10 * ONE_ROW) == 10 * 94
+    with trie.opened.lease() as map_fd:
+        scan.page(map_fd, 10 * ONE_ROW)
+    assert scan.remembered_bytes(10 * ONE_ROW) == 20 * 94
 
 
 def test_a_page_that_has_rows_is_handed_out_before_more_room_is_made(bench: Bench) -> None:
@@ -522,129 +553,3 @@ def test_more_keys_than_can_be_remembered_end_the_scan_and_say_so(
     found = trie.read(page_bytes=16 * ONE_ROW)
     assert found.scan.incomplete == "more than 10 keys to remember for leaving repeats out"
     assert found.scan.entries == 16
-
-
-# ---- next_key ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [ENOTSUPP, errno.EOPNOTSUPP])
-def test_without_lookup_batch_the_keys_are_walked_and_the_method_says_so(bench: Bench, number: int) -> None:
-    bench.faulty.add(Fault(target=LOOKUP_BATCH, errno=number))
-    bench.map.fill(600)
-    found = bench.read()
-    assert found.scan.method == "next_key"
-    assert found.items == bench.map.elements
-    assert len(bench.counts()) == 1  # asked once, not on every page
-    assert len(found.pages) == 3
-    assert found.scan.incomplete == "walked by next_key, which misses keys that others overwrite meanwhile"
-
-
-@pytest.mark.parametrize("map_type", [MapType.ARRAY, MapType.LPM_TRIE])
-def test_a_walk_is_complete_where_the_type_promises_no_more(map_type: MapType) -> None:
-    bench = Bench(raw_info(map_type))
-    bench.faulty.add(Fault(target=LOOKUP_BATCH, errno=ENOTSUPP))
-    bench.map.fill(10)
-    found = bench.read()
-    assert (found.scan.method, found.scan.incomplete) == ("next_key", "")
-    bench.close()
-
-
-def test_a_token_of_a_walk_is_taken_only_where_there_is_no_better_way(bench: Bench) -> None:
-    walk = Fault(target=LOOKUP_BATCH, errno=ENOTSUPP)
-    bench.faulty.add(walk)
-    bench.map.fill(600)
-    token = bench.read().pages[0].token
-    assert bench.read(ScanOptions(token=token)).scan.method == "next_key"
-    bench.faulty.remove(walk)
-    with pytest.raises(MapError, match="this kernel reads the map in a better way; start anew") as caught:
-        bench.read(ScanOptions(token=token))
-    assert caught.value.reason is Reason.BAD_SPEC
-
-
-@pytest.mark.parametrize(
-    ("map_type", "method", "last"),
-    [
-        *((kind, method, 999) for kind in (MapType.ARRAY, MapType.ARRAY_OF_MAPS) for method in METHODS[:2]),
-        # Its cursor is the next index, not the last one: behind the end there is one more.
-        *((kind, "indexes", 1_000) for kind in (MapType.DEVMAP, MapType.PROG_ARRAY)),
-    ],
-)
-def test_a_token_of_an_index_that_the_map_does_not_have_is_damaged(
-    map_type: MapType, method: str, last: int
-) -> None:
-    bench = Bench(raw_info(map_type))
-    assert bench.scan(ScanOptions(token=made_token(bench, method, last))).method == method
-    with pytest.raises(MapError, match="the token is damaged"):
-        bench.scan(ScanOptions(token=made_token(bench, method, last + 1)))
-    bench.close()
-
-
-@pytest.mark.parametrize(
-    ("map_type", "methods"),
-    [
-        (MapType.HASH, {"lookup_batch", "next_key"}),
-        (MapType.LPM_TRIE, {"lookup_batch", "next_key"}),
-        (MapType.DEVMAP_HASH, {"next_key"}),
-        (MapType.STACK_TRACE, {"next_key"}),
-        (MapType.DEVMAP, {"indexes"}),
-    ],
-)
-def test_a_token_of_a_way_that_the_type_is_never_walked_is_damaged(
-    map_type: MapType, methods: set[str]
-) -> None:
-    bench = Bench(raw_info(map_type))
-    for method in methods:
-        assert bench.scan(ScanOptions(token=made_token(bench, method, 1))).method == method
-    for method in set(METHODS) - methods:
-        with pytest.raises(MapError, match="the token is damaged"):
-            bench.scan(ScanOptions(token=made_token(bench, method, 1)))
-    bench.close()
-
-
-def test_an_empty_map_walked_by_key_is_one_empty_page(unbatched: Bench) -> None:
-    found = unbatched.read()
-    assert [page.count for page in found.pages] == [0]
-
-
-def test_a_key_that_goes_between_next_key_and_lookup_is_left_out(unbatched: Bench) -> None:
-    unbatched.map.fill(10)
-    gone = n(4)
-
-    def remove(key: bytes) -> None:
-        if key == gone:
-            unbatched.map.elements.pop(gone, None)
-
-    unbatched.map.before_lookup = remove
-    found = unbatched.read()
-    # The kernel begins anew behind a key that is gone; what was read already is not read twice.
-    assert found.keys == [n(number) for number in range(10) if number != 4]
-    assert found.values == [n(number + 100) for number in range(10) if number != 4]
-    assert (found.scan.restarts, found.scan.duplicates) == (1, 4)
-
-
-def test_a_walk_that_never_ends_is_given_up_and_says_so(unbatched: Bench) -> None:
-    unbatched.map.info = replace(unbatched.map.info, max_entries=20)
-    unbatched.map.fill(20)
-    endless(unbatched)
-    found = unbatched.read()
-    assert found.scan.incomplete.startswith("the kernel restarted the scan ")
-    assert len(set(found.keys)) == len(found.keys)
-
-
-@pytest.mark.parametrize(
-    ("target", "number", "reason"),
-    [
-        (Command.MAP_LOOKUP_ELEM, errno.EBUSY, Reason.BUSY),
-        (Command.MAP_LOOKUP_ELEM, errno.ENOMEM, Reason.KERNEL_MEMORY),
-        (Command.MAP_GET_NEXT_KEY, ENOTSUPP, Reason.OPERATION_UNSUPPORTED),
-        (Command.MAP_GET_NEXT_KEY, errno.EIO, Reason.INTERNAL),
-    ],
-)
-def test_a_walk_that_the_kernel_refuses_is_refused(
-    unbatched: Bench, target: Command, number: int, reason: Reason
-) -> None:
-    unbatched.map.fill(3)
-    unbatched.faulty.add(Fault(target=target, errno=number))
-    with pytest.raises(MapError) as caught:
-        unbatched.read()
-    assert caught.value.reason is reason

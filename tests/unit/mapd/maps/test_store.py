@@ -16,7 +16,6 @@ from mapd.bpf import (
     CreateMap,
     Fault,
     FaultyKernel,
-    GetBtf,
     LoadBtf,
     OpenId,
     OpenPin,
@@ -506,69 +505,3 @@ def test_a_pin_that_cannot_be_removed_says_why(bench: Bench, number: int, reason
         bench.store.unpin(FLOWS)
     assert caught.value.reason is reason
     assert bench.kernel.pins
-
-
-# ---- freeze, btf -------------------------------------------------------------------------------
-
-
-def test_a_map_is_frozen_once_and_again_is_fine(bench: Bench) -> None:
-    opened = bench.kernel.open(made := DictMap(raw_info()))
-    bench.store.freeze(opened)
-    assert made.info.frozen
-    bench.store.freeze(opened)
-    opened.fd.close()
-
-
-@pytest.mark.parametrize(
-    ("number", "reason"),
-    [
-        (errno.EBUSY, Reason.BUSY),
-        (errno.EPERM, Reason.READ_ONLY),
-        (ENOTSUPP, Reason.OPERATION_UNSUPPORTED),
-    ],
-)
-def test_a_map_that_cannot_be_frozen_says_why(bench: Bench, number: int, reason: Reason) -> None:
-    opened = bench.kernel.open(DictMap(raw_info()))
-    bench.fails(Command.MAP_FREEZE, number)
-    with pytest.raises(MapError, match=r"freeze map 41 \(flows\)") as caught:
-        bench.store.freeze(opened)
-    assert caught.value.reason is reason
-    opened.fd.close()
-
-
-def test_a_read_only_opening_freezes_nothing(bench: Bench) -> None:
-    opened = bench.kernel.open(DictMap(raw_info()), read_only=True)
-    with pytest.raises(MapError, match="opened read-only") as caught:
-        bench.store.freeze(opened)
-    assert caught.value.reason is Reason.READ_ONLY
-    assert bench.faulty.seen == ()
-    opened.fd.close()
-
-
-def test_type_information_comes_with_the_ids_of_key_and_value(bench: Bench) -> None:
-    info = replace(raw_info(), btf_id=5, btf_key_type_id=1, btf_value_type_id=2)
-    opened = bench.kernel.open(DictMap(info))
-    found = bench.store.btf(opened)
-    assert (found.blob, found.key_type_id, found.value_type_id) == (b"blob", 1, 2)
-    opened.fd.close()
-
-
-def test_a_map_without_btf_and_a_daemon_without_the_right_are_told_apart(bench: Bench) -> None:
-    opened = bench.kernel.open(DictMap(raw_info()))
-    with pytest.raises(MapError, match="without BTF") as without:
-        bench.store.btf(opened)
-    assert without.value.reason is Reason.OPERATION_UNSUPPORTED
-    typed = replace(opened, facts=replace(opened.facts, info=replace(opened.facts.info, btf_id=5)))
-    bench.fails(GetBtf, errno.EPERM)
-    with pytest.raises(MapError, match="CAP_SYS_ADMIN") as rights:
-        bench.store.btf(typed)
-    assert rights.value.reason is Reason.DAEMON_CAPABILITY
-    opened.fd.close()
-
-
-def test_a_closed_map_is_stale_for_whoever_still_holds_it(bench: Bench) -> None:
-    opened = bench.kernel.open(DictMap(raw_info()))
-    opened.fd.close()
-    with pytest.raises(MapError, match="was closed; open it again") as caught:
-        bench.store.freeze(opened)
-    assert caught.value.reason is Reason.STALE_HANDLE

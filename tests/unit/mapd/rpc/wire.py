@@ -28,10 +28,10 @@ from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server import Health, build
 from mapd.rpc.server_info import Facts
+from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
-from mapd.runtime.scans import ByteBudget
 from mapd_api import contract
 from mapd_api.reasons import Refusal, decode
 from tests.unit.mapd.dictkernel import CPUS, ROOT, DictKernel

@@ -17,8 +17,9 @@ from mapd.bpf import Fault, FaultyKernel
 from mapd.bpf.abi import Command
 from mapd.maps.errors import MapError
 from mapd.maps.scan import Page, Scan, ScanOptions
+from mapd.runtime.budget import ByteBudget
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
-from mapd.runtime.scans import HELD_CHUNKS, ByteBudget, Dump, Trailer
+from mapd.runtime.scans import HELD_CHUNKS, Dump, Trailer
 from mapd_api import limits
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
@@ -36,10 +37,10 @@ ROWS = limits.CHUNK_MIN_BYTES // ROW
 class Bench:
     """A map of a kilobyte an element on a dict kernel, a pool, and a budget for dumps."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, value_size: int) -> None:
         self.kernel = DictKernel()
         self.faulty = FaultyKernel(self.kernel)
-        self.map = DictMap(raw_info(value_size=1_020, max_entries=10_000))
+        self.map = DictMap(raw_info(value_size=value_size, max_entries=100_000))
         self.opened = self.kernel.open(self.map)
         self.total = budget
         self.budget = ByteBudget(budget)
@@ -50,38 +51,30 @@ class Bench:
         """Elements for so many of the smallest chunks."""
         self.map.elements = {n(number): n(number).ljust(1_020) for number in range(chunks * ROWS)}
 
-    def dump(self, progress_s: float = WAIT_S) -> Dump:
+    def dump(self, progress_s: float = WAIT_S, wait_s: float = WAIT_S) -> Dump:
         authorized = Authorizer().authorize(
             Principal(name="admin", namespace="admin"), frozenset({Verb.READ}), self.opened
         )
         scan = Scan(self.faulty, self.opened.facts, ScanOptions(), uuid.UUID(int=7))
-        return Dump(self.pool, self.budget, authorized, scan, progress_s=progress_s)
+        return Dump(self.pool, self.budget, authorized, scan, progress_s=progress_s, wait_s=wait_s)
 
     async def begin(self) -> None:
         self.begun += 1
-
-    @property
-    def free(self) -> int:
-        """What of the budget can be had now."""
-        have = self.budget.grow(0, self.total)
-        if have:
-            self.budget.grow(have, 0)
-        return have
 
     def reads(self) -> int:
         return sum(seen.target is BATCH for seen in self.faulty.seen)
 
 
 @asynccontextmanager
-async def bench(budget: int = limits.DUMP_BYTES) -> AsyncGenerator[Bench]:
+async def bench(budget: int = limits.DUMP_BYTES, value_size: int = 1_020) -> AsyncGenerator[Bench]:
     """At the end no lease is out, no byte of the budget is held, and the pool has ended."""
-    made = Bench(budget)
+    made = Bench(budget, value_size)
     try:
         yield made
     finally:
         made.opened.fd.close()
         assert await made.pool.close(WAIT_S)
-        assert made.free == budget
+        assert made.budget.free == budget
 
 
 class Reader:
@@ -259,8 +252,8 @@ async def test_a_dump_beyond_the_budget_is_busy_and_reads_nothing() -> None:
 
         first = asyncio.create_task(made.dump().run(made.begin, emit))
         await taking.wait()
-        with pytest.raises(MapError, match="for dumps are in use") as caught:
-            await made.dump().run(made.begin, Reader())
+        with pytest.raises(MapError, match="that dumps may hold are in use by 1 others") as caught:
+            await made.dump(wait_s=0.01).run(made.begin, Reader())
         assert caught.value.reason is Reason.BUSY
         go_on.set()
         await first
@@ -322,13 +315,88 @@ async def test_a_map_closed_under_a_dump_ends_it_as_stale() -> None:
         assert caught.value.reason is Reason.STALE_HANDLE
 
 
-def test_the_budget_gives_what_there_is_and_takes_it_back() -> None:
-    budget = ByteBudget(100)
-    assert budget.grow(0, 60) == 60
-    assert budget.grow(0, 60) == 0
-    assert budget.grow(0, 40) == 40
-    assert budget.grow(60, 61) == 60
-    assert budget.grow(60, 10) == 10
-    assert budget.grow(40, 90) == 90
-    assert budget.grow(90, 0) == budget.grow(10, 0) == 0
-    assert budget.grow(0, 100) == 100
+async def test_as_many_dumps_run_as_have_room_for_small_chunks_whatever_the_first_has_grown_to() -> None:
+    most = 6
+    async with bench(most * HELD_CHUNKS * limits.CHUNK_MIN_BYTES) as made:
+        made.fill(40)
+        all_run = asyncio.Event()
+        others: list[asyncio.Task[Trailer]] = []
+
+        async def begin() -> None:
+            await made.begin()
+            if made.begun == most:
+                all_run.set()
+
+        async def hold(page: Page) -> None:
+            del page
+            await all_run.wait()
+
+        async def keep_up(page: Page) -> None:
+            if page.count > 2 * ROWS and not others:
+                assert made.budget.free < (most - 1) * HELD_CHUNKS * limits.CHUNK_MIN_BYTES
+                others.extend(asyncio.create_task(made.dump().run(begin, hold)) for _ in range(most - 1))
+            await asyncio.sleep(0)
+
+        first = await made.dump().run(begin, keep_up)
+        assert made.begun == most
+        assert [task.result() if task.done() else await task for task in others]
+        assert first.complete
+
+
+async def test_elements_of_megabytes_are_counted_and_dumped_one_dump_at_a_time() -> None:
+    async with bench(value_size=3 << 20) as made:
+        made.map.elements = {n(number): bytes(3 << 20) for number in range(3)}
+        taking, go_on = asyncio.Event(), asyncio.Event()
+
+        async def emit(page: Page) -> None:
+            assert page.count == 1
+            assert limits.DUMP_BYTES - made.budget.free >= HELD_CHUNKS * (3 << 20)
+            taking.set()
+            await go_on.wait()
+
+        first = asyncio.create_task(made.dump().run(made.begin, emit))
+        await taking.wait()
+        with pytest.raises(MapError) as caught:
+            await made.dump(wait_s=0.01).run(made.begin, Reader())
+        assert caught.value.reason is Reason.BUSY
+        second = asyncio.create_task(made.dump().run(made.begin, emit))
+        go_on.set()
+        assert [(await task).entries for task in (first, second)] == [3, 3]
+
+
+async def test_a_bucket_that_needs_more_than_there_is_is_read_by_a_dump_alone() -> None:
+    async with bench(HELD_CHUNKS * limits.CHUNK_MIN_BYTES) as made:
+        made.map.buckets = 1
+        made.fill(3)
+        reader = Reader()
+        free: list[int] = []
+
+        async def emit(page: Page) -> None:
+            free.append(made.budget.free)
+            await reader(page)
+
+        trailer = await made.dump().run(made.begin, emit)
+        assert (trailer.entries, len(reader.pages)) == (3 * ROWS, 1)
+        assert free == [
+            -HELD_CHUNKS * 3 * limits.CHUNK_MIN_BYTES
+        ]  # four times the chunk, where one was there
+
+
+async def test_a_bucket_that_needs_what_another_dump_holds_ends_the_dump_as_busy() -> None:
+    async with bench(3 * HELD_CHUNKS * limits.CHUNK_MIN_BYTES) as made:
+        made.map.buckets = 1
+        made.fill(2)
+        taking, go_on = asyncio.Event(), asyncio.Event()
+
+        async def emit(page: Page) -> None:
+            del page
+            taking.set()
+            await go_on.wait()
+
+        first = asyncio.create_task(made.dump().run(made.begin, emit))
+        await taking.wait()
+        with pytest.raises(MapError, match="go on from the last token") as caught:
+            await made.dump(progress_s=0.01).run(made.begin, Reader())
+        assert caught.value.reason is Reason.BUSY
+        go_on.set()
+        assert (await first).complete
