@@ -53,7 +53,8 @@ async def show(why: str) -> None:
             await dump(client)
     say(
         f"\nShown: eight map types, refusals and {ENTRIES:,} entries over gRPC, from maps in memory.\n"
-        "Left behind: nothing. What is other than in the kernel: docs/reference/memory.md. For tests of your own: docs/how-to/testing.md"
+        "Left behind: nothing. What is other in the kernel: docs/reference/memory.md;\n"
+        "for tests of your own: docs/how-to/testing.md"
     )
 
 

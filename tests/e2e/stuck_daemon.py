@@ -1,4 +1,4 @@
-"""``mapd serve`` whose first update never returns from the kernel: ``stuck_daemon.py serve --config FILE``."""
+"""``mapd serve`` whose first update of a map never returns from the kernel: ``stuck_daemon.py serve --config FILE``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import threading
 
 from mapd import cli, daemon
-from mapd.bpf import Fault, FaultyKernel, LinuxKernel
+from mapd.bpf import Fault, FaultyKernel, LinuxKernel, Pin
 from mapd.bpf.abi import Command
 
 WORD = "stuck in the kernel"
@@ -22,7 +22,11 @@ class Never(threading.Event):
 
 
 def stuck_kernel() -> FaultyKernel:
-    return FaultyKernel(LinuxKernel(), Fault(target=Command.MAP_UPDATE_ELEM, wait=Never()))
+    """Stuck from the first map on: what the daemon tries at its start goes through."""
+    kernel = FaultyKernel(LinuxKernel())
+    stuck = Fault(target=Command.MAP_UPDATE_ELEM, wait=Never())
+    kernel.add(Fault(target=Pin, failpoint=lambda: kernel.add(stuck)))
+    return kernel
 
 
 if __name__ == "__main__":

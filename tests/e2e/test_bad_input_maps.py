@@ -484,9 +484,9 @@ async def test_a_session_that_is_none_opens_nothing(ground: Ground, flows: Map[i
     assert len(ground.ready.host.handles) == held
 
 
-async def test_a_codec_of_values_without_one_of_keys_is_refused_unsent(ground: Ground) -> None:
+async def test_one_codec_without_the_other_is_refused_unsent(ground: Ground) -> None:
     arguments: dict[str, Any] = {"value": U32}
-    with ground.no_call(), refused(Misuse, None, "give key= with value="):
+    with ground.no_call(), refused(Misuse, None, "key= with value="):
         await ground.client.open_map("flows", **arguments)
 
 

@@ -213,9 +213,7 @@ async def stopping(config: Config, kernel: FaultyKernel) -> AsyncGenerator[tuple
 
 async def test_a_point_call_that_runs_when_the_drain_begins_is_finished(place: Place) -> None:
     reached, wait = threading.Event(), threading.Event()
-    kernel = FaultyKernel(
-        LinuxKernel(), Fault(target=Command.MAP_UPDATE_ELEM, nth=1, reached=reached, wait=wait)
-    )
+    kernel = FaultyKernel(LinuxKernel())
     async with (
         stopping(place.config(), kernel) as (ready, stopped),
         mapd_client.connect(str(ready.socket)) as client,
@@ -223,6 +221,7 @@ async def test_a_point_call_that_runs_when_the_drain_begins_is_finished(place: P
         health(ready.socket) as states,
     ):
         assert await anext(states) == SERVING
+        kernel.add(Fault(target=Command.MAP_UPDATE_ELEM, reached=reached, wait=wait))
         update = asyncio.create_task(found.update(1, 2))
         await asyncio.to_thread(reached.wait)
         stopped.cancel()
@@ -243,14 +242,13 @@ async def test_a_daemon_with_a_stuck_thread_ends_and_its_caller_learns_that_the_
     place: Place,
 ) -> None:
     reached, wait = threading.Event(), threading.Event()
-    kernel = FaultyKernel(
-        LinuxKernel(), Fault(target=Command.MAP_UPDATE_ELEM, nth=1, reached=reached, wait=wait)
-    )
+    kernel = FaultyKernel(LinuxKernel())
     async with (
         stopping(place.config(extra="grace_s = 0.1"), kernel) as (ready, stopped),
         mapd_client.connect(str(ready.socket)) as client,
         words(client) as found,
     ):
+        kernel.add(Fault(target=Command.MAP_UPDATE_ELEM, reached=reached, wait=wait))
         update = asyncio.create_task(found.update(1, 2))
         await asyncio.to_thread(reached.wait)
         stopped.cancel()

@@ -196,6 +196,8 @@ class Elements:
 
 Statuses = tuple[list[int], list[tuple[int, int, int]], list[bytes]]
 Rows = list[tuple[bytes, bytes]]
+Trailer = tuple[int, str, int, int, str]
+"""Entries, method, restarts, duplicates, why it is incomplete."""
 
 
 def apply(one: Side, at: int, group: Group) -> Statuses:
@@ -299,7 +301,7 @@ def next_key(one: Side, at: int, key: bytes) -> object:
     return found
 
 
-def dump(one: Side, at: int, options: ScanOptions, page_bytes: int) -> tuple[Rows, object]:
+def dump(one: Side, at: int, options: ScanOptions, page_bytes: int) -> tuple[Rows, Trailer]:
     """A dump through mapd.maps: rows (of hashes sorted), and what its trailer says."""
     opened, rows = one.openings[at], list[tuple[bytes, bytes]]()
     scan = one.store.scan(opened, options)
