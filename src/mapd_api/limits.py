@@ -50,6 +50,9 @@ One dump that needs more gets it where no other runs."""
 DUMP_WAIT_S: Final = 1.0
 """A new dump waits so long for others to give back memory; then it is BUSY."""
 
+DUMP_SILENCE_S: Final = 1.0
+"""A dump that finds nothing for so long, for a prefix that few keys have, sends a chunk without elements."""
+
 REFUSAL_BYTES: Final = 2 << 10
 """A group's refusal inside an Apply answer at most; kept free for each group that is still to come."""
 

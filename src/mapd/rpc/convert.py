@@ -237,12 +237,13 @@ def scan_options(request: elements_pb2.DumpRequest) -> ScanOptions:
 def chunks(page: Page, facts: MapFacts) -> list[elements_pb2.DumpResponse]:
     """A page as messages: one, or several where a kernel bucket was larger than a message.
 
-    Only the last of several has a token: the kernel cannot go on inside a bucket.
+    Only the last of several has a token: the kernel cannot go on inside a bucket. A page without elements is
+    one message, for its token.
     """
     key_stride = facts.key_stride if page.keys else 0
     value_stride = facts.value_stride if page.values else 0
     rows = max(1, limits.CHUNK_MAX_BYTES // max(1, key_stride + value_stride))
-    starts = range(0, page.count, rows)
+    starts = range(0, max(page.count, 1), rows)
     return [
         elements_pb2.DumpResponse(
             chunk=elements_pb2.DumpChunk(

@@ -47,6 +47,8 @@ class Dump:
     Args:
         progress_s: a reader that takes no chunk for so long is cut off, and so is a dump that gets no memory.
         wait_s: so long it waits to begin when others hold all the memory.
+        silence_s: after so long without an element that is wanted, a page without any is handed over, so that
+            the reader sees the dump go on and has a token to come back with.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Dump:
         *,
         progress_s: float = limits.STREAM_PROGRESS_S,
         wait_s: float = limits.DUMP_WAIT_S,
+        silence_s: float = limits.DUMP_SILENCE_S,
     ) -> None:
         self._pool = pool
         self._budget = budget
@@ -69,6 +72,8 @@ class Dump:
             limits.CHUNK_MIN_BYTES
         )  # of the next page, and what the reader could take
         self._stalled = False
+        self._silence_s = silence_s
+        self._spoke = time.monotonic()
 
     async def run(self, begin: Begin, emit: Emit) -> Trailer:
         """Hand every page to ``emit``, in order; the trailer when the end was reached.
@@ -129,9 +134,9 @@ class Dump:
 
     async def _write(self, page: Page, emit: Emit) -> None:
         """Hand a page over, and learn from how long it took how large the next may be."""
-        if page.count == 0:
-            return
         began = time.monotonic()
+        if page.count == 0 and (not page.token or began - self._spoke < self._silence_s):
+            return
         try:
             async with asyncio.timeout(self._progress_s):
                 await emit(page)
@@ -142,7 +147,8 @@ class Dump:
                 "or go on later with the last token",
                 **self._opened.facts.about("dump"),
             ) from None
-        self._stalled = time.monotonic() - began > limits.STALL_S
+        self._spoke = time.monotonic()
+        self._stalled = self._spoke - began > limits.STALL_S
         self._wanted = (
             limits.CHUNK_MIN_BYTES if self._stalled else min(2 * self._chunk, limits.CHUNK_MAX_BYTES)
         )

@@ -172,9 +172,11 @@ def test_an_lru_map_without_a_common_list_has_as_many_entries_for_each_cpu(
 ) -> None:
     flags = int(MapFlag.NO_COMMON_LRU)
     spec = replace(HASH, map_type=MapType.LRU_HASH, flags=flags, max_entries=wanted)
-    there = {**THERE, "map_type": MapType.LRU_HASH, "map_flags": flags}
-    assert differing(spec, raw_info(**{**there, "max_entries": made}), cpus) == []
-    assert differing(spec, raw_info(**{**there, "max_entries": made - cpus}), cpus) != []
+    there: dict[str, Any] = {**THERE, "map_type": MapType.LRU_HASH, "map_flags": flags}
+    exact: dict[str, Any] = {**there, "max_entries": made}
+    fewer: dict[str, Any] = {**there, "max_entries": made - cpus}
+    assert differing(spec, raw_info(**exact), cpus) == []
+    assert differing(spec, raw_info(**fewer), cpus) != []
 
 
 def test_types_are_compared_where_they_are_given() -> None:

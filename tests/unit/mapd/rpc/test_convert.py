@@ -256,8 +256,9 @@ def test_a_page_too_large_is_several_and_only_the_last_can_be_resumed_behind(
     assert max(chunk.ByteSize() for chunk in found) < limits.MESSAGE_BYTES
 
 
-def test_an_empty_page_is_no_message() -> None:
-    assert convert.chunks(Page(0, b"", b"", b"token"), described()) == []
+def test_a_page_without_elements_is_a_message_for_its_token() -> None:
+    (message,) = convert.chunks(Page(0, b"", b"", b"token"), described())
+    assert (message.chunk.columns.count, message.chunk.token) == (0, b"token")
 
 
 def test_elements_larger_than_a_chunk_go_one_by_one() -> None:

@@ -10,7 +10,7 @@ import errno
 import threading
 from typing import Any, TypeVar
 
-import grpc.aio
+import grpc
 import pytest
 from google.protobuf.message import Message
 from structlog.testing import capture_logs

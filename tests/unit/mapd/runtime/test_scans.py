@@ -51,12 +51,27 @@ class Bench:
         """Elements for so many of the smallest chunks."""
         self.map.elements = {n(number): n(number).ljust(1_020) for number in range(chunks * ROWS)}
 
-    def dump(self, progress_s: float = WAIT_S, wait_s: float = WAIT_S) -> Dump:
+    def dump(
+        self,
+        progress_s: float = WAIT_S,
+        wait_s: float = WAIT_S,
+        *,
+        prefix: bytes = b"",
+        silence_s: float = limits.DUMP_SILENCE_S,
+    ) -> Dump:
         authorized = Authorizer().authorize(
             Principal(name="admin", namespace="admin"), frozenset({Verb.READ}), self.opened
         )
-        scan = Scan(self.faulty, self.opened.facts, ScanOptions(), uuid.UUID(int=7))
-        return Dump(self.pool, self.budget, authorized, scan, progress_s=progress_s, wait_s=wait_s)
+        scan = Scan(self.faulty, self.opened.facts, ScanOptions(prefix=prefix), uuid.UUID(int=7))
+        return Dump(
+            self.pool,
+            self.budget,
+            authorized,
+            scan,
+            progress_s=progress_s,
+            wait_s=wait_s,
+            silence_s=silence_s,
+        )
 
     async def begin(self) -> None:
         self.begun += 1
@@ -118,6 +133,25 @@ async def test_an_empty_map_has_a_beginning_no_page_and_a_complete_trailer() -> 
         reader = Reader()
         trailer = await made.dump().run(made.begin, reader)
         assert (reader.pages, trailer.entries, trailer.complete, made.begun) == ([], 0, True, 1)
+
+
+async def test_a_dump_that_finds_nothing_for_long_hands_over_tokens() -> None:
+    async with bench() as made:
+        made.fill(20)
+        reader = Reader()
+        trailer = await made.dump(prefix=b"\xff\xff", silence_s=0.0).run(made.begin, reader)
+        assert len(reader.pages) > 2
+        assert all(page.count == 0 and page.token for page in reader.pages)
+        assert len({page.token for page in reader.pages}) == len(reader.pages)
+        assert (trailer.entries, trailer.complete) == (0, True)
+
+
+async def test_a_dump_that_finds_nothing_is_quiet_at_first() -> None:
+    async with bench() as made:
+        made.fill(20)
+        reader = Reader()
+        await made.dump(prefix=b"\xff\xff", silence_s=WAIT_S).run(made.begin, reader)
+        assert reader.pages == []
 
 
 async def test_chunks_grow_to_the_largest_for_a_reader_that_keeps_up() -> None:
