@@ -241,7 +241,7 @@ async def test_without_a_value_codec_values_are_ids(
 async def test_writes_that_wait_for_the_kernel_have_a_lane_of_their_own(
     ground: Ground, inner: Map[int, int], outer: Map[int, int]
 ) -> None:
-    pool = ground.ready.host._pool
+    pool = ground.ready.host._pool  # pyright: ignore[reportPrivateUsage]  # nobody else counts by lane
     slow = pool.counts(Lane.SLOW)
     before = slow.jobs
     await outer.update_reference(0, inner=inner)
