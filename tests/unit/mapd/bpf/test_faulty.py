@@ -60,8 +60,10 @@ class Recorder:
         self.calls.append(("next_key", [map_fd, key_size]))
         return key
 
-    def lookup_batch(self, map_fd: int, cursor: Buffer, first: bool, columns: Columns) -> Batch:
-        del map_fd, cursor, first
+    def lookup_batch(
+        self, map_fd: int, cursor: Buffer, first: bool, columns: Columns, flags: int = 0
+    ) -> Batch:
+        del map_fd, cursor, first, flags
         self.calls.append(("lookup_batch", [columns.count]))
         return Batch(columns.count, 0)
 
@@ -69,6 +71,10 @@ class Recorder:
         del map_fd, flags
         self.calls.append((command.name, keys_of(columns)))
         return Batch(columns.count, 0)
+
+    def run(self, prog_fd: int, ctx: Buffer) -> int:
+        self.calls.append(("run", [prog_fd, ctx.size]))
+        return 0
 
 
 def keys_of(columns: Columns) -> list[int]:
