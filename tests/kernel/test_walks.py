@@ -21,6 +21,8 @@ from mapd_api.uapi import MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps, TestMap
 from tests.kernel.programs import program_id, returning
 
+REUSE_STACKID = 1 << 10
+"""BPF_F_REUSE_STACKID: a stack that falls on another's number replaces it."""
 BOOT = uuid.UUID(int=7)
 HASHES = (MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH)
 
@@ -99,15 +101,15 @@ def cookies(maps: Maps, map_type: MapType) -> tuple[TestMap, dict[bytes, bytes]]
 
 def stacks(maps: Maps) -> tuple[TestMap, dict[bytes, bytes]]:
     """Stack traces, recorded by a program that leaves out more frames each time."""
-    made = objects(maps, MapType.STACK_TRACE, value_size=8 * 127, max_entries=64)
+    made = objects(maps, MapType.STACK_TRACE, value_size=8 * 127, max_entries=4_096)
     for skip in range(4):
         asm = Assembler()
         asm.map_pointer(Reg.R2, made.fd)
-        asm.mov(Reg.R3, skip)
+        asm.mov(Reg.R3, skip | REUSE_STACKID)
         asm.call(Helper.GET_STACKID)
         asm.exit()
         with load_program(asm.assemble(), ProgramType.RAW_TRACEPOINT) as owned, owned.lease() as prog_fd:
-            assert run_program(prog_fd, Buffer.allocate(8)) < 64
+            assert run_program(prog_fd, Buffer.allocate(8)) < made.max_entries
     keys = made.walk()
     assert len(keys) > 1
     values = made.lookup(keys)

@@ -207,6 +207,8 @@ def apply(one: Side, at: int, group: Group) -> Statuses:
     with opened.lease() as map_fd:
         outcome = execute(one.kernel, map_fd, opened, checked)
     stride, values, taken = opened.facts.value_stride, list[bytes](), 0
+    if group.cpu is not None:
+        stride = opened.facts.info.value_size
     for index, status in enumerate(outcome.statuses):
         if Op(group.ops[index % len(group.ops)]) in ANSWERS_VALUE:
             values.append(b"" if status else outcome.values.take(stride, taken * stride))

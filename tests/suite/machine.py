@@ -85,6 +85,7 @@ SPECS: Final[Mapping[MapType, Sequence[MapSpec]]] = MappingProxyType(
 )
 """Maps to compare, of each type that there is in memory."""
 
+_OPS: Final = sorted(Op)
 _NUMBERS: Final = st.lists(st.integers(0, 15), min_size=1, max_size=6)
 _SALT: Final = st.integers(0, 3)
 _LOCK: Final = st.sampled_from((0, 0, 0, int(ElementFlag.LOCK)))
@@ -124,20 +125,14 @@ class Comparison(RuleBasedStateMachine):
         self._steps += 1
         return same(what, self.sides, action)
 
-    @rule(
-        op=st.sampled_from(sorted(COMMANDS)), numbers=_NUMBERS, salt=_SALT, flags=_LOCK, at=st.integers(0, 2)
-    )
+    @rule(op=st.sampled_from(_OPS), numbers=_NUMBERS, salt=_SALT, flags=_LOCK, at=st.integers(0, 2))
     def group(self, op: Op, numbers: list[int], salt: int, flags: int, at: int) -> None:
         """One operation on some keys, by mapd.maps."""
         keys, values = self.elements.columns(numbers, salt)
         taken = values if op in TAKES_VALUE else b""
         self._apply(Group(count=len(numbers), ops=bytes([op]), keys=keys, values=taken, flags=flags), at)
 
-    @rule(
-        pairs=st.lists(
-            st.tuples(st.sampled_from(sorted(COMMANDS)), st.integers(0, 15)), min_size=2, max_size=8
-        )
-    )
+    @rule(pairs=st.lists(st.tuples(st.sampled_from(_OPS), st.integers(0, 15)), min_size=2, max_size=8))
     def mixed_group(self, pairs: list[tuple[Op, int]]) -> None:
         """Operations in turn."""
         allowed = self.sides[0].openings[1].facts.traits
@@ -145,6 +140,20 @@ class Comparison(RuleBasedStateMachine):
         keys, _ = self.elements.columns([number for _, number in pairs], 0)
         taken = b"".join(self.elements.value(number) for op, number in pairs if op in TAKES_VALUE)
         self._apply(Group(count=len(pairs), ops=bytes(op for op, _ in pairs), keys=keys, values=taken), 1)
+
+    @rule(
+        op=st.sampled_from((Op.LOOKUP, Op.UPDATE, Op.UPDATE_NOEXIST, Op.UPDATE_EXIST, Op.DELETE)),
+        numbers=_NUMBERS,
+        cpu=st.integers(0, comparison.CPUS),
+        at=st.integers(0, 2),
+    )
+    def one_cpu(self, op: Op, numbers: list[int], cpu: int, at: int) -> None:
+        """One CPU's slot of some elements, by mapd.maps."""
+        keys, _ = self.elements.columns(numbers, 0)
+        slots = b"".join(self.elements.value(number)[: self.spec.value_size] for number in numbers)
+        taken = slots if op in TAKES_VALUE else b""
+        group = Group(count=len(numbers), ops=bytes([op]), keys=keys, values=taken, cpu=cpu)
+        self._both("one cpu", partial(comparison.apply, at=at, group=group))
 
     def _apply(self, group: Group, at: int) -> None:
         if self.spec.map_type in MISTAKEN:
@@ -226,6 +235,13 @@ class Comparison(RuleBasedStateMachine):
         """A dump by mapd.maps."""
         options = ScanOptions(prefix=prefix, limit=limit)
         self._both("dump", partial(comparison.dump, at=at, options=options, page_bytes=page_bytes))
+
+    @precondition(lambda self: self.spec.map_type == MapType.LPM_TRIE)
+    @rule(number=st.integers(0, 15))
+    def covered(self, number: int) -> None:
+        """A dump of the prefixes within one."""
+        options = ScanOptions(covered_by=self.elements.key(number))
+        self._both("covered", partial(comparison.dump, at=1, options=options, page_bytes=1 << 16))
 
     @rule(at=st.integers(0, 2))
     def facts(self, at: int) -> None:

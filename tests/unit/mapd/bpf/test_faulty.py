@@ -60,10 +60,6 @@ class Recorder:
         self.calls.append(("next_key", [map_fd, key_size]))
         return key
 
-    def run(self, prog_fd: int, ctx: Buffer) -> int:
-        self.calls.append(("run", [prog_fd, ctx.size]))
-        return 0
-
     def lookup_batch(
         self, map_fd: int, cursor: Buffer, first: bool, columns: Columns, flags: int = 0
     ) -> Batch:
@@ -75,6 +71,10 @@ class Recorder:
         del map_fd, flags
         self.calls.append((command.name, keys_of(columns)))
         return Batch(columns.count, 0)
+
+    def run(self, prog_fd: int, ctx: Buffer) -> int:
+        self.calls.append(("run", [prog_fd, ctx.size]))
+        return 0
 
 
 def keys_of(columns: Columns) -> list[int]:
