@@ -304,8 +304,8 @@ def dump(
         Misuse: a limit that is none (0 would mean all).
         TypeMismatch: ``prefix`` or ``resume`` are no bytes.
     """
-    if limit == 0:
-        raise Misuse("limit=0: a dump hands out at least one element; None for all")
+    if isinstance(limit, int) and limit < 1:
+        raise Misuse(f"limit={shown(limit)}: a dump hands out at least one element; None for all")
     return elements_pb2.DumpRequest(
         map=by_handle(handle),
         columns=_COLUMNS[columns],
