@@ -85,6 +85,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _override(config: configuration.Config, chosen: argparse.Namespace) -> configuration.Config:
     """What the command line says goes before what the file says."""
     said = {
-        name: value for name in ("backend", "runtime_dir") if (value := getattr(chosen, name, None)) is not None
+        name: value
+        for name in ("backend", "runtime_dir")
+        if (value := getattr(chosen, name, None)) is not None
     }
     return msgspec.structs.replace(config, daemon=msgspec.structs.replace(config.daemon, **said))
