@@ -27,7 +27,6 @@ RIGHTS: Final = (
     ("CAP_DAC_OVERRIDE", "open any pin, to read and write"),
     ("CAP_DAC_READ_SEARCH", "open any pin, to read"),
     ("CAP_SYS_PTRACE", "see which processes of other users hold a map"),
-    ("CAP_PERFMON", "create struct_ops maps"),
 )
 """What each capability is for."""
 
