@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from mapd.bpf import possible_cpus
+from mapd.bpf import Kernel, possible_cpus
+from mapd.maps.counting import Counted
 from mapd_api.layout import value_stride
 from mapd_api.reasons import Reason
 from mapd_api.uapi import PER_CPU_TYPES, MapFlag, MapType
@@ -71,6 +72,11 @@ class AnyMap(Protocol):
         """A whole dump, in the parts that it comes in."""
         ...
 
+    async def count(self) -> Counted: ...
+    async def lookup_exact(self, key: bytes) -> bytes | None:
+        """The value of this very prefix of a trie."""
+        ...
+
     async def freeze(self) -> None: ...
     async def pin(self, path: Path) -> None: ...
     async def close(self) -> None: ...
@@ -78,6 +84,11 @@ class AnyMap(Protocol):
 
 class Backend(Protocol):
     """Where maps are."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """What the maps are in, to look at them past the backend."""
+        ...
 
     @property
     def pins(self) -> Path:

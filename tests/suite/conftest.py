@@ -12,15 +12,19 @@ import pytest
 
 from tests.suite.backend import AnyMap, Backend, Shape
 from tests.suite.kernel_backend import kernel_backend
+from tests.suite.memory_backend import memory_backend
 from tests.suite.remote_backend import remote_backend
 from tests.support.bpffs import mounted_bpffs, require_bpf
-from tests.support.counts import map_fds
+from tests.support.counts import open_fds
 from tests.support.daemon import Place
 
 HERE = Path(__file__).parent
 
-# The memory backend joins here: it must behave as these do, or it proves nothing.
-BACKENDS: Final = {"kernel": kernel_backend, "remote": remote_backend}
+REAL: Final = {"kernel": kernel_backend, "remote": remote_backend}
+"""Those whose maps BPF programs can use."""
+
+# Memory must behave as these do, or it proves nothing.
+BACKENDS: Final = {"memory": memory_backend, **REAL}
 
 Make = Callable[..., Awaitable[AnyMap]]
 
@@ -36,6 +40,13 @@ def suite_bpffs() -> Generator[Path]:
     require_bpf()
     with mounted_bpffs() as folder:
         yield folder
+
+
+def map_fds() -> int:
+    """How many of this process' file descriptors are maps, of the kernel or in memory."""
+    return sum(
+        number for target, number in open_fds().items() if "bpf-map" in target or "mapd-memory" in target
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The kernel, through mapd.maps alone: no daemon, no socket, no client."""
+"""A kernel, through mapd.maps alone: no daemon, no socket, no client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from mapd.bpf import LinuxKernel, boot_id, possible_cpus
+from mapd.bpf import Kernel, LinuxKernel, boot_id, possible_cpus
+from mapd.maps.counting import Counted, by_kernel, by_shape
 from mapd.maps.errors import MapError
 from mapd.maps.execute import execute
 from mapd.maps.groups import Group, plan
@@ -145,6 +146,16 @@ class KernelMap:
         pages = self._pages(ScanOptions(token=resume or b""))
         return [self._part(page) for page in pages if page.count]
 
+    async def count(self) -> Counted:
+        found = by_shape(self._opened.facts)
+        if found is None:
+            with self._opened.lease() as map_fd:
+                found = by_kernel(self._store.kernel, self._opened.facts, map_fd)
+        return found or Counted(len(await self.keys()), False, "scan")
+
+    async def lookup_exact(self, key: bytes) -> bytes | None:
+        return self._value(self._one(Op.LOOKUP_EXACT, key))
+
     async def freeze(self) -> None:
         with _reasons():
             self._store.freeze(self._opened)
@@ -165,10 +176,10 @@ class KernelMap:
 class KernelBackend:
     """A store of maps in this process."""
 
-    def __init__(self, place: Place) -> None:
-        place.names.mkdir()
+    def __init__(self, place: Place, kernel: Kernel) -> None:
+        self.kernel = kernel
         self._store = MapStore(
-            kernel=LinuxKernel(),
+            kernel=kernel,
             possible_cpus=possible_cpus(),
             boot_id=uuid.UUID(boot_id()),
             names_root=str(place.names),
@@ -223,7 +234,8 @@ class KernelBackend:
 
 @asynccontextmanager
 async def kernel_backend(place: Place) -> AsyncGenerator[Backend]:
-    backend = KernelBackend(place)
+    place.names.mkdir()
+    backend = KernelBackend(place, LinuxKernel())
     try:
         yield backend
     finally:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import mapd_client
+from mapd.bpf import LinuxKernel
 from mapd.daemon import running
+from mapd.maps.counting import Counted
 from mapd_api.reasons import Reason
 from mapd_api.uapi import PER_CPU_TYPES, MapType
-from mapd_client import BatchFailed, Bytes, Client, Map, MapdError, PerCpu
+from mapd_client import BatchFailed, Bytes, Client, Map, MapdError, PerCpu, Unsupported
 from tests.suite.backend import AnyMap, Backend, Facts, Flag, Pair, Part, Refused
 from tests.support.daemon import Place
 
@@ -109,6 +111,19 @@ class RemoteMap:
                 async for chunk in dump
             ]
 
+    async def count(self) -> Counted:
+        with _reasons():
+            found = await self._map.count()
+        return Counted(found.entries, found.exact, found.method)
+
+    async def lookup_exact(self, key: bytes) -> bytes | None:
+        try:
+            lpm = self._map.lpm
+        except Unsupported as error:  # the daemon never answered: no Reason
+            raise Refused(Reason.OPERATION_UNSUPPORTED, str(error)) from error
+        with _reasons():
+            return await lpm.lookup_exact(key)
+
     async def freeze(self) -> None:
         with _reasons():
             await self._map.freeze()
@@ -127,6 +142,7 @@ class RemoteBackend:
     def __init__(self, place: Place, client: Client) -> None:
         self._client = client
         self._place = place
+        self.kernel = LinuxKernel()
         self.pins = place.bpffs
 
     def path_of(self, name: str) -> Path:

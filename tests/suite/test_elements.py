@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 
@@ -36,7 +35,7 @@ async def test_the_kernel_has_what_was_written(make: Make, backend: Backend, sha
     """Seen by its pin, past the backend."""
     found = await make(shape)
     await found.update(*shape.pair(3, 7))
-    elements = read_pin(Path(backend.path_of("flows"))).elements
+    elements = read_pin(backend.path_of("flows"), backend.kernel).elements
     assert {key: value for key, value in elements.items() if any(value)} == {shape.key(3): shape.value(7)}
 
 
@@ -218,6 +217,24 @@ async def test_a_trie_deletes_exactly_the_prefix_that_is_named(make: Make) -> No
     assert await found.delete(prefix(32, 10, 1, 0, 0)) is False
     assert await found.delete(prefix(16, 10, 1, 0, 0)) is True
     assert await found.lookup(prefix(32, 10, 1, 0, 0)) == LPM_TRIE.value(1)
+
+
+async def test_a_trie_tells_a_prefix_from_those_that_match_it(make: Make) -> None:
+    found = await make(LPM_TRIE)
+    assert await found.lookup_exact(prefix(8, 10, 0, 0, 0)) is None
+    await found.update_many(
+        [(prefix(8, 10, 0, 0, 0), LPM_TRIE.value(1)), (prefix(16, 10, 1, 0, 0), LPM_TRIE.value(2))]
+    )
+    for key, number in (
+        (prefix(8, 10, 0, 0, 0), 1),
+        (prefix(8, 10, 9, 9, 9), 1),
+        (prefix(16, 10, 1, 0, 0), 2),
+        (prefix(32, 10, 1, 0, 0), None),
+        (prefix(16, 10, 2, 0, 0), None),
+        (prefix(0, 0, 0, 0, 0), None),
+        (prefix(8, 11, 0, 0, 0), None),
+    ):
+        assert await found.lookup_exact(key) == (None if number is None else LPM_TRIE.value(number))
 
 
 async def test_host_bits_do_not_make_another_prefix(make: Make) -> None:

@@ -18,7 +18,7 @@ from mapd.bpf import (
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
 from tests.suite.backend import CPUS, HASH, INDEXED, KEYED, LPM_TRIE, SHAPES, Backend, Refused, Shape
-from tests.suite.conftest import Make
+from tests.suite.conftest import BACKENDS, REAL, Make
 
 NUMBERS = range(40)
 
@@ -104,6 +104,29 @@ async def test_what_was_removed_does_not_come(make: Make, shape: Shape) -> None:
     assert set(await found.keys()) == set(shape.keys(range(1, 40, 2)))
 
 
+@pytest.mark.parametrize("shape", KEYED, ids=str)
+async def test_a_count_is_of_what_is_there(make: Make, shape: Shape) -> None:
+    found = await make(shape)
+    assert (await found.count()).entries == 0
+    await found.update_many(shape.pairs(NUMBERS))
+    await found.update_many(shape.pairs(range(5)))
+    assert (await found.count()).entries == len(NUMBERS)
+    await found.delete_many(shape.keys(range(35, 45)))
+    counted = await found.count()
+    assert counted.entries == len(await found.items()) == 35
+    # The kernel keeps no count of a trie.
+    assert (counted.method, counted.exact) == (
+        ("scan", False) if shape is LPM_TRIE else ("sum_elem_count", True)
+    )
+
+
+@pytest.mark.parametrize("shape", INDEXED, ids=str)
+async def test_an_array_counts_all_its_indexes(make: Make, shape: Shape) -> None:
+    found = await make(shape)
+    counted = await found.count()
+    assert (counted.entries, counted.method, counted.exact) == (shape.max_entries, "max_entries", True)
+
+
 LARGE = [Shape(shape.type, shape.key_size, 56, max_entries=5_000) for shape in (HASH, INDEXED[0], LPM_TRIE)]
 """About 320 KB, where parts begin at 64 KiB."""
 
@@ -158,7 +181,14 @@ def used_by_a_program(pin: Path, keys: list[bytes]) -> None:
                 assert run_program(prog_fd, Buffer.of(key)) == 0
 
 
-@pytest.mark.parametrize("used", [False, True], ids=["read", "used-by-a-program"])
+@pytest.mark.parametrize(
+    ("backend", "used"),
+    [
+        *(pytest.param(name, False, id=f"{name}-read") for name in BACKENDS),
+        *(pytest.param(name, True, id=f"{name}-used-by-a-program") for name in REAL),
+    ],
+    indirect=["backend"],
+)
 async def test_reading_an_lru_map_is_no_use_of_its_elements(make: Make, backend: Backend, used: bool) -> None:
     """A dump that counted as one would throw out what the map's own programs use; theirs does count."""
     found = await make(LRU)

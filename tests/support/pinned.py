@@ -8,7 +8,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mapd.bpf import Buffer, Columns, LinuxKernel, OpenPin, RawMapInfo, possible_cpus
+from mapd.bpf import Buffer, Columns, Kernel, LinuxKernel, OpenPin, RawMapInfo, possible_cpus
 from mapd_api.layout import value_stride
 from mapd_api.ops import Op
 
@@ -23,23 +23,23 @@ class Snapshot:
     elements: dict[bytes, bytes]
 
 
-def read_pin(pin: Path) -> Snapshot:
+def read_pin(pin: Path, kernel: Kernel = KERNEL) -> Snapshot:
     """A map by its pin, key by key."""
     root = str(pin.parent)
-    with KERNEL.control(OpenPin(root=root, path=str(pin), read_only=True)) as owned, owned.lease() as map_fd:
-        info = replace(KERNEL.info(map_fd), memlock=0)  # of types that grow it follows RCU, not the calls
+    with kernel.control(OpenPin(root=root, path=str(pin), read_only=True)) as owned, owned.lease() as map_fd:
+        info = replace(kernel.info(map_fd), memlock=0)  # of types that grow it follows RCU, not the calls
         stride = value_stride(info.map_type, info.value_size, possible_cpus())
         found: dict[bytes, bytes] = {}
         # A queue has no keys to walk, and answers EINVAL.
-        key = KERNEL.next_key(map_fd, None, info.key_size) if info.key_size else None
+        key = kernel.next_key(map_fd, None, info.key_size) if info.key_size else None
         while key is not None:
             columns = Columns(1, Buffer.of(key), info.key_size, Buffer.allocate(stride), stride)
             # Maps of kernel objects walk indexes that hold none, and answer ENOENT.
-            (number,) = KERNEL.each(map_fd, Op.LOOKUP, columns)
+            (number,) = kernel.each(map_fd, Op.LOOKUP, columns)
             assert number in (0, errno.ENOENT)
             assert columns.values is not None
             found[key] = columns.values.take(stride) if number == 0 else b""
-            key = KERNEL.next_key(map_fd, key, info.key_size)
+            key = kernel.next_key(map_fd, key, info.key_size)
         return Snapshot(info, found)
 
 
