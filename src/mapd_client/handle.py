@@ -82,7 +82,7 @@ class MapHandle:
         Freezing what is frozen is no error. Cancelled: the map may be frozen.
 
         Raises:
-            Unavailable: a writable mmap of the map exists.
+            Unavailable: somebody writes the map at this moment, or has a writable mmap of it.
         """
         request = maps_pb2.FreezeMapRequest(map=requests.by_handle(self._handle))
         link = await self._link()

@@ -128,6 +128,7 @@ def _start(stack: ExitStack, start_s: float) -> str:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     process.stdin.close()
+    process.terminate()  # somebody who was forked meanwhile may hold the other end of its stdin
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:

@@ -15,7 +15,7 @@ from mapd_api.ops import TAKES_VALUE, Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import PER_CPU_TYPES, MapFlag, MapType
 from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
-from mapd_client import U32, U64, Bytes, Incompatible, Map, MapExists, PerCpu, Unsupported
+from mapd_client import U32, U64, Bytes, Incompatible, Map, MapExists, PerCpu, PermissionDenied, Unsupported
 from mapd_client import Btf as ClientBtf
 from mapd_client.opening import Opening
 from tests.e2e.bad_input import Ground, by_name, check, on_ground, refused
@@ -217,3 +217,13 @@ async def test_a_client_may_give_every_attribute(ground: Ground) -> None:
         "shared", "array", key=U32, value=U64, max_entries=8, flags=MapFlag.MMAPABLE
     ) as shared:
         assert shared.info.flags == MapFlag.MMAPABLE
+
+
+async def test_a_map_that_only_reads_is_handed_out_so_also_when_it_is_there_already(ground: Ground) -> None:
+    """Repeating with exist_ok is what a caller does after a lost answer."""
+    for _ in range(2):
+        async with ground.client.create_map(
+            "flows", "hash", key=U32, value=U64, max_entries=4, flags=MapFlag.RDONLY, exist_ok=True
+        ) as flows:
+            with pytest.raises(PermissionDenied):
+                await flows.update(1, 1)

@@ -385,7 +385,7 @@ async def test_where_no_program_may_be_loaded_one_slot_is_not_written_at_all(pla
         client.create_map("p", "percpu_hash", key=U32, value=PerCpu(U64), max_entries=8) as slots,
     ):
         await slots.update(1, [7] * CPUS)
-        with pytest.raises(Unsupported, match=r"lets this daemon load none .* \[EPERM\]"):
+        with pytest.raises(Unsupported, match=r"the kernel refuses to load it .* \[EPERM\]"):
             await slots.update(1, 9, cpu=0)
         assert await slots.lookup(1) == [7] * CPUS
         assert await slots.lookup(1, cpu=0) == 7

@@ -182,6 +182,16 @@ async def test_programs_are_no_maps_and_strange_names_are_named(ground: Ground) 
 # ---- holders ---------------------------------------------------------------------------------------
 
 
+async def test_a_pin_whose_name_is_no_text_does_not_cost_the_others_their_listing(ground: Ground) -> None:
+    """Bpffs takes any bytes for a name, and a message only UTF-8."""
+    made = await create(ground, "flows")
+    strange = os.fsencode(ground.place.bpffs) + b"/x\xff"
+    os.link(os.fsencode(made.pin_path), strange)
+    listing = ground.client.list_maps(pins=True)
+    assert [info.name async for info in listing] == ["admin/flows"]
+    assert any("x\\xff: its name is no UTF-8" in line for line in listing.not_looked_at)
+
+
 async def test_processes_and_programs_that_hold_a_map_are_told(ground: Ground) -> None:
     made = await create(ground, "flows")
     with (

@@ -35,6 +35,8 @@ def execute(kernel: Kernel, map_fd: int, opened: OpenMap, plan: Plan) -> Outcome
     outcome = Outcome(bytearray(group.count), Buffer.allocate(plan.answer_bytes))
     keys, values = Buffer.of(_keys(group, plan, opened.facts)), Buffer.of(group.values)
     job = Job(kernel, map_fd, opened, plan, keys, values, outcome)
+    if group.cpu is not None:
+        one_cpu.prepare(job)
     for run in plan.runs:
         refused = _run(job, run)
         if refused is None:

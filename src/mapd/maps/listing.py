@@ -7,6 +7,7 @@ thousand descriptors. What was not looked at is said, with the reason and what w
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -39,6 +40,9 @@ LISTED: Final = 65_536
 
 NOTES: Final = 16
 """Lines about single pins that were not looked at; more are counted."""
+
+PINS: Final = 64
+"""Pins that are told of one map."""
 
 HOLDERS: Final = 64
 """Holders that are told of one map."""
@@ -154,13 +158,16 @@ class _Lister:
                 self.hidden.append(f"{root}: {_why(error)}")
             return
         for folder in walk.unread:
-            line = f"{folder}: the folder's modes do not admit the daemon (chmod o+rx it, or profile pins-ro)"
+            line = f"{_shown(folder)}: the folder's modes do not admit the daemon (chmod o+rx it, or profile pins-ro)"
             if line not in self.hidden:
                 self.hidden.append(line)
         for path in walk.paths:
             if path in seen:
                 continue
             seen.add(path)
+            if not _sendable(path):
+                self._notes.append(f"{_shown(path)}: its name is no UTF-8, and no answer could carry it")
+                continue
             name = self._store.name_of(path)
             if names and not name:
                 self._notes.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
@@ -313,6 +320,16 @@ def _each_id(following: Callable[[int], int | None], visit: Callable[[int], None
             if error.errno != errno.ENOENT:
                 return _why(error)
     return f"those after {number}: a listing looks at {LISTED} at most"
+
+
+def _sendable(path: str) -> bool:
+    """Whether a path is text: bpffs takes any bytes but '.', '/' and NUL for names."""
+    return _shown(path) == path
+
+
+def _shown(path: str) -> str:
+    """A path as text, with bytes that are none escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _why(error: OSError) -> str:

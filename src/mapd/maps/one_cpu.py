@@ -53,6 +53,17 @@ def run(job: Job, run: Run, columns: Columns, cpu: int) -> Refused | None:
         return _each(job, run, columns, _Slot(job, cpu, prog_fd))
 
 
+def prepare(job: Job) -> None:
+    """Before anything of a group is executed: have the program that its updates need.
+
+    Raises:
+        MapError: OPERATION_UNSUPPORTED, it cannot be loaded.
+    """
+    for op in (Op.UPDATE, Op.UPDATE_EXIST):
+        if op in job.plan.ops:
+            job.opened.one_cpu.get(partial(_load, job, op), job.opened.fd)
+
+
 def _lookup(job: Job, run: Run, columns: Columns, cpu: int) -> Refused | None:
     """All slots into a buffer of its own, a part of the run at a time, and the one slot out of it."""
     facts = job.facts
@@ -87,8 +98,9 @@ def _load(job: Job, op: Op) -> OwnedFd:
         name = errno_name(error.errno or 0)
         raise MapError(
             Reason.OPERATION_UNSUPPORTED,
-            f"{operation} {facts.label}: one CPU's slot is written by a BPF program, and the kernel lets this "
-            f"daemon load none (it needs CAP_BPF, and Linux 5.19); write all CPUs' slots instead [{name}]",
+            f"{operation} {facts.label}: one CPU's slot is written by a BPF program, and the kernel refuses to load "
+            "it (the daemon needs CAP_BPF, the kernel Linux 5.19, and the map must not be BPF_F_RDONLY_PROG, "
+            f"BPF_F_WRONLY_PROG or another program's alone); write all CPUs' slots instead [{name}]",
             **facts.about(operation),
             errno=name,
         ) from error

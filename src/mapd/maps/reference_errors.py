@@ -139,7 +139,14 @@ def _incompatible(store: MapStore, facts: MapFacts, map_fd: int, inner: MapFacts
 
 
 def _present(store: MapStore, facts: MapFacts, map_fd: int) -> MapFacts | None:
-    """Some inner map that is in the map now; None where there is none, or none can be opened by its id."""
+    """Some inner map that is in the map now; None where there is none, or none can be looked at."""
+    try:
+        return _first_present(store, facts, map_fd)
+    except SyscallError:  # a descriptor that only writes: the verdict is the same, it names less
+        return None
+
+
+def _first_present(store: MapStore, facts: MapFacts, map_fd: int) -> MapFacts | None:
     kernel = store.kernel
     key = kernel.next_key(map_fd, None, facts.key_stride)
     for _ in range(min(facts.info.max_entries, 1_024)):

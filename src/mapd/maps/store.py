@@ -157,7 +157,8 @@ class MapStore:
     def _existing(self, name: NameRef, spec: MapSpec) -> OpenMap | None:
         """The map of that name if it has that shape; None if there is none."""
         try:
-            there = self.open(name)
+            # Asked for as only reading, it is handed out so, made now or before.
+            there = self.open(name, read_only=bool(spec.flags & MapFlag.RDONLY))
         except MapError as error:
             if error.reason is Reason.MAP_NOT_FOUND:
                 return None
@@ -354,14 +355,15 @@ class MapStore:
             )
         with opened.lease() as number:
             try:
-                self.kernel.freeze(number)
+                self._freeze(number)
             except SyscallError as error:
                 if self.kernel.info(number).frozen:
                     return
                 if error.errno == errno.EBUSY:
                     raise MapError(
                         Reason.BUSY,
-                        f"freeze {opened_facts.label}: a writable mmap of it exists; unmap it first [EBUSY]",
+                        f"freeze {opened_facts.label}: somebody writes it at this moment (try again), or has a "
+                        "writable mmap of it (unmap it first) [EBUSY]",
                         **about,
                     ) from error
                 if error.errno == errno.EPERM:
@@ -369,6 +371,16 @@ class MapStore:
                 raise MapError(
                     Reason.OPERATION_UNSUPPORTED, f"freeze {opened_facts.label}: {error.strerror}", **about
                 ) from error
+
+    def _freeze(self, map_fd: int) -> None:
+        """Three tries: EBUSY is also a write that is under way (kernel/bpf/syscall.c, map_freeze(), writecnt)."""
+        for last in (False, False, True):
+            try:
+                return self.kernel.freeze(map_fd)
+            except SyscallError as error:
+                if last or error.errno != errno.EBUSY:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def btf(self, opened: OpenMap) -> Btf:
         """A map's type information: what it was made with here, or else the kernel's.

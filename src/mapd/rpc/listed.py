@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mapd.maps.listing import ListedMap, ProcessHolder, ProgramHolder, SortKey
+from mapd.maps.listing import PINS, ListedMap, ProcessHolder, ProgramHolder, SortKey
 from mapd.rpc import convert
 from mapd_api.v1 import types_pb2
 
@@ -10,7 +10,7 @@ from mapd_api.v1 import types_pb2
 def info(found: ListedMap) -> types_pb2.MapInfo:
     """What a client is told of a map in a listing."""
     message = convert.map_info(found)
-    message.pins.extend(found.pins)
+    message.pins.extend(found.pins[:PINS])
     message.holders.extend(map(holder, found.holders))
     return message
 

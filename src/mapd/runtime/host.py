@@ -160,7 +160,9 @@ class MapHost:
         """
         checked = plan(group, opened.target)
         target = opened.demand(verb for op in checked.ops for verb in _OP_VERBS[op])
-        lane = _lane(target, writes=not MUTATES.isdisjoint(checked.ops), count=group.count)
+        # A program does not stop at a freeze: what it writes keeps in line with mapd's own freeze.
+        count = 1 if group.cpu is not None else group.count
+        lane = _lane(target, writes=not MUTATES.isdisjoint(checked.ops), count=count)
         run = partial(_execute, self._store, target, checked)
         return await self._on(target, lane, run, expires=expires)
 
