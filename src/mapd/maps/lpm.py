@@ -107,6 +107,14 @@ def tells_prefixes_apart(elements: Elements, map_fd: int, key_size: int, value_s
     return elements.next_key(map_fd, other, key_size) == there
 
 
+def _may_follow(key: bytes, following: bytes) -> bool:
+    """Whether a trie's walk can go from one prefix to the other: up to one that covers it, or on to higher addresses.
+
+    Source: kernel/bpf/lpm_trie.c, trie_get_next_key(): children before their parents, the left before the right.
+    """
+    return following[LENGTH_BYTES:] > key[LENGTH_BYTES:] or bool(within(key, len(key), following)[0])
+
+
 def _exact(job: Job, column: Columns) -> int:
     """0 and the value in its column where the prefix is in the trie; else ENOENT, or EBUSY."""
     size = column.key_stride
@@ -124,6 +132,8 @@ def _exact(job: Job, column: Columns) -> int:
             continue
         if following == first:
             return errno.ENOENT
+        if following is not None and not _may_follow(key, following):
+            continue  # the first key of a moment ago: it came and went between two of these calls
         if number == 0:
             return 0
     return errno.EBUSY
