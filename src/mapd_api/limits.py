@@ -67,3 +67,13 @@ STREAM_PROGRESS_S: Final = 30.0
 
 UNARY_S: Final = 60.0
 """Longest a unary call without a deadline of its own may take."""
+
+SLOTS: Final = 8
+"""Messages of one session in flight. While all are, what is asked for gathers and travels together."""
+
+SESSION_REPLY_BYTES: Final = 256 << 10
+"""Replies of one session that are kept for a retry, of messages that changed something; one that does not fit is
+forgotten, and its retry is answered OUTCOME_UNKNOWN."""
+
+SESSION_RESUME_S: Final = 5.0
+"""A session whose stream broke is kept so long: its handles, its replies, what it has under way."""

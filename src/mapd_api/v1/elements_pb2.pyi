@@ -29,6 +29,13 @@ class Op(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OP_ADD: _ClassVar[Op]
     OP_CONTAINS: _ClassVar[Op]
     OP_LOOKUP_EXACT: _ClassVar[Op]
+    OP_FETCH_ADD: _ClassVar[Op]
+    OP_FETCH_AND: _ClassVar[Op]
+    OP_FETCH_OR: _ClassVar[Op]
+    OP_FETCH_XOR: _ClassVar[Op]
+    OP_EXCHANGE: _ClassVar[Op]
+    OP_COMPARE_EXCHANGE: _ClassVar[Op]
+    OP_COMPARE_UPDATE: _ClassVar[Op]
 
 class UpdateFlag(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -42,6 +49,13 @@ class DumpColumns(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DUMP_COLUMNS_UNSPECIFIED: _ClassVar[DumpColumns]
     DUMP_COLUMNS_KEYS: _ClassVar[DumpColumns]
     DUMP_COLUMNS_VALUES: _ClassVar[DumpColumns]
+
+class ReductionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REDUCTION_KIND_UNSPECIFIED: _ClassVar[ReductionKind]
+    REDUCTION_KIND_SUM: _ClassVar[ReductionKind]
+    REDUCTION_KIND_MIN: _ClassVar[ReductionKind]
+    REDUCTION_KIND_MAX: _ClassVar[ReductionKind]
 OP_UNSPECIFIED: Op
 OP_LOOKUP: Op
 OP_UPDATE: Op
@@ -56,6 +70,13 @@ OP_PEEK: Op
 OP_ADD: Op
 OP_CONTAINS: Op
 OP_LOOKUP_EXACT: Op
+OP_FETCH_ADD: Op
+OP_FETCH_AND: Op
+OP_FETCH_OR: Op
+OP_FETCH_XOR: Op
+OP_EXCHANGE: Op
+OP_COMPARE_EXCHANGE: Op
+OP_COMPARE_UPDATE: Op
 UPDATE_FLAG_UNSPECIFIED: UpdateFlag
 UPDATE_FLAG_ANY: UpdateFlag
 UPDATE_FLAG_NOEXIST: UpdateFlag
@@ -63,9 +84,21 @@ UPDATE_FLAG_EXIST: UpdateFlag
 DUMP_COLUMNS_UNSPECIFIED: DumpColumns
 DUMP_COLUMNS_KEYS: DumpColumns
 DUMP_COLUMNS_VALUES: DumpColumns
+REDUCTION_KIND_UNSPECIFIED: ReductionKind
+REDUCTION_KIND_SUM: ReductionKind
+REDUCTION_KIND_MIN: ReductionKind
+REDUCTION_KIND_MAX: ReductionKind
+
+class Field(_message.Message):
+    __slots__ = ("offset", "size")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    size: int
+    def __init__(self, offset: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class OpGroup(_message.Message):
-    __slots__ = ("map", "count", "ops", "keys", "values", "flags", "remaining_ms", "touch", "cpu")
+    __slots__ = ("map", "count", "ops", "keys", "values", "flags", "remaining_ms", "touch", "cpu", "field", "create")
     MAP_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     OPS_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +108,8 @@ class OpGroup(_message.Message):
     REMAINING_MS_FIELD_NUMBER: _ClassVar[int]
     TOUCH_FIELD_NUMBER: _ClassVar[int]
     CPU_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    CREATE_FIELD_NUMBER: _ClassVar[int]
     map: _types_pb2.MapRef
     count: int
     ops: bytes
@@ -84,7 +119,9 @@ class OpGroup(_message.Message):
     remaining_ms: int
     touch: bool
     cpu: int
-    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., count: _Optional[int] = ..., ops: _Optional[bytes] = ..., keys: _Optional[bytes] = ..., values: _Optional[bytes] = ..., flags: _Optional[int] = ..., remaining_ms: _Optional[int] = ..., touch: bool = ..., cpu: _Optional[int] = ...) -> None: ...
+    field: Field
+    create: bool
+    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., count: _Optional[int] = ..., ops: _Optional[bytes] = ..., keys: _Optional[bytes] = ..., values: _Optional[bytes] = ..., flags: _Optional[int] = ..., remaining_ms: _Optional[int] = ..., touch: bool = ..., cpu: _Optional[int] = ..., field: _Optional[_Union[Field, _Mapping]] = ..., create: bool = ...) -> None: ...
 
 class GroupResult(_message.Message):
     __slots__ = ("error", "statuses", "values", "errors")
@@ -258,21 +295,47 @@ class GetNextKeyResponse(_message.Message):
     next_key: bytes
     def __init__(self, next_key: _Optional[bytes] = ...) -> None: ...
 
+class Reduction(_message.Message):
+    __slots__ = ("offset", "size", "signed", "kind")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    size: int
+    signed: bool
+    kind: ReductionKind
+    def __init__(self, offset: _Optional[int] = ..., size: _Optional[int] = ..., signed: bool = ..., kind: _Optional[_Union[ReductionKind, str]] = ...) -> None: ...
+
+class ByteRange(_message.Message):
+    __slots__ = ("offset", "size")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    size: int
+    def __init__(self, offset: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
 class DumpRequest(_message.Message):
-    __slots__ = ("map", "columns", "prefix", "limit", "resume_token", "covered_by")
+    __slots__ = ("map", "columns", "prefix", "limit", "resume_token", "covered_by", "nonzero_values", "reductions", "value_range")
     MAP_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     COVERED_BY_FIELD_NUMBER: _ClassVar[int]
+    NONZERO_VALUES_FIELD_NUMBER: _ClassVar[int]
+    REDUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_RANGE_FIELD_NUMBER: _ClassVar[int]
     map: _types_pb2.MapRef
     columns: DumpColumns
     prefix: bytes
     limit: int
     resume_token: bytes
     covered_by: bytes
-    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., columns: _Optional[_Union[DumpColumns, str]] = ..., prefix: _Optional[bytes] = ..., limit: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., covered_by: _Optional[bytes] = ...) -> None: ...
+    nonzero_values: bool
+    reductions: _containers.RepeatedCompositeFieldContainer[Reduction]
+    value_range: ByteRange
+    def __init__(self, map: _Optional[_Union[_types_pb2.MapRef, _Mapping]] = ..., columns: _Optional[_Union[DumpColumns, str]] = ..., prefix: _Optional[bytes] = ..., limit: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., covered_by: _Optional[bytes] = ..., nonzero_values: bool = ..., reductions: _Optional[_Iterable[_Union[Reduction, _Mapping]]] = ..., value_range: _Optional[_Union[ByteRange, _Mapping]] = ...) -> None: ...
 
 class DumpResponse(_message.Message):
     __slots__ = ("header", "chunk", "trailer")
@@ -285,10 +348,12 @@ class DumpResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[DumpHeader, _Mapping]] = ..., chunk: _Optional[_Union[DumpChunk, _Mapping]] = ..., trailer: _Optional[_Union[DumpTrailer, _Mapping]] = ...) -> None: ...
 
 class DumpHeader(_message.Message):
-    __slots__ = ("info",)
+    __slots__ = ("info", "value_bytes")
     INFO_FIELD_NUMBER: _ClassVar[int]
+    VALUE_BYTES_FIELD_NUMBER: _ClassVar[int]
     info: _types_pb2.MapInfo
-    def __init__(self, info: _Optional[_Union[_types_pb2.MapInfo, _Mapping]] = ...) -> None: ...
+    value_bytes: int
+    def __init__(self, info: _Optional[_Union[_types_pb2.MapInfo, _Mapping]] = ..., value_bytes: _Optional[int] = ...) -> None: ...
 
 class DumpChunk(_message.Message):
     __slots__ = ("columns", "token")

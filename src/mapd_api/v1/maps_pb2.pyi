@@ -47,7 +47,7 @@ class Limits(_message.Message):
     def __init__(self, message_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., batch_elements: _Optional[int] = ..., groups: _Optional[int] = ..., handles: _Optional[int] = ...) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "epoch", "boot_id", "node", "kernel_release", "byteorder", "possible_cpus", "features", "limits", "profile", "backend", "principal", "namespace", "pin_root", "types")
+    __slots__ = ("version", "epoch", "boot_id", "node", "kernel_release", "byteorder", "possible_cpus", "features", "limits", "profile", "backend", "principal", "namespace", "pin_root", "types", "programs")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class ServerInfo(_message.Message):
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     PIN_ROOT_FIELD_NUMBER: _ClassVar[int]
     TYPES_FIELD_NUMBER: _ClassVar[int]
+    PROGRAMS_FIELD_NUMBER: _ClassVar[int]
     version: str
     epoch: str
     boot_id: str
@@ -78,7 +79,8 @@ class ServerInfo(_message.Message):
     namespace: str
     pin_root: str
     types: _containers.RepeatedCompositeFieldContainer[TypeTrial]
-    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[str] = ..., boot_id: _Optional[str] = ..., node: _Optional[str] = ..., kernel_release: _Optional[str] = ..., byteorder: _Optional[str] = ..., possible_cpus: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., profile: _Optional[str] = ..., backend: _Optional[str] = ..., principal: _Optional[str] = ..., namespace: _Optional[str] = ..., pin_root: _Optional[str] = ..., types: _Optional[_Iterable[_Union[TypeTrial, _Mapping]]] = ...) -> None: ...
+    programs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[str] = ..., boot_id: _Optional[str] = ..., node: _Optional[str] = ..., kernel_release: _Optional[str] = ..., byteorder: _Optional[str] = ..., possible_cpus: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., profile: _Optional[str] = ..., backend: _Optional[str] = ..., principal: _Optional[str] = ..., namespace: _Optional[str] = ..., pin_root: _Optional[str] = ..., types: _Optional[_Iterable[_Union[TypeTrial, _Mapping]]] = ..., programs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TypeTrial(_message.Message):
     __slots__ = ("type", "answer", "errno")
