@@ -1,0 +1,68 @@
+"""An open map with the codecs of its keys and values: what each part of ``Map`` stands on."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from mapd_api.ops import Op
+from mapd_client.codec import Bytes, Codec, of_one_cpu
+from mapd_client.errors import Unsupported
+from mapd_client.handle import MapHandle
+from mapd_client.info import ByteOrder, MapInfo
+from mapd_client.link import Links
+from mapd_client.replies import Outcome
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Coded(MapHandle, Generic[K, V]):
+    """One open map of keys and values, and how they lie in columns."""
+
+    def __init__(
+        self,
+        links: Links,
+        handle: int,
+        info: MapInfo,
+        key: Codec[K],
+        value: Codec[V],
+        name: str,
+        byteorder: ByteOrder,
+    ) -> None:
+        super().__init__(links, handle, info, name, key)
+        self._key = key
+        self._value = value
+        self._byteorder: ByteOrder = byteorder
+
+    def __repr__(self) -> str:
+        return f"<Map {self._name} {self.info.type_name} {self._key!r} -> {self._value!r}>"
+
+    # Inside
+
+    def _values(self, outcome: Outcome) -> list[V | None]:
+        if not outcome.absent:
+            return list(self._value.decode_many(outcome.values))
+        stride = self.info.value_stride
+        column = memoryview(outcome.values)
+        present = b"".join(
+            column[at * stride : (at + 1) * stride]
+            for at, status in enumerate(outcome.statuses)
+            if not status
+        )
+        decoded = iter(self._value.decode_many(present))
+        return [None if status else next(decoded) for status in outcome.statuses]
+
+    def _slot(self, op: Op) -> Codec[Any]:
+        """The codec of one CPU's slot."""
+        if not self.info.per_cpu:
+            asked = self._asked(op)
+            raise Unsupported(
+                f"{asked}: cpu= is for per-CPU maps; a map of type {self.info.type_name} has one value per key",
+                operation=asked.operation,
+                map=asked.map,
+            )
+        # A map that was opened without codecs is one of bytes.
+        return of_one_cpu(self._value) or Bytes(self.info.value_size)
+
+    def _encode_key(self, op: Op, key: K) -> bytes:
+        return self._encode(op, self._key, key, self.info.key_stride, "key")
