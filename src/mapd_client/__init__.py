@@ -16,7 +16,7 @@ import logging
 
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag, MapType
-from mapd_client.client import Client, Listing, connect
+from mapd_client.client import Client, connect
 from mapd_client.codec import I8, I16, I32, I64, U8, U16, U32, U64, Bytes, Codec, PerCpu, Struct
 from mapd_client.dump import Dump
 from mapd_client.errors import (
@@ -59,6 +59,7 @@ from mapd_client.info import (
     UpdateFlag,
 )
 from mapd_client.keyless import Bloom, Queue
+from mapd_client.listing import Listing
 from mapd_client.lpm import Lpm
 from mapd_client.map import Map
 from mapd_client.netcodec import Cidr4, Cidr6, Ipv4, Ipv6, Mac

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, overload
 
-from mapd_api.reasons import Reason
-from mapd_api.uapi import PER_CPU_TYPES, MapType
+from mapd_api.uapi import MapType
 from mapd_api.v1 import maps_pb2
 from mapd_client import methods, references, replies, requests
-from mapd_client.codec import Bytes, Codec, PerCpu, is_per_cpu
-from mapd_client.errors import MapdError, MapExists, Misuse, SizeMismatch, Unreachable, Unsupported
+from mapd_client.codec import Bytes, Codec
+from mapd_client.errors import Misuse, Unsupported
 from mapd_client.failures import Asked
+from mapd_client.handing import check_codecs, check_per_cpu, give_back, in_session
 from mapd_client.handle import MapHandle
 from mapd_client.info import Btf, MapInfo, ServerInfo
 from mapd_client.keyless import FILTERS, QUEUES, Bloom, Queue, check_type
 from mapd_client.link import Link, Links
+from mapd_client.listing import Listing
 from mapd_client.map import Map
 from mapd_client.opening import Opener, Opening
 from mapd_client.refs import MapRef, Name, as_ref
@@ -56,49 +55,6 @@ def connect(
         return client
 
     return Opener(opened, "connect()")
-
-
-class Listing(AsyncIterator[MapInfo]):
-    """The maps that the caller may see, those with names first, asked for page by page.
-
-    Iterate it once.
-    """
-
-    sources: tuple[str, ...]
-    """Where the daemon looked; filled as pages come in."""
-
-    not_looked_at: tuple[str, ...]
-    """Where it did not, and why; filled as pages come in."""
-
-    def __init__(self, links: Links, wanted: requests.Wanted) -> None:
-        self._links = links
-        self._wanted = wanted
-        self._page: deque[MapInfo] = deque()
-        self._token: str | None = ""
-        self.sources = ()
-        self.not_looked_at = ()
-
-    async def __anext__(self) -> MapInfo:
-        """The next map; raises as any call, cancelling costs nothing."""
-        while not self._page:
-            if self._token is None:
-                raise StopAsyncIteration
-            await self._next_page(self._token)
-        return self._page.popleft()
-
-    async def _next_page(self, token: str) -> None:
-        link = await self._links.current()
-        request = requests.list_maps(self._wanted, token)
-        asked = Asked("list", self._wanted.glob)
-        page = replies.map_page(await link.call(methods.LIST_MAPS, request, asked))
-        self._page.extend(page.maps)
-        self._token = page.next_token or None
-        self.sources = _merged(self.sources, page.sources)
-        self.not_looked_at = _merged(self.not_looked_at, page.not_looked_at)
-
-
-def _merged(known: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*known, *more)))
 
 
 class Client:
@@ -224,7 +180,7 @@ class Client:
                     check_codecs(info, Bytes(0), values, asked)
                     return make(self._links, handle, info, values, asked.map)
                 except BaseException:
-                    await _give_back(link, handle, asked)
+                    await give_back(link, handle, asked)
                     raise
 
             return await self._open(ref, asked, made)
@@ -246,7 +202,7 @@ class Client:
             response = await link.call(methods.OPEN_MAP, request, asked)
             return await made(link, response.handle, replies.map_info(response.info))
 
-        return await _in_session(link, ask)
+        return await in_session(link, ask)
 
     def create_map(
         self,
@@ -326,7 +282,7 @@ class Client:
                 return await self._opened(link, response.handle, info, key, value, asked)
 
             check_per_cpu(kind, value, asked)
-            return await _in_session(link, ask)
+            return await in_session(link, ask)
 
         return Opener(opened, f"create_map({label!r})")
 
@@ -383,70 +339,5 @@ class Client:
                 check_codecs(info, keys, values, asked)
             return Map(self._links, handle, info, keys, values, asked.map, server.byteorder)
         except BaseException:
-            await _give_back(link, handle, asked)
+            await give_back(link, handle, asked)
             raise
-
-
-async def _in_session(link: Link, ask: Callable[[str], Coroutine[Any, Any, H]]) -> H:
-    """Open under the session; once more under a new one if the daemon has forgotten it.
-
-    The daemon refuses an unknown session before it does anything, so nothing is done twice. A create
-    is never made an ``exist_ok`` for that: if the second finds the map, the message says why it may.
-    """
-    session = await link.session()
-    try:
-        return await link.finished(ask(session.id), _closed)
-    except MapdError as error:
-        if error.reason not in (Reason.STALE_HANDLE, Reason.EPOCH_CHANGED):
-            raise
-        first = error
-    session.lost = True
-    session = await link.session()
-    try:
-        return await link.finished(ask(session.id), _closed)
-    except MapExists as error:
-        raise MapExists(
-            f"{error}; this was the second try, and the first may have made it (it ended with: {first})",
-            reason=error.reason,
-            errno=error.errno,
-            operation=error.operation,
-            map=error.map,
-            metadata=error.metadata,
-        ) from first
-
-
-async def _closed(opened: MapHandle) -> None:
-    await opened.aclose()
-
-
-async def _give_back(link: Link, handle: int, asked: Asked) -> None:
-    with suppress(Unreachable):  # the session's end closes it then
-        await link.call(methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=handle), asked)
-
-
-def check_per_cpu(type: MapType | int, value: Codec[Any], asked: Asked) -> None:
-    """Raises SizeMismatch unless exactly a per-CPU map has a per-CPU codec."""
-    if (type in PER_CPU_TYPES) == is_per_cpu(value):
-        return
-    if is_per_cpu(value):
-        what = f"{value!r} is for per-CPU maps, this one has one value per key"
-    else:
-        what = f"a per-CPU map has a value for each CPU: use PerCpu({value!r}), or its .sum() to read"
-    raise SizeMismatch(f"{asked}: {what}", operation=asked.operation, map=asked.map)
-
-
-def check_codecs(info: MapInfo, key: Codec[Any], value: Codec[Any], asked: Asked) -> None:
-    """Raises SizeMismatch, with both numbers, unless the codecs describe the map's elements."""
-    check_per_cpu(info.type, value, asked)
-    for what, codec, size in (("key", key, info.key_size), ("value", value, info.value_size)):
-        if codec.size != size:
-            raise SizeMismatch(
-                f"{asked}: {codec!r} has {codec.size} bytes, the map's {what}_size is {size}",
-                operation=asked.operation,
-                map=asked.map,
-                metadata={"codec": str(codec.size), f"{what}_size": str(size)},
-            )
-    if isinstance(value, PerCpu) and value.stride != info.value_stride:
-        raise SizeMismatch(
-            f"{asked}: {value!r} has {value.stride} bytes for all CPUs, the map {info.value_stride}"
-        )
