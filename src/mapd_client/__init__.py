@@ -17,7 +17,7 @@ import logging
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag, MapType
 from mapd_client.client import Client, connect
-from mapd_client.codec import I8, I16, I32, I64, U8, U16, U32, U64, Bytes, Codec, PerCpu, Struct
+from mapd_client.codec import I8, I16, I32, I64, U8, U16, U32, U64, Bytes, Codec
 from mapd_client.dump import Dump
 from mapd_client.errors import (
     BatchFailed,
@@ -64,8 +64,10 @@ from mapd_client.lpm import Lpm
 from mapd_client.map import Map
 from mapd_client.netcodec import Cidr4, Cidr6, Ipv4, Ipv6, Mac
 from mapd_client.opening import Opening
+from mapd_client.percpu import PerCpu
 from mapd_client.references import ProgramRef
 from mapd_client.refs import Id, MapRef, Name, Pin
+from mapd_client.structcodec import Struct
 
 __all__ = [
     "I8",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar
 
 from mapd_api.ops import Op
-from mapd_client.codec import Bytes, Codec, of_one_cpu
+from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import Unsupported
 from mapd_client.handle import MapHandle
 from mapd_client.info import ByteOrder, MapInfo
 from mapd_client.link import Links
+from mapd_client.percpu import of_one_cpu
 from mapd_client.replies import Outcome
 
 K = TypeVar("K")

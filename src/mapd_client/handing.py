@@ -10,12 +10,13 @@ from mapd_api.reasons import Reason
 from mapd_api.uapi import PER_CPU_TYPES, MapType
 from mapd_api.v1 import maps_pb2
 from mapd_client import methods
-from mapd_client.codec import Codec, PerCpu, is_per_cpu
+from mapd_client.codec import Codec
 from mapd_client.errors import MapdError, MapExists, SizeMismatch, Unreachable
 from mapd_client.failures import Asked
 from mapd_client.handle import MapHandle
 from mapd_client.info import MapInfo
 from mapd_client.link import Link
+from mapd_client.percpu import PerCpu, is_per_cpu
 
 H = TypeVar("H", bound=MapHandle)
 

@@ -1,0 +1,120 @@
+"""Codecs of per-CPU values: a slot for each possible CPU. Sans-I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self, TypeGuard, TypeVar, cast
+
+from mapd_api.layout import round_up8
+from mapd_client.codec import Buffer, Codec
+from mapd_client.errors import Misuse, SizeMismatch, TypeMismatch
+from mapd_client.info import ByteOrder
+
+T = TypeVar("T")
+
+
+class PerCpu(Codec[list[T]]):
+    """A per-CPU value: one element for each possible CPU, CPU 0 first.
+
+    ``PerCpu(U64)`` is a list of as many ints as the daemon's host has possible CPUs (an update needs
+    just as many); ``PerCpu(U64).sum()`` is their sum, for reading.
+    """
+
+    def __init__(self, inner: Codec[T], possible_cpus: int | None = None) -> None:
+        if isinstance(inner, (PerCpu, PerCpuSum)):
+            raise TypeMismatch(f"PerCpu({inner!r}): a value is per CPU once")
+        self.inner = inner
+        self.size = inner.size
+        self._cpus = possible_cpus
+
+    def __repr__(self) -> str:
+        return f"PerCpu({self.inner!r})"
+
+    @property
+    def stride(self) -> int:
+        """Bytes of one element in a column: a slot of round_up(size, 8) for each possible CPU.
+
+        Raises:
+            Misuse: not bound yet.
+        """
+        return round_up8(self.size) * self._bound
+
+    def bind(self, byteorder: ByteOrder, possible_cpus: int) -> PerCpu[T]:
+        """As Codec.bind; fixes the number of slots."""
+        return PerCpu(self.inner.bind(byteorder, possible_cpus), possible_cpus)
+
+    def sum(self: PerCpu[int]) -> Codec[int]:
+        """The sum over all CPUs, as one int. Reads only: a sum cannot be written back."""
+        return PerCpuSum(self)
+
+    def encode(self, value: list[T]) -> bytes:
+        """Every CPU's slot; raises SizeMismatch unless there is one element per possible CPU."""
+        given = cast("object", value)  # as a caller without a type checker may pass it
+        if not isinstance(given, Sequence) or isinstance(given, (str, bytes, bytearray)):
+            raise TypeMismatch(f"{self!r} takes a list, an element for each CPU, not {type(given).__name__}")
+        if len(value) != self._bound:
+            raise SizeMismatch(f"{len(value)} elements given, {self._bound} needed: one per possible CPU")
+        padding = bytes(round_up8(self.size) - self.size)
+        return b"".join(self.inner.encode(one) + padding for one in value)
+
+    def decode_many(self, column: Buffer) -> list[list[T]]:  # noqa: D102 - as Codec
+        flat = self._flat(column)
+        cpus = self._bound
+        return [flat[at : at + cpus] for at in range(0, len(flat), cpus)]
+
+    @property
+    def _bound(self) -> int:
+        if self._cpus is None:
+            raise Misuse(f"{self!r} is used before a map was opened with it: the number of CPUs is unknown")
+        return self._cpus
+
+    def _flat(self, column: Buffer) -> list[T]:
+        view = self._whole(column)
+        slot = round_up8(self.size)
+        if slot == self.size:
+            return self.inner.decode_many(view)
+        picked = b"".join(view[at : at + self.size] for at in range(0, view.nbytes, slot))
+        return self.inner.decode_many(picked)
+
+
+class PerCpuSum(Codec[int]):
+    """The sum over all CPUs of a per-CPU integer: ``PerCpu(U64).sum()``."""
+
+    def __init__(self, per_cpu: PerCpu[int]) -> None:
+        self.per_cpu = per_cpu
+        self.size = per_cpu.size
+
+    def __repr__(self) -> str:
+        return f"{self.per_cpu!r}.sum()"
+
+    @property
+    def stride(self) -> int:
+        """As PerCpu.stride."""
+        return self.per_cpu.stride
+
+    def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Self:
+        """As Codec.bind."""
+        return type(self)(self.per_cpu.bind(byteorder, possible_cpus))
+
+    def encode(self, value: int) -> bytes:
+        """Raises TypeMismatch: a sum does not say what each CPU is to hold."""
+        raise TypeMismatch(f"{self!r} only reads: write {value} through {self.per_cpu!r}, one int per CPU")
+
+    def decode_many(self, column: Buffer) -> list[int]:  # noqa: D102 - as Codec
+        return [sum(slots) for slots in self.per_cpu.decode_many(column)]
+
+
+def _has_slots(codec: Codec[Any]) -> TypeGuard[PerCpu[Any]]:
+    return isinstance(codec, PerCpu)
+
+
+def of_one_cpu(codec: Codec[Any]) -> Codec[Any] | None:
+    """The codec of one CPU's slot, None where the codec knows no slots."""
+    if isinstance(codec, PerCpuSum):
+        return codec.per_cpu.inner
+    return codec.inner if _has_slots(codec) else None
+
+
+def is_per_cpu(codec: Codec[Any]) -> bool:
+    """Whether the codec reads every CPU's slot."""
+    return isinstance(codec, (PerCpu, PerCpuSum))

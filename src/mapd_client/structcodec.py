@@ -1,0 +1,91 @@
+"""Codec of C structs, written as for the struct module. Sans-I/O."""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from mapd_client.codec import ORDER, Buffer, Codec
+from mapd_client.errors import SizeMismatch, TypeMismatch, Unsupported
+from mapd_client.info import ByteOrder
+
+
+class Struct(Codec[tuple[Any, ...]]):
+    """Several fields, written as for the struct module; the value is a tuple.
+
+    ``"="`` is the byte order of the daemon's host without padding, ``"<"``, ``">"`` and ``"!"`` fix it.
+    Without any of these the layout is this host's C layout, with its padding: the kernel's own where
+    client and daemon are of one architecture, and refused where their byte orders differ. Bytes for
+    ``"4s"`` may be fewer than 4, then NULs follow; more are refused.
+
+    Raises:
+        TypeMismatch: no such format.
+    """
+
+    def __init__(self, format: str) -> None:
+        self._format = format
+        try:
+            self._struct = struct.Struct(format)
+        except struct.error as error:
+            raise TypeMismatch(f"{format!r} is no struct format: {error}") from None
+        self.size = self._struct.size
+        self._fields = _struct_fields(format)
+        # struct cuts what is too long for "4s" without a word.
+        self._texts = [(at, room) for at, (letter, room) in enumerate(self._fields) if letter in "sp"]
+
+    def __repr__(self) -> str:
+        return f"Struct({self._format!r})"
+
+    def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[tuple[Any, ...]]:  # noqa: ARG002, D102 - as Codec
+        if byteorder == sys.byteorder or self._format[:1] in ("<", ">", "!"):
+            return self
+        if self._format[:1] != "=":
+            raise Unsupported(
+                f"{self!r} is laid out as on this {sys.byteorder}-endian host, the daemon's is "
+                f"{byteorder}-endian: begin the format with '=' and spell the padding out"
+            )
+        return Struct(ORDER[byteorder] + self._format[1:])
+
+    def encode(self, value: tuple[Any, ...]) -> bytes:  # noqa: D102 - as Codec
+        try:
+            data = self._struct.pack(*value)
+        except (struct.error, TypeError, OverflowError) as error:
+            kind = SizeMismatch if self._fits_in_kind(value) else TypeMismatch
+            raise kind(f"{self!r} cannot hold {value!r}: {error}") from None
+        for at, room in self._texts:
+            if len(value[at]) > room:
+                raise SizeMismatch(f"{self!r}: field {at} has {len(value[at])} bytes, at most {room} fit")
+        return data
+
+    def _fits_in_kind(self, value: object) -> bool:
+        """Whether only numbers or lengths are wrong: as many fields as are due, each of its kind."""
+        if not isinstance(value, (tuple, list)):
+            return False
+        fields = cast("Sequence[object]", value)
+        return len(fields) == len(self._fields) and all(
+            isinstance(field, (bytes, bytearray))
+            if letter in "spc"
+            else hasattr(field, _NUMBER[letter in "efd"])
+            for field, (letter, _) in zip(fields, self._fields, strict=True)
+        )
+
+    def decode_many(self, column: Buffer) -> list[tuple[Any, ...]]:  # noqa: D102 - as Codec
+        return list(self._struct.iter_unpack(self._whole(column)))
+
+
+_NUMBER: Final = ("__index__", "__float__")
+
+
+def _struct_fields(format: str) -> list[tuple[str, int]]:
+    """The letter of each value of a struct format, and how many bytes fit into it where it is text."""
+    fields: list[tuple[str, int]] = []
+    for count, letter in re.findall(r"([0-9]*)([a-zA-Z?])", format):
+        number = int(count or 1)
+        if letter in "sp":
+            fields.append((letter, number if letter == "s" else max(number - 1, 0)))
+        elif letter != "x":
+            fields.extend([(letter, 0)] * number)
+    return fields
