@@ -10,9 +10,10 @@ from mapd.bpf.kernel import BatchCommand, Columns, Elements, Kernel, SyscallErro
 from mapd.maps import lpm, one_cpu
 from mapd.maps.answers import map_refusal
 from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
-from mapd.maps.groups import Group, Plan, Run
+from mapd.maps.groups import Group, Plan
 from mapd.maps.job import Job, Outcome, Refused, part
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
+from mapd.maps.widths import Run
 from mapd_api.ops import TAKES_VALUE, Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
@@ -37,7 +38,7 @@ def execute(kernel: Kernel, map_fd: int, opened: OpenMap, plan: Plan) -> Outcome
     job = Job(kernel, map_fd, opened, plan, keys, values, outcome)
     if group.cpu is not None:
         one_cpu.prepare(job)
-    for run in plan.runs:
+    for run in plan.runs():
         refused = _run(job, run)
         if refused is None:
             continue

@@ -9,8 +9,9 @@ import numpy as np
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import Columns, Kernel
 from mapd.maps.answers import ElementFailure, element_reason
-from mapd.maps.groups import Plan, Run
+from mapd.maps.groups import Plan
 from mapd.maps.opened import MapFacts, OpenMap
+from mapd.maps.widths import Run
 from mapd_api import limits
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.reasons import Reason
@@ -62,7 +63,7 @@ class Job:
             key_offset=run.start * facts.key_stride,
             values=self.values if takes else (self.outcome.values if run.op in ANSWERS_VALUE else None),
             value_stride=stride,
-            value_offset=(run.value_in if takes else run.value_out) * stride,
+            value_offset=run.value_in if takes else run.value_out,
         )
 
     def each(self, op: Op, columns: Columns) -> list[int]:
@@ -79,7 +80,7 @@ class Job:
     def blank(self, run: Run, at: int) -> None:
         """Answer zeros for element ``at`` of a run, whatever the kernel has written there meanwhile."""
         stride = self.plan.value_stride
-        start = (run.value_out + at) * stride
+        start = run.value_out + at * stride
         np.frombuffer(self.outcome.values.view, np.uint8)[start : start + stride] = 0
 
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import Columns, Elements
 from mapd.maps.errors import UNSUPPORTED
-from mapd.maps.groups import Run
 from mapd.maps.job import Job, Refused, part
+from mapd.maps.widths import Run
 from mapd_api.ops import Op
 
 LENGTH_BYTES: Final = 4

@@ -19,9 +19,9 @@ from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import BatchCommand, Columns, LoadTemplate, SyscallError
 from mapd.bpf.templates import ONE_CPU_HEAD, Template, one_cpu_context
 from mapd.maps.errors import UNSUPPORTED, MapError
-from mapd.maps.groups import Run
 from mapd.maps.job import Job, Refused, part
 from mapd.maps.opened import operation_of
+from mapd.maps.widths import Run
 from mapd_api import limits
 from mapd_api.layout import round_up8
 from mapd_api.ops import Op

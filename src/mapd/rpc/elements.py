@@ -13,7 +13,7 @@ import grpc.aio
 from mapd.access.authorize import Authorized
 from mapd.maps.answers import element_error
 from mapd.maps.errors import MapError
-from mapd.maps.groups import Group, distinct_ops, value_stride
+from mapd.maps.groups import Group, answer_bytes, distinct_ops
 from mapd.maps.job import Outcome
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.scan import Page
@@ -23,7 +23,7 @@ from mapd.rpc.admit import admitted
 from mapd.rpc.guard import Call, Handler, readable
 from mapd.runtime.host import MapHost
 from mapd_api import contract, limits
-from mapd_api.ops import ANSWERS_VALUE, Op, Verb
+from mapd_api.ops import Op, Verb
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ElementFlag
 from mapd_api.v1 import elements_pb2 as pb
@@ -350,8 +350,7 @@ def _not_in_a_session(message: pb.SessionRequest) -> pb.SessionResponse:
 
 def _check_room(opened: OpenMap, group: Group, room: int) -> None:
     """Refuse a group whose answer might not fit into what is left of the message."""
-    answers = bool(distinct_ops(group.ops) & ANSWERS_VALUE)
-    due = group.count * (1 + answers * value_stride(group, opened.facts))
+    due = group.count + answer_bytes(group, opened.facts)
     if due > room:
         raise MapError(
             Reason.BAD_COLUMNS,
