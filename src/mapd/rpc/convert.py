@@ -10,7 +10,7 @@ from google.protobuf import timestamp_pb2
 from mapd.access.principal import Principal
 from mapd.maps.answers import ElementFailure
 from mapd.maps.errors import MapError
-from mapd.maps.groups import Group
+from mapd.maps.groups import FieldSpec, Group
 from mapd.maps.job import Outcome
 from mapd.maps.opened import MapFacts
 from mapd.maps.scan import Page, ScanOptions
@@ -183,6 +183,8 @@ def group(message: elements_pb2.OpGroup) -> Group:
         values=message.values,
         flags=message.flags,
         cpu=message.cpu if message.HasField("cpu") else None,
+        field=FieldSpec(message.field.offset, message.field.size) if message.HasField("field") else None,
+        create=message.create,
     )
 
 

@@ -10,7 +10,7 @@ from mapd.access.principal import Principal
 from mapd.bpf import Buffer
 from mapd.maps.answers import ElementFailure
 from mapd.maps.errors import MapError
-from mapd.maps.groups import Group
+from mapd.maps.groups import FieldSpec, Group
 from mapd.maps.job import Outcome
 from mapd.maps.scan import Page
 from mapd.maps.store import IdRef, NameRef, PinRef
@@ -179,6 +179,14 @@ def test_an_unknown_update_flag_is_refused(flag: int) -> None:
 def test_a_group_arrives_as_it_was_sent() -> None:
     message = elements.OpGroup(count=2, ops=b"\1\2", keys=b"kkkk", values=b"vv", flags=4)
     assert convert.group(message) == Group(count=2, ops=b"\1\2", keys=b"kkkk", values=b"vv", flags=4)
+
+
+def test_a_group_of_atomics_arrives_with_its_field_and_whether_it_creates() -> None:
+    field = elements.Field(offset=16, size=4)
+    message = elements.OpGroup(count=1, ops=b"\x0e", keys=b"kk", values=b"vvvv", field=field, create=True)
+    found = convert.group(message)
+    assert (found.field, found.create) == (FieldSpec(16, 4), True)
+    assert convert.group(elements.OpGroup(count=1, ops=b"\1")).field is None
 
 
 def test_a_group_that_would_touch_is_refused_with_the_feature() -> None:
