@@ -183,6 +183,11 @@ class ProgLoadAttr(ctypes.Structure):
         ("prog_name", ctypes.c_char * 16),
         ("prog_ifindex", u32),
         ("expected_attach_type", u32),
+        ("prog_btf_fd", u32),
+        ("func_info_rec_size", u32),
+        ("func_info", u64),
+        ("func_info_cnt", u32),
+        ("line_info_rec_size", u32),
     )
 
 

@@ -48,6 +48,7 @@ class Alu(IntEnum):
     AND = 0x57
     LSH = 0x67
     RSH = 0x77
+    NEG = 0x87
     XOR = 0xA7
     MOV = 0xB7
 
@@ -60,6 +61,7 @@ class Jump(IntEnum):
     GE = 0x35
     NE = 0x55
     LT = 0xA5
+    LE = 0xB5
 
 
 class Atomic(IntEnum):
@@ -67,6 +69,9 @@ class Atomic(IntEnum):
 
     ADD = 0x00
     FETCH_ADD = 0x01
+    FETCH_OR = 0x41
+    FETCH_AND = 0x51
+    FETCH_XOR = 0xA1
     XCHG = 0xE1
     CMPXCHG = 0xF1
 
@@ -77,13 +82,18 @@ class Helper(IntEnum):
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
+    SKB_LOAD_BYTES = 26
     GET_STACKID = 27
+    SPIN_LOCK = 93
+    SPIN_UNLOCK = 94
+    LOOP = 181
     MAP_LOOKUP_PERCPU_ELEM = 195
 
 
 _FROM_REGISTER: Final = 0x08
 _PSEUDO_MAP_FD: Final = 1
 _PSEUDO_KFUNC: Final = 2
+_PSEUDO_FUNC: Final = 4
 
 
 class Assembler:
@@ -93,6 +103,7 @@ class Assembler:
         self._code = bytearray()
         self._labels: dict[str, int] = {}
         self._jumps: list[tuple[int, str]] = []
+        self._callbacks: list[tuple[int, str]] = []
 
     def label(self, name: str) -> None:
         """Name the next instruction."""
@@ -152,6 +163,25 @@ class Assembler:
         self._slot(0x18, dst, _PSEUDO_MAP_FD, imm=map_fd)
         self._slot(0)
 
+    def callback(self, dst: Reg, label: str) -> None:
+        """``dst`` = the function that begins at ``label``, for a helper that calls it.
+
+        Code from a callback's label on, up to the next one's, is a function of its own: no jump leads in or out. A
+        program with callbacks needs function information (``callbacks``). Linux 5.13.
+        """
+        self._callbacks.append((self._here, label))
+        self._slot(0x18, dst, _PSEUDO_FUNC)
+        self._slot(0)
+
+    @property
+    def callbacks(self) -> tuple[int, ...]:
+        """Where callbacks begin, in slots, each once and in order.
+
+        Raises:
+            ValueError: one names no label.
+        """
+        return tuple(sorted({self._target(label) for _, label in self._callbacks}))
+
     def assemble(self) -> bytes:
         """The instructions, 8 bytes each.
 
@@ -160,10 +190,15 @@ class Assembler:
         """
         code = bytearray(self._code)
         for at, label in self._jumps:
-            if label not in self._labels:
-                raise ValueError(f"no label {label!r}")
-            struct.pack_into("=h", code, at * 8 + 2, self._labels[label] - at - 1)
+            struct.pack_into("=h", code, at * 8 + 2, self._target(label) - at - 1)
+        for at, label in self._callbacks:
+            struct.pack_into("=i", code, at * 8 + 4, self._target(label) - at - 1)
         return bytes(code)
+
+    def _target(self, label: str) -> int:
+        if label not in self._labels:
+            raise ValueError(f"no label {label!r}")
+        return self._labels[label]
 
     @property
     def _here(self) -> int:

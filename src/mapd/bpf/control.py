@@ -37,9 +37,9 @@ from mapd.bpf.kernel import (
     SyscallError,
     Unpin,
 )
-from mapd.bpf.program import ProgramType, load_program
+from mapd.bpf.program import load_program
 from mapd.bpf.syscall import attempt, bpf
-from mapd.bpf.templates import Template, assemble
+from mapd.bpf.templates import assemble
 from mapd.bpf.vmlinux import NoSuchFunction
 from mapd_api.uapi import ENOTSUPP, MapFlag
 
@@ -197,22 +197,22 @@ def _btf_info(btf_fd: int, blob: Buffer) -> int:
 
 
 def load_template(request: LoadTemplate, fds: Sequence[int]) -> OwnedFd:
-    """See ``LoadTemplate``. From 0.06 ms, 1 ms for values of 32 KiB.
+    """See ``LoadTemplate``. From 0.06 ms, 1 ms for values of 32 KiB and for vector programs.
 
     Raises:
         ProgramRefused: EPERM without CAP_BPF; EINVAL, EACCES where this kernel cannot run it.
-        SyscallError: EINVAL, a key too large for a program; ENOTSUPP, this kernel does not count.
+        SyscallError: EINVAL, no such template, or none with these sizes and so many ``fds``; ENOTSUPP, this
+            kernel does not count.
 
     Source: kernel/bpf/syscall.c, bpf_prog_load().
     """
-    (map_fd,) = fds
     try:
-        code = assemble(Template(request.template), map_fd, request.key_size, request.value_size)
+        made = assemble(request, fds)
     except NoSuchFunction as error:
         raise SyscallError(ENOTSUPP, Command.PROG_LOAD.uapi_name) from error
     except ValueError as error:
         raise SyscallError(errno.EINVAL, Command.PROG_LOAD.uapi_name) from error
-    return load_program(code, ProgramType.SYSCALL, f"mapd_{request.template}"[:15])
+    return load_program(made.code, made.kind, f"mapd_{request.template}"[:15], callbacks=made.callbacks)
 
 
 def _no_fds(fds: Sequence[int]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from mapd.bpf import abi
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
-from mapd.bpf.program import run_program
+from mapd.bpf.program import program_runner, run_program
 from mapd.bpf.syscall import attempt, bpf, last_errno, prepare
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.uapi import ElementFlag
@@ -188,6 +189,25 @@ class LinuxElements:
     def run(self, prog_fd: int, ctx: Buffer) -> int:
         """See ``Elements.run``; as ``run_program``."""
         return run_program(prog_fd, ctx)
+
+    def runner(self, ctx: Buffer, *, packet: bool = False) -> Callable[[int], int]:
+        """See ``Elements.runner``; as ``program_runner``."""
+        return program_runner(ctx, packet=packet)
+
+    def map_memory(self, map_fd: int, size: int) -> Buffer:
+        """See ``Elements.map_memory``.
+
+        Raises:
+            SyscallError: EINVAL, the array was not made so, or is shorter; EPERM, it is frozen.
+
+        Source: kernel/bpf/arraymap.c, array_map_mmap(). Linux 5.5.
+        """
+        try:
+            mapping = mmap.mmap(map_fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as error:
+            raise SyscallError(error.errno or 0, "mmap") from error
+        first = ctypes.c_char.from_buffer(mapping)
+        return Buffer(first, ctypes.addressof(first), memoryview(mapping))
 
 
 def _batch_attr(map_fd: int, columns: Columns) -> abi.BatchAttr:

@@ -182,6 +182,15 @@ class FaultyKernel:
         command = Command.PROG_TEST_RUN
         return self._call(command, None, command.uapi_name, lambda: self._inner.run(prog_fd, ctx))
 
+    def runner(self, ctx: Buffer, *, packet: bool = False) -> Callable[[int], int]:
+        """See ``Elements.runner``. Rules concern each run, as in ``run``."""
+        command, inner = Command.PROG_TEST_RUN, self._inner.runner(ctx, packet=packet)
+        return lambda prog_fd: self._call(command, None, command.uapi_name, lambda: inner(prog_fd))
+
+    def map_memory(self, map_fd: int, size: int) -> Buffer:
+        """See ``Elements.map_memory``. No rule concerns it."""
+        return self._inner.map_memory(map_fd, size)
+
     def _on_map(self, command: Command, map_fd: int, action: Callable[[], T]) -> T:
         return self._call(command, map_fd, command.uapi_name, action)
 

@@ -10,7 +10,7 @@ columns. Everything here blocks: it runs on the syscall pool, never on the event
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -199,12 +199,27 @@ class GetBtf(ControlRequest[bytes]):
 class LoadTemplate(ControlRequest[OwnedFd]):
     """BPF_PROG_LOAD of a program of ``mapd.bpf.templates`` over the map ``fds[0]``; needs CAP_BPF.
 
-    ``template`` is its name; sizes are the map's, in bytes.
+    Plain data: what a template does not ask for is zero, and whoever loads one checks it all again. Sizes in bytes.
+
+    Attributes:
+        template: its name.
+        key_size, value_size: the map's.
+        map_type: the map's, where a template differs by it.
+        cpus: slots of a per-CPU value.
+        slots, slot_bytes: of the scratch ``fds[1]``, for templates that work in one (``mapd.bpf.scratch``).
+        field_size: of what an atomic works on, 4 or 8.
+        lock_offset: where in the value its bpf_spin_lock begins.
     """
 
     template: str
     key_size: int
     value_size: int
+    map_type: int = 0
+    cpus: int = 0
+    slots: int = 0
+    slot_bytes: int = 0
+    field_size: int = 0
+    lock_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +317,20 @@ class Elements(Protocol):
 
     def run(self, prog_fd: int, ctx: Buffer) -> int:
         """BPF_PROG_RUN of a SYSCALL program once; its R0. ``ctx`` is read, and written back."""
+        ...
+
+    def runner(self, ctx: Buffer, *, packet: bool = False) -> Callable[[int], int]:
+        """``run`` made ready for many runs with one context: a function from a program's fd to its R0.
+
+        ``packet``: for SOCKET_FILTER programs, whose packet is ``ctx`` as it is now. One thread at a time.
+        """
+        ...
+
+    def map_memory(self, map_fd: int, size: int) -> Buffer:
+        """mmap(2) of an array made BPF_F_MMAPABLE, for reading and writing; unmapped when nobody holds it.
+
+        Elements lie at multiples of value_size, rounded up to 8.
+        """
         ...
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -13,7 +14,7 @@ from mapd.bpf.asm import Alu, Assembler, Atomic, Helper, Jump, Reg, Size
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import ProgramInfo, RawProgramInfo, SyscallError
-from mapd.bpf.syscall import attempt, bpf
+from mapd.bpf.syscall import attempt, bpf, last_errno, prepare
 from mapd_api.layout import round_up8
 from mapd_api.uapi import ElementFlag
 
@@ -23,6 +24,29 @@ LICENSE: Final = "Dual BSD/GPL"
 LOG_BYTES: Final = 1 << 20
 STACK_BYTES: Final = 512
 """A program's stack (include/linux/filter.h, MAX_BPF_STACK)."""
+
+ETHERNET_BYTES: Final = 14
+"""What PROG_RUN takes off a packet before the program sees it (net/bpf/test_run.c, eth_type_trans())."""
+
+_NAMES: Final = b"\0int\0main\0callback\0"
+_TYPES: Final = b"".join(
+    struct.pack("=" + "I" * len(words), *words)
+    for words in (
+        (1, 1 << 24, 4, 1 << 24 | 32),  # 1: int, signed
+        (0, 13 << 24, 1),  # 2: a function that answers an int
+        (5, 12 << 24 | 1, 2),  # 3: main, global
+        (10, 12 << 24, 2),  # 4: callback, static
+    )
+)
+FUNCTIONS_BTF: Final = (
+    struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(_TYPES), len(_TYPES), len(_NAMES)) + _TYPES + _NAMES
+)
+"""Types of a program's functions: the verifier calls no callback of which it has none (Documentation/bpf/btf.rst)."""
+
+_MAIN: Final = 3
+_CALLBACK: Final = 4
+_FUNCTION_INFO: Final = struct.Struct("=II")
+"""struct bpf_func_info: where a function begins, in slots, and its type."""
 
 
 class ProgramType(IntEnum):
@@ -60,18 +84,29 @@ class ProgramRefused(SyscallError):
 
 
 def load_program(
-    code: bytes, kind: ProgramType, kernel_name: str = "", *, attach: AttachType = AttachType.NONE
+    code: bytes,
+    kind: ProgramType,
+    kernel_name: str = "",
+    *,
+    attach: AttachType = AttachType.NONE,
+    callbacks: Sequence[int] = (),
 ) -> OwnedFd:
     """Load a program (BPF_PROG_LOAD). Takes from 0.06 to some ms: the verifier runs.
 
-    ``attach`` is expected_attach_type, which decides what an XDP program may be put into.
+    Args:
+        code: instructions of 8 bytes.
+        kind: its type; SYSCALL programs are loaded as sleepable, the kernel takes no others.
+        kernel_name: at most 15 characters.
+        attach: expected_attach_type, which decides what an XDP program may be put into.
+        callbacks: where functions that helpers call begin, in slots (``Assembler.callbacks``).
 
     The verifier's log is asked for only after a failure: writing it makes loading slower.
 
     Raises:
         ProgramRefused: any errno, with the log; EPERM without CAP_BPF.
+        SyscallError: with callbacks, this kernel takes no BTF.
 
-    Source: kernel/bpf/syscall.c, bpf_prog_load(). Linux 3.18; SYSCALL 5.14.
+    Source: kernel/bpf/syscall.c, bpf_prog_load(). Linux 3.18; SYSCALL 5.14; callbacks 5.13.
     """
     instructions, license_text = Buffer.of(code), Buffer.of(LICENSE.encode() + b"\0")
     attr = abi.ProgLoadAttr(
@@ -83,6 +118,23 @@ def load_program(
         prog_name=kernel_name.encode()[:16],
         expected_attach_type=attach,
     )
+    if not callbacks:
+        return _load(attr)
+    records = [(0, _MAIN), *((at, _CALLBACK) for at in callbacks)]
+    table = Buffer.of(b"".join(_FUNCTION_INFO.pack(*record) for record in records))
+    attr.func_info, attr.func_info_cnt, attr.func_info_rec_size = (
+        table.address,
+        len(records),
+        _FUNCTION_INFO.size,
+    )
+    blob = Buffer.of(FUNCTIONS_BTF)
+    btf = OwnedFd(bpf(Command.BTF_LOAD, abi.BtfLoadAttr(btf=blob.address, btf_size=blob.size)))
+    with btf, btf.lease() as btf_fd:
+        attr.prog_btf_fd = btf_fd
+        return _load(attr)
+
+
+def _load(attr: abi.ProgLoadAttr) -> OwnedFd:
     prog_fd = attempt(Command.PROG_LOAD, attr)
     if prog_fd < 0:
         log = Buffer.allocate(LOG_BYTES)
@@ -136,6 +188,31 @@ def run_program(prog_fd: int, ctx: Buffer) -> int:
     bpf(Command.PROG_TEST_RUN, attr)
     result: int = attr.retval
     return result
+
+
+def program_runner(ctx: Buffer, *, packet: bool = False) -> Callable[[int], int]:
+    """As ``run_program``, made ready once for many runs with this context; not for two threads at once.
+
+    Args:
+        ctx: what programs get in R1, or, for ``packet``, the packet that SOCKET_FILTER programs see: behind an
+            Ethernet header, which is zeros.
+    """
+    attr = abi.ProgRunAttr(ctx_size_in=ctx.size, ctx_in=ctx.address)
+    frame = Buffer.allocate(ETHERNET_BYTES + ctx.size)
+    if packet:
+        frame.view[ETHERNET_BYTES:] = ctx.view
+        attr = abi.ProgRunAttr(data_size_in=frame.size, data_in=frame.address)
+    call = prepare(Command.PROG_TEST_RUN, attr)
+    words = memoryview(attr).cast("B").cast("I")  # an assignment here costs half of one to a field
+
+    def run(prog_fd: int) -> int:
+        _ = ctx, frame  # what the kernel is told the addresses of lives as long as this
+        words[0] = prog_fd
+        if call() < 0:
+            raise SyscallError(last_errno(), Command.PROG_TEST_RUN.uapi_name)
+        return words[1]
+
+    return run
 
 
 def counter_program(map_fd: int, key_size: int, value_size: int) -> bytes:

@@ -1,19 +1,21 @@
 """Programs that mapd loads: each is named and takes sizes, so that nobody hands instructions over.
 
-All are of type SYSCALL, hold one map, and are run by ``mapd.bpf.program.run_program`` with a context
-of which the layout stands here. They ignore that a map is frozen, or that a descriptor may only read:
-who runs one that writes asks the kernel first.
+They hold one map, some a scratch beside it, and are run with a context of which the layout stands here. They
+ignore that a map is frozen, or that a descriptor may only read: who runs one that writes asks the kernel first.
 """
 
 from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from mapd.bpf.asm import Alu, Assembler, Helper, Jump, Reg, Size
-from mapd.bpf.program import STACK_BYTES
+from mapd.bpf.kernel import LoadTemplate
+from mapd.bpf.program import STACK_BYTES, ProgramType
 from mapd.bpf.vmlinux import function_id
 from mapd_api.layout import round_up8
 
@@ -41,18 +43,29 @@ class Template(StrEnum):
     COUNT_ENTRIES = "count_entries"  # ctx: COUNTED, written; R0: 0
 
 
-def assemble(template: Template, map_fd: int, key_size: int, value_size: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A program to load; ``callbacks`` as ``Assembler.callbacks``."""
+
+    code: bytes
+    kind: ProgramType = ProgramType.SYSCALL
+    callbacks: Sequence[int] = ()
+
+
+def assemble(request: LoadTemplate, fds: Sequence[int]) -> Assembled:
     """The instructions of a template for one map.
 
     Raises:
-        ValueError: key or value are too large for a program.
+        ValueError: no such template; key or value are too large for it; ``fds`` are not those that it takes.
         NoSuchFunction: COUNT_ENTRIES, and this kernel does not count.
     """
-    match template:
+    match Template(request.template):
         case Template.WRITE_ONE_CPU:
-            return _write_one_cpu(map_fd, key_size, value_size)
+            (map_fd,) = fds
+            return Assembled(_write_one_cpu(map_fd, request.key_size, request.value_size))
         case Template.COUNT_ENTRIES:
-            return _count_entries(map_fd, function_id(COUNT_FUNCTION))
+            (map_fd,) = fds
+            return Assembled(_count_entries(map_fd, function_id(COUNT_FUNCTION)))
 
 
 def one_cpu_context(key_size: int, value_size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
@@ -103,6 +104,16 @@ class MemoryKernel(MemoryControl):
         key = ctx.take(program.key_size, ONE_CPU_HEAD.size)
         value = ctx.take(program.value_size, ONE_CPU_HEAD.size + round_up8(program.key_size))
         return program.over.write_one_cpu(key, value, cpu)
+
+    def runner(self, ctx: Buffer, *, packet: bool = False) -> Callable[[int], int]:
+        """See ``Elements.runner``. No program here takes packets, so none is run with one."""
+        del packet
+        return lambda prog_fd: self.run(prog_fd, ctx)
+
+    def map_memory(self, map_fd: int, size: int) -> Buffer:
+        """See ``Elements.map_memory``. Raises SyscallError EINVAL: no map in memory can be mapped."""
+        del map_fd, size
+        raise SyscallError(errno.EINVAL, "mmap")
 
     def _map(self, fd: int, command: Command) -> tuple[MemoryMap, MapFlag]:
         opening = self._opening(fd, command)

@@ -333,6 +333,14 @@ class DictKernel:
         del prog_fd, ctx
         raise SyscallError(errno.EBADF, "BPF_PROG_TEST_RUN")
 
+    def runner(self, ctx: Buffer, *, packet: bool = False) -> Callable[[int], int]:
+        del packet
+        return lambda prog_fd: self.run(prog_fd, ctx)
+
+    def map_memory(self, map_fd: int, size: int) -> Buffer:
+        del map_fd, size
+        raise SyscallError(errno.EINVAL, "mmap")
+
 
 def _rows(columns: Columns) -> Iterator[tuple[bytes, bytes]]:
     for index in range(columns.count):

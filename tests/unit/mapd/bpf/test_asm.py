@@ -52,6 +52,30 @@ def test_jump_without_label_raises() -> None:
         asm.assemble()
 
 
+def test_a_callback_is_an_address_in_slots_after_its_own_first() -> None:
+    asm = Assembler()
+    asm.callback(Reg.R2, "again")
+    asm.callback(Reg.R3, "again")
+    asm.exit()
+    asm.label("again")
+    asm.exit()
+    assert asm.assemble()[:32].hex(" ", 8).split() == [
+        "1842000004000000",
+        "0000000000000000",
+        "1843000002000000",
+        "0000000000000000",
+    ]
+    assert asm.callbacks == (5,)
+
+
+def test_callback_without_label_raises() -> None:
+    asm = Assembler()
+    asm.callback(Reg.R2, "nowhere")
+    for use in (asm.assemble, lambda: asm.callbacks):
+        with pytest.raises(ValueError, match="nowhere"):
+            use()
+
+
 def test_label_twice_raises() -> None:
     asm = Assembler()
     asm.label("here")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import pytest
@@ -75,6 +75,14 @@ class Recorder:
     def run(self, prog_fd: int, ctx: Buffer) -> int:
         self.calls.append(("run", [prog_fd, ctx.size]))
         return 0
+
+    def runner(self, ctx: Buffer, *, packet: bool = False) -> Callable[[int], int]:
+        self.calls.append(("runner", [ctx.size, packet]))
+        return lambda prog_fd: self.run(prog_fd, ctx)
+
+    def map_memory(self, map_fd: int, size: int) -> Buffer:
+        self.calls.append(("map_memory", [map_fd, size]))
+        return Buffer.allocate(size)
 
 
 def keys_of(columns: Columns) -> list[int]:
@@ -229,3 +237,14 @@ def test_threads_share_one_count() -> None:
     for thread in threads:
         thread.join()
     assert failed == [errno.EIO]
+
+
+def test_each_run_of_a_prepared_one_meets_the_rules() -> None:
+    recorder = Recorder()
+    kernel = FaultyKernel(recorder, Fault(target=Command.PROG_TEST_RUN, nth=2, errno=errno.ENOMEM))
+    run = kernel.runner(Buffer.allocate(8))
+    assert run(7) == 0
+    with pytest.raises(SyscallError, match="ENOMEM"):
+        run(7)
+    assert run(9) == 0
+    assert recorder.calls == [("runner", [8, False]), ("run", [7, 8]), ("run", [9, 8])]
