@@ -117,6 +117,13 @@ async def test_all_that_waits_for_a_key_runs_in_one_hop() -> None:
         assert (counts.hops, counts.jobs, counts.queued) == (2, 101, 0)
 
 
+async def test_all_that_is_queued_for_a_key_in_one_turn_of_the_loop_runs_in_one_hop() -> None:
+    async with running(threads=2) as pool:
+        await asyncio.gather(*(pool.run(Lane.POINT, "map", int) for _ in range(100)))
+        counts = pool.counts(Lane.POINT)
+        assert (counts.hops, counts.jobs) == (1, 100)
+
+
 async def test_a_hop_takes_no_more_than_its_bound() -> None:
     async with running() as pool:
         async with held(pool):
@@ -144,6 +151,15 @@ async def test_a_busy_map_lets_others_in_between_its_hops() -> None:
 async def test_another_key_does_not_wait_while_there_is_a_thread() -> None:
     async with running(threads=2) as pool, held(pool, "slow map"):
         assert await pool.run(Lane.POINT, "other map", lambda: 7) == 7
+
+
+async def test_a_key_is_idle_while_nothing_waits_or_runs_for_it_in_any_lane() -> None:
+    async with running() as pool:
+        async with held(pool, "map", Lane.SLOW):
+            assert not pool.idle("map")
+            assert pool.idle("other")
+        await pool.run(Lane.SLOW, "behind", int)  # the lane's one thread has let go of "map"
+        assert pool.idle("map")
 
 
 async def test_another_lane_does_not_wait_at_all() -> None:
@@ -254,6 +270,42 @@ async def test_a_call_cancelled_in_the_turn_that_brings_its_result_discards_it()
         await asyncio.wait([first])
     assert first.cancelled()
     assert discarded == ["held"]
+
+
+async def test_a_submitted_call_tells_how_it_ended_in_the_loop_and_in_order() -> None:
+    told: list[tuple[object, object, int]] = []
+    broken = ValueError("no")
+
+    def done(result: object, error: BaseException | None) -> None:
+        told.append((result, error, threading.get_ident()))
+
+    async with running() as pool:
+        pool.submit(Lane.POINT, "map", lambda: 7, done)
+        pool.submit(Lane.POINT, "map", fail(broken), done)
+        await pool.run(Lane.POINT, "map", int)  # behind them
+    here = threading.get_ident()
+    assert told == [(7, None, here), (None, broken, here)]
+
+
+async def test_a_submitted_call_that_is_dropped_tells_nothing_and_one_that_runs_is_not_dropped() -> None:
+    told: list[tuple[object, object]] = []
+
+    def done(result: object, error: BaseException | None) -> None:
+        told.append((result, error))
+
+    async with running() as pool:
+        async with held(pool):
+            job = pool.submit(Lane.POINT, "map", int, done)
+            pool.drop(Lane.POINT, "map", job)
+            pool.drop(Lane.POINT, "map", job)
+            assert (pool.counts(Lane.POINT).queued, pool.counts(Lane.POINT).dropped) == (0, 1)
+        call = Held()
+        running_job = pool.submit(Lane.POINT, "map", call, done)
+        await asyncio.to_thread(call.begun.wait, WAIT_S)
+        pool.drop(Lane.POINT, "map", running_job)
+        call.let_go.set()
+        await pool.run(Lane.POINT, "map", int)
+    assert told == [("held", None)]
 
 
 async def test_a_call_whose_time_is_over_is_refused_unexecuted() -> None:
