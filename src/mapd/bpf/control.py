@@ -15,6 +15,7 @@ from typing import Any, Final
 from mapd.bpf import abi, holders, pins, program
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
+from mapd.bpf.compare import compare_layout, load_compare
 from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import (
     ControlRequest,
@@ -39,7 +40,7 @@ from mapd.bpf.kernel import (
 )
 from mapd.bpf.program import load_program
 from mapd.bpf.syscall import attempt, bpf
-from mapd.bpf.templates import assemble
+from mapd.bpf.templates import Template, assemble
 from mapd.bpf.vmlinux import NoSuchFunction
 from mapd_api.uapi import ENOTSUPP, MapFlag
 
@@ -206,13 +207,24 @@ def load_template(request: LoadTemplate, fds: Sequence[int]) -> OwnedFd:
 
     Source: kernel/bpf/syscall.c, bpf_prog_load().
     """
+    name = f"mapd_{request.template}"[:15]
     try:
+        if request.template == Template.COMPARE_UPDATE:
+            return _load_compare(request, fds, name)
         made = assemble(request, fds)
     except NoSuchFunction as error:
         raise SyscallError(ENOTSUPP, Command.PROG_LOAD.uapi_name) from error
     except ValueError as error:
         raise SyscallError(errno.EINVAL, Command.PROG_LOAD.uapi_name) from error
-    return load_program(made.code, made.kind, f"mapd_{request.template}"[:15], callbacks=made.callbacks)
+    return load_program(made.code, made.kind, name, callbacks=made.callbacks)
+
+
+def _load_compare(request: LoadTemplate, fds: Sequence[int], name: str) -> OwnedFd:
+    layout = compare_layout(request.key_size, request.value_size, request.slot_bytes)
+    if layout is None:
+        raise ValueError("too large to be compared under a lock")
+    map_fd, scratch_fd = fds
+    return load_compare(map_fd, scratch_fd, layout, name)
 
 
 def _no_fds(fds: Sequence[int]) -> None:

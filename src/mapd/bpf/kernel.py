@@ -208,7 +208,7 @@ class LoadTemplate(ControlRequest[OwnedFd]):
         cpus: slots of a per-CPU value.
         slots, slot_bytes: of the scratch ``fds[1]``, for templates that work in one (``mapd.bpf.scratch``).
         field_size: of what an atomic works on, 4 or 8.
-        lock_offset: where in the value its bpf_spin_lock begins.
+        field_offset: of that in a value, for the template that works at one place.
     """
 
     template: str
@@ -219,7 +219,7 @@ class LoadTemplate(ControlRequest[OwnedFd]):
     slots: int = 0
     slot_bytes: int = 0
     field_size: int = 0
-    lock_offset: int = 0
+    field_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from mapd.bpf.asm import Alu, Assembler, Helper, Jump, Reg, Size
+from mapd.bpf.atomic import atomic, atomic_layout
 from mapd.bpf.kernel import LoadTemplate
 from mapd.bpf.program import STACK_BYTES, ProgramType
 from mapd.bpf.vmlinux import function_id
@@ -41,6 +42,9 @@ class Template(StrEnum):
 
     WRITE_ONE_CPU = "write_one_cpu"  # ctx: ONE_CPU_HEAD, key, value; R0: 0, or ENOENT
     COUNT_ENTRIES = "count_entries"  # ctx: COUNTED, written; R0: 0
+    ATOMIC = "atomic"  # over map and scratch, atomic.AtomicLayout; the field's offset is in the slot
+    ATOMIC_AT = "atomic_at"  # the same at field_offset, for values with a lock, a timer or a kptr
+    COMPARE_UPDATE = "compare_update"  # over map and scratch, compare.CompareLayout; by load_compare()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,18 @@ def assemble(request: LoadTemplate, fds: Sequence[int]) -> Assembled:
         case Template.COUNT_ENTRIES:
             (map_fd,) = fds
             return Assembled(_count_entries(map_fd, function_id(COUNT_FUNCTION)))
+        case Template.ATOMIC | Template.ATOMIC_AT:
+            map_fd, scratch_fd = fds
+            layout = atomic_layout(
+                request.key_size, request.value_size, request.field_size, request.slot_bytes
+            )
+            if layout is None:
+                raise ValueError("too large for an atomic program, or no field")
+            at = request.field_offset if request.template == Template.ATOMIC_AT else None
+            asm = atomic(map_fd, scratch_fd, layout, field_offset=at)
+            return Assembled(asm.assemble(), callbacks=asm.callbacks)
+        case Template.COMPARE_UPDATE:
+            raise ValueError("compare_update is made by trial: load_compare")
 
 
 def one_cpu_context(key_size: int, value_size: int) -> int:
