@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Generator
 
 import pytest
 
-from mapd.bpf import OwnedFd, SyscallError
+from mapd.bpf import Buffer, OwnedFd, SyscallError
 from mapd.bpf.asm import Alu, Assembler, Helper, Reg, Size
 from mapd.bpf.program import ProgramType, load_program
 from mapd.bpf.scratch import KERNEL_NAME, NO_SLOT, Scratch, slot_pointer
@@ -103,9 +104,17 @@ def test_slots_are_whole_pages(slots: int, slot_bytes: int) -> None:
         Scratch(KERNEL, slots, slot_bytes)
 
 
+class Mapless(MemoryKernel):
+    """A kernel before Linux 5.5."""
+
+    def map_memory(self, map_fd: int, size: int) -> Buffer:
+        del map_fd, size
+        raise SyscallError(errno.EINVAL, "mmap")
+
+
 def test_a_kernel_that_maps_no_memory_leaves_nothing_behind() -> None:
     with nothing_left_behind(), pytest.raises(SyscallError, match="EINVAL"):
-        Scratch(MemoryKernel(2), 1, PAGE)
+        Scratch(Mapless(2), 1, PAGE)
 
 
 @pytest.mark.parametrize("kind", KINDS)

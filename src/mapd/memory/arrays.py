@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import struct
 
+from mapd.bpf.buffer import Buffer
 from mapd.memory.table import BUT_LOCK, Found, Shape, Table
+from mapd_api.layout import round_up8
 from mapd_api.uapi import ElementFlag
 
 INDEX = struct.Struct("=I")
@@ -20,6 +22,22 @@ class ArrayTable(Table):
         super().__init__(shape)
         self._written: dict[int, bytes] = {}
         self._zeros = bytes(shape.stride)
+        self._shared: Buffer | None = None
+
+    def share(self) -> Buffer:
+        """The elements in memory that others write too: one behind the other, each rounded up to 8 bytes.
+
+        Raises:
+            MemoryError: there is not so much.
+        """
+        if self._shared is None:
+            slot = round_up8(self.shape.stride)
+            shared = Buffer.allocate(slot * self.shape.max_entries)
+            for index, value in self._written.items():
+                shared.view[index * slot : index * slot + len(value)] = value
+            self._shared = shared
+            self._written.clear()
+        return self._shared
 
     def __len__(self) -> int:
         return self.shape.max_entries
@@ -28,7 +46,11 @@ class ArrayTable(Table):
         """As ``Table.lookup``."""
         del value
         (index,) = INDEX.unpack(key)
-        return errno.ENOENT if index >= self.shape.max_entries else self._written.get(index, self._zeros)
+        if index >= self.shape.max_entries:
+            return errno.ENOENT
+        if self._shared is not None:
+            return self._shared.take(self.shape.stride, index * round_up8(self.shape.stride))
+        return self._written.get(index, self._zeros)
 
     def update(self, key: bytes, value: bytes, flags: int) -> int:
         """As ``Table.update``."""
@@ -39,7 +61,12 @@ class ArrayTable(Table):
             return errno.E2BIG
         if flags & ElementFlag.NOEXIST:
             return errno.EEXIST
-        self._written[index] = self.stored(value)
+        stored = self.stored(value)
+        if self._shared is not None:
+            at = index * round_up8(self.shape.stride)
+            self._shared.view[at : at + len(stored)] = stored
+        else:
+            self._written[index] = stored
         return 0
 
     def next_key(self, key: bytes | None) -> Found:

@@ -37,16 +37,13 @@ from mapd.bpf.kernel import (
     SyscallError,
     Unpin,
 )
-from mapd.bpf.templates import Template
+from mapd.memory import programs
 from mapd.memory.btf import BadBtf, BtfBlob, MemoryBtf
 from mapd.memory.creation import Refused, make_table
 from mapd.memory.descriptors import Descriptors, Held, MemoryProgram, Opening
 from mapd.memory.memorymap import MemoryMap
 from mapd.memory.pintree import PinTree
-from mapd_api.uapi import PER_CPU_TYPES, MapFlag, MapType
-
-_NO_PROGRAMS: Final = frozenset({MapType.LPM_TRIE, MapType.BLOOM_FILTER, MapType.STACK_TRACE})
-"""Of what can be made here, the types that a sleepable program may not use (kernel/bpf/verifier.c)."""
+from mapd_api.uapi import MapFlag
 
 _PROGRAM_TYPE: Final = 31
 """BPF_PROG_TYPE_SYSCALL."""
@@ -179,25 +176,22 @@ class MemoryControl:
         return self._btfs[request.btf_id].types.blob
 
     def _load_template(self, request: LoadTemplate, fds: Sequence[int]) -> OwnedFd:
-        (map_fd,) = fds
-        over = self._find(map_fd, MemoryMap, Command.PROG_LOAD)
-        template = Template(request.template)
-        per_cpu = template is Template.WRITE_ONE_CPU
-        if over.table.shape.map_type in _NO_PROGRAMS or (
-            per_cpu and over.table.shape.map_type not in PER_CPU_TYPES
-        ):
-            raise SyscallError(errno.EINVAL, Command.PROG_LOAD.uapi_name)
-        if per_cpu and over.info().map_flags & MapFlag.RDONLY_PROG:
-            raise SyscallError(errno.EACCES, Command.PROG_LOAD.uapi_name)
-        program = MemoryProgram(self._new_id(), template, over, request.key_size, request.value_size)
-        self._fds.keep(over)
+        over, *more = (self._find(map_fd, MemoryMap, Command.PROG_LOAD) for map_fd in fds)
+        scratch = more[0] if more else None
+        if number := programs.refusal(request, over, scratch):
+            raise SyscallError(number, Command.PROG_LOAD.uapi_name)
+        program = MemoryProgram(self._new_id(), request, over, scratch)
+        for held in (over, *more):
+            self._fds.keep(held)
         return self._fds.open(program)
 
     def _program_info(self, request: ProgramInfo, fds: Sequence[int]) -> RawProgramInfo:
         del request
         (prog_fd,) = fds
         program = self._find(prog_fd, MemoryProgram, Command.OBJ_GET_INFO_BY_FD)
-        return RawProgramInfo(_PROGRAM_TYPE, program.id, f"mapd_{program.template}"[:15], (program.over.id,))
+        maps = (program.over,) if program.scratch is None else (program.over, program.scratch)
+        name = f"mapd_{program.request.template}"[:15]
+        return RawProgramInfo(_PROGRAM_TYPE, program.id, name, tuple(held.id for held in maps))
 
     def _open_program(self, request: OpenProgramId | OpenProgramPin, fds: Sequence[int]) -> OwnedFd:
         """There is no program but mapd's own, and those have neither ids nor pins to be found by."""
@@ -227,6 +221,8 @@ class MemoryControl:
                 del self._btfs[held.id]
             case MemoryProgram():
                 self._fds.drop(held.over)
+                if held.scratch is not None:
+                    self._fds.drop(held.scratch)
 
     def _find(self, fd: int, kind: type[_Kind], command: Command) -> _Kind:
         """The object that a number stands for."""

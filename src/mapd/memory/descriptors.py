@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from mapd.bpf.fd import OwnedFd
-from mapd.bpf.templates import Template
+from mapd.bpf.kernel import LoadTemplate
 from mapd.memory.btf import MemoryBtf
 from mapd.memory.memorymap import MemoryMap
 from mapd_api.uapi import MapFlag
@@ -21,13 +21,12 @@ BOTH_WAYS: Final = MapFlag(0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemoryProgram:
-    """One of mapd's own programs over a map. Sizes in bytes."""
+    """One of mapd's own programs over a map; ``scratch`` is the array that it works in, where it takes one."""
 
     id: int
-    template: Template
+    request: LoadTemplate
     over: MemoryMap
-    key_size: int
-    value_size: int
+    scratch: MemoryMap | None
 
 
 Held: TypeAlias = MemoryMap | MemoryBtf | MemoryProgram

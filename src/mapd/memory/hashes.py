@@ -69,6 +69,10 @@ class HashTable(Table):
         self._count += not there
         return 0
 
+    def overwrite(self, key: bytes, value: bytes) -> None:
+        """As ``Table.overwrite``: the element keeps its place in its bucket."""
+        self._buckets[self._number(key)][key] = self.stored(value)
+
     def _make_room(self) -> int:
         return errno.E2BIG if self._count >= self.shape.max_entries else 0
 
@@ -143,6 +147,11 @@ class LruTable(HashTable):
             self._written.pop(key, None)
             self._written[key] = None
         return refused
+
+    def overwrite(self, key: bytes, value: bytes) -> None:
+        """As ``Table.overwrite``; a program that looks an element up marks it as recent."""
+        super().overwrite(key, value)
+        self._written[key] = self._written.pop(key)
 
     def take(self, key: bytes) -> Found:
         """As ``Table.take``."""

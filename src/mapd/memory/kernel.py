@@ -9,11 +9,10 @@ from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.elements import check_columns
 from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
-from mapd.bpf.templates import COUNTED, ONE_CPU_HEAD, Template
+from mapd.memory import programs
 from mapd.memory.control import MemoryControl
 from mapd.memory.descriptors import MemoryProgram
 from mapd.memory.memorymap import MemoryMap
-from mapd_api.layout import round_up8
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.uapi import MapFlag
 
@@ -97,13 +96,7 @@ class MemoryKernel(MemoryControl):
     def run(self, prog_fd: int, ctx: Buffer) -> int:
         """See ``Elements.run``: what the named program does, done here."""
         program = self._find(prog_fd, MemoryProgram, Command.PROG_TEST_RUN)
-        if program.template is Template.COUNT_ENTRIES:
-            COUNTED.pack_into(ctx.view, 0, program.over.count())
-            return 0
-        (cpu,) = ONE_CPU_HEAD.unpack_from(ctx.view)
-        key = ctx.take(program.key_size, ONE_CPU_HEAD.size)
-        value = ctx.take(program.value_size, ONE_CPU_HEAD.size + round_up8(program.key_size))
-        return program.over.write_one_cpu(key, value, cpu)
+        return programs.run(program.request, program.over, program.scratch, ctx)
 
     def runner(self, ctx: Buffer, *, packet: bool = False) -> Callable[[int], int]:
         """See ``Elements.runner``. No program here takes packets, so none is run with one."""
@@ -111,9 +104,28 @@ class MemoryKernel(MemoryControl):
         return lambda prog_fd: self.run(prog_fd, ctx)
 
     def map_memory(self, map_fd: int, size: int) -> Buffer:
-        """See ``Elements.map_memory``. Raises SyscallError EINVAL: no map in memory can be mapped."""
-        del map_fd, size
-        raise SyscallError(errno.EINVAL, "mmap")
+        """See ``Elements.map_memory``.
+
+        Raises:
+            SyscallError: EINVAL, the array was not made so, or is shorter; EPERM, it is frozen.
+        """
+        found, mode = self._map(map_fd, Command.MAP_LOOKUP_ELEM)
+        memory = found.map_memory(mode, size)
+        if isinstance(memory, int):
+            raise SyscallError(memory, "mmap")
+        return memory
+
+    def read_memory(self, map_fd: int, offset: int, size: int) -> memoryview:
+        """See ``Elements.read_memory``: what the array holds now, for later writes are not seen in it.
+
+        Raises:
+            SyscallError: EINVAL, the array was not made so, or is shorter, or the descriptor only reads.
+        """
+        found, mode = self._map(map_fd, Command.MAP_LOOKUP_ELEM)
+        memory = found.memory(mode, offset, size)
+        if memory is None:
+            raise SyscallError(errno.EINVAL, "mmap")
+        return memoryview(memory)
 
     def _map(self, fd: int, command: Command) -> tuple[MemoryMap, MapFlag]:
         opening = self._opening(fd, command)

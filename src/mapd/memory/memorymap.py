@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.elements import COMMANDS
 from mapd.bpf.kernel import Batch, BatchCommand, Columns, CreateMap, RawMapInfo
+from mapd.memory.arrays import ArrayTable
 from mapd.memory.btf import MemoryBtf
 from mapd.memory.table import BUT_LOCK, Found, Table
 from mapd_api.layout import round_up8
@@ -193,6 +196,59 @@ class MemoryMap:
                 return errno.ENOENT
             written = there[:begin] + value + there[begin + len(value) :]
             return self.table.update(key, written, ElementFlag.ANY)
+
+    def memory(self, mode: MapFlag, offset: int, size: int) -> bytes | None:
+        """Bytes of an array that was made BPF_F_MMAPABLE, as mmap(2) shows them; None where it refuses."""
+        request, slot = self._request, round_up8(self._request.value_size)
+        if (
+            not request.flags & MapFlag.MMAPABLE
+            or mode & _OF_THE_FD
+            or offset + size > request.max_entries * slot
+        ):
+            return None
+        first, end = offset // slot, -(-(offset + size) // slot)
+        keys = (index.to_bytes(4, sys.byteorder) for index in range(first, end))
+        with self._lock:
+            values = [self.table.lookup(key, b"") for key in keys]
+        held = b"".join(value.ljust(slot, b"\0") for value in values if isinstance(value, bytes))
+        return held[offset - first * slot :][:size]
+
+    def change(self, key: bytes, change: Callable[[bytes], bytes | int], *, create: bool) -> bytes | int:
+        """Change one element in place, in one step, as programs do: frozen or not; the value that it was.
+
+        ``create``: an absent one is made of zeros first. An errno is handed on, also one that ``change`` answers.
+        """
+        with self._lock:
+            there = self.table.lookup(key, b"")
+            absent = isinstance(there, int)
+            if isinstance(there, int):
+                if not create:
+                    return there
+                there = bytes(self.table.shape.stride)
+            new = change(there)
+            if isinstance(new, int):
+                return new
+            if absent:
+                return self.table.update(key, new, ElementFlag.NOEXIST) or there
+            self.table.overwrite(key, new)
+            return there
+
+    def map_memory(self, mode: MapFlag, size: int) -> Buffer | int:
+        """mmap(2) for reading and writing: the array's own memory from now on, or an errno (array_map_mmap())."""
+        with self._lock:
+            if self._frozen:
+                return errno.EPERM
+            if not self._request.flags & MapFlag.MMAPABLE or mode or not isinstance(self.table, ArrayTable):
+                return errno.EINVAL
+            memory = self.table.share()
+            return memory if size <= memory.size else errno.EINVAL
+
+    def slot(self, index: int) -> memoryview | None:
+        """The memory of one element of an array that was mapped; None where there is none."""
+        size, memory = round_up8(self._request.value_size), None
+        if isinstance(self.table, ArrayTable) and index < self.table.shape.max_entries:
+            memory = self.table.share()
+        return None if memory is None else memory.view[index * size : (index + 1) * size]
 
     def count(self) -> int:
         """bpf_map_sum_elem_count()."""

@@ -82,6 +82,10 @@ class Table:
         """MAP_UPDATE_ELEM."""
         raise NotImplementedError
 
+    def overwrite(self, key: bytes, value: bytes) -> None:
+        """Write an element that is there in place, as a program does that has looked it up."""
+        self.update(key, value, ElementFlag.ANY)
+
     def delete(self, key: bytes) -> int:
         """MAP_DELETE_ELEM."""
         del key
