@@ -16,6 +16,8 @@ import logging
 
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag, MapType
+from mapd_client.arrays import Found
+from mapd_client.chunk import Chunk
 from mapd_client.client import Client, connect
 from mapd_client.codec import I8, I16, I32, I64, U8, U16, U32, U64, Bytes, Codec
 from mapd_client.dump import Dump
@@ -48,7 +50,6 @@ from mapd_client.errors import (
 from mapd_client.handle import MapHandle
 from mapd_client.info import (
     Btf,
-    Chunk,
     Count,
     Limits,
     MapInfo,
@@ -92,6 +93,7 @@ __all__ = [
     "DeadlineExceeded",
     "Dump",
     "DumpIncomplete",
+    "Found",
     "Id",
     "Incompatible",
     "IndexOutOfRange",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 
 from mapd_api import limits
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
-from mapd_client.codec import Codec
+from mapd_client import arrays
+from mapd_client.codec import BadElement, Codec
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch
 from mapd_client.failures import Asked
 from mapd_client.info import Limits, MapInfo
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 _ENVELOPE: Final = limits.MESSAGE_BYTES - limits.COLUMN_BYTES
 
@@ -35,15 +40,6 @@ class Batch:
     count: int
     keys: bytes
     values: bytes = b""
-
-
-class BadElement(Exception):
-    """Internal: an element that cannot be encoded, at its place; becomes ``error`` outside."""
-
-    def __init__(self, index: int, error: MapdError) -> None:
-        super().__init__(f"element {index}: {error}")
-        self.index = index
-        self.error = error
 
 
 def message_elements(op: Op, info: MapInfo, bounds: Limits, asked: Asked) -> int:
@@ -80,20 +76,29 @@ def _fitting(element: int, budget: int, asked: Asked) -> int:
     return budget // max(element, 1)
 
 
-def of_keys(keys: Iterable[K], codec: Codec[K], per_message: int) -> Iterator[Batch]:
+def of_keys(keys: Iterable[K] | NDArray[Any], codec: Codec[K], per_message: int) -> Iterator[Batch]:
     """Keys in order, encoded a message at a time; raises BadElement, and what ``keys`` raises."""
-    source = iter(keys)
-    first = 0
-    while part := list(islice(source, per_message)):
-        yield Batch(first, len(part), _column(codec, part, first, "key"))
-        first += len(part)
+    for first, count, column in _parts(keys, codec, "key", per_message):
+        yield Batch(first, count, column)
+
+
+def of_values(values: Iterable[V], codec: Codec[V], per_message: int) -> Iterator[Batch]:
+    """Values without keys in order, encoded a message at a time; raises BadElement."""
+    for first, count, column in _parts(values, codec, "value", per_message):
+        yield Batch(first, count, b"", column)
 
 
 def of_pairs(
-    pairs: Mapping[K, V] | Iterable[tuple[K, V]], key: Codec[K], value: Codec[V], per_message: int
+    items: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]],
+    key: Codec[K],
+    value: Codec[V],
+    per_message: int,
 ) -> Iterator[Batch]:
-    """Pairs in order, encoded a message at a time; raises BadElement, and what ``pairs`` raises."""
-    source = _pairs(pairs)
+    """Pairs in order, encoded a message at a time; raises BadElement, and what ``items`` raises."""
+    if _are_arrays(items):
+        yield from of_columns(*items, key, value, per_message, "value")
+        return
+    source = _pairs(cast("Mapping[K, V] | Iterable[tuple[K, V]]", items))
     first = 0
     while part := list(islice(source, per_message)):
         keys, values = _unzip(part, first)
@@ -103,13 +108,79 @@ def of_pairs(
         first += len(part)
 
 
-def of_values(values: Iterable[V], codec: Codec[V], per_message: int) -> Iterator[Batch]:
-    """Values without keys in order, encoded a message at a time; raises BadElement."""
-    source = iter(values)
+def of_columns(
+    keys: Sequence[K] | NDArray[Any],
+    values: Sequence[V] | NDArray[Any] | int,
+    key: Codec[K],
+    value: Codec[V],
+    per_message: int,
+    what: str,
+) -> Iterator[Batch]:
+    """Keys, and as many values in the same order, encoded a message at a time.
+
+    Args:
+        keys: a sequence, or an array.
+        values: likewise, by itself; one int is the same for all keys.
+        key: codec of the keys.
+        value: codec of the values, which may be another than the map's.
+        per_message: elements of one message.
+        what: one of the values, for messages: "value", "operand".
+
+    Raises:
+        BadElement: an element; or not as many values as keys.
+    """
+    if isinstance(values, int):
+        (same,) = _parts([values], cast("Codec[int]", value), what, 1)
+        for first, count, packed in _parts(keys, key, "key", per_message):
+            yield Batch(first, count, packed, same[2] * count)
+        return
+    if _length(keys, "key") != _length(values, what):
+        raise BadElement(
+            0, SizeMismatch(f"{len(keys)} keys and {len(values)} {what}s: as many of both are due")
+        )
+    parts = zip(_parts(keys, key, "key", per_message), _parts(values, value, what, per_message), strict=True)
+    for (first, count, packed), (_, _, operands) in parts:
+        yield Batch(first, count, packed, operands)
+
+
+def _length(elements: Sequence[Any] | NDArray[Any], what: str) -> int:
+    if arrays.is_array(elements) and not elements.ndim:
+        raise BadElement(
+            0, SizeMismatch(f"{what}s: an array without axes; its first one counts the elements")
+        )
+    return len(elements)
+
+
+def _parts(
+    source: Iterable[T] | NDArray[Any], codec: Codec[T], what: str, per_message: int
+) -> Iterator[tuple[int, int, bytes]]:
+    """What goes into one message after the other: the first's place, how many, and their packed column."""
     first = 0
-    while part := list(islice(source, per_message)):
-        yield Batch(first, len(part), b"", _column(codec, part, first, "value"))
+    if arrays.is_array(source):
+        column, stride = arrays.column(source, codec, what), codec.stride
+        for first in range(0, len(source), per_message):
+            count = min(per_message, len(source) - first)
+            yield first, count, bytes(column[first * stride : (first + count) * stride])
+        return
+    elements = iter(source)
+    while part := list(islice(elements, per_message)):
+        yield first, len(part), _column(codec, part, first, what)
         first += len(part)
+
+
+def _are_arrays(items: object) -> TypeGuard[tuple[NDArray[Any], NDArray[Any]]]:
+    """Whether it is (keys, values) as arrays, and no sequence of pairs; raises BadElement if only one is."""
+    if not isinstance(items, tuple):
+        return False
+    parts = cast("tuple[object, ...]", items)
+    others = [part for part in parts if not arrays.is_array(part)]
+    if len(parts) != 2 or len(others) == 2:
+        return False
+    if others:
+        kind = type(others[0]).__name__
+        error = TypeMismatch(f"(keys, values): an array and a {kind}; give both as numpy arrays, or pairs")
+        raise BadElement(0, error)
+    return True
 
 
 def _pairs(pairs: Mapping[K, V] | Iterable[tuple[K, V]]) -> Iterator[tuple[K, V]]:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from mapd_api.ops import Op
+from mapd_api.reasons import Reason
 from mapd_api.v1 import elements_pb2
-from mapd_client import batches, methods, replies, requests
-from mapd_client.batches import BadElement, Batch
+from mapd_client import arrays, batches, methods, replies, requests
+from mapd_client.arrays import Found
+from mapd_client.batches import Batch
+from mapd_client.codec import BadElement
 from mapd_client.coded import Coded
 from mapd_client.errors import MapdError, TypeMismatch
 from mapd_client.failures import Asked
 from mapd_client.handle import named
 from mapd_client.info import UpdateFlag
+from mapd_client.replies import Outcome
 from mapd_client.windows import in_order
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 _LOOKUP_WINDOW: Final = 4
 """Messages of lookup_many in flight: enough to hide the way there and back."""
@@ -26,8 +34,17 @@ _LOOKUP_WINDOW: Final = 4
 class Bulk(Coded[K, V], Generic[K, V]):
     """What ``Map`` does with many elements."""
 
-    async def lookup_many(self, keys: Sequence[K], *, touch: bool = False) -> list[V | None]:
+    @overload
+    async def lookup_many(self, keys: Sequence[K], *, touch: bool = False) -> list[V | None]: ...
+    @overload
+    async def lookup_many(self, keys: NDArray[Any], *, touch: bool = False) -> Found: ...
+    async def lookup_many(
+        self, keys: Sequence[K] | NDArray[Any], *, touch: bool = False
+    ) -> list[V | None] | Found:
         """The values of many keys, in their order; None for each that is not there.
+
+        For a numpy array of keys: an array of values, and one that says which keys were there. Integers
+        of another type than the codec's are converted, records are of its layout.
 
         Cut into messages of at most 16,384 keys; not atomic beyond one element.
 
@@ -35,30 +52,25 @@ class Bulk(Coded[K, V], Generic[K, V]):
 
         Raises:
             SizeMismatch, TypeMismatch, IndexOutOfRange: one of the keys; its place is in the message.
+            Unsupported: an array, and a codec without a dtype.
         """
-        link, per_message = await self._sizing(Op.LOOKUP)
-        if touch:
-            requests.check_touch(await link.server(), self._name)
+        if arrays.is_array(keys):
+            return await self._lookup_array(keys, touch=touch)
 
-        async def one(batch: Batch) -> list[V | None]:
-            outcome = await self._send(link, Op.LOOKUP, batch, touch=touch)
-            for at in outcome.failed():
-                raise self._batch_error(Op.LOOKUP, batch, outcome, at)
+        def decoded(_: Batch, outcome: Outcome) -> list[V | None]:
             return self._values(outcome)
 
-        found: list[V | None] = []
-        source = batches.of_keys(keys, self._key, per_message)
-        try:
-            async for part in in_order(source, one, _LOOKUP_WINDOW):
-                found.extend(part)
-        except BadElement as bad:
-            raise named(bad, self._asked(Op.LOOKUP)) from None
-        return found
+        return await self._lookups(keys, decoded, touch=touch)
 
     async def update_many(
-        self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any"
+        self,
+        items: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]],
+        *,
+        flags: UpdateFlag = "any",
     ) -> int:
         """Create or replace many elements, in order; how many were written.
+
+        ``items`` is a mapping, pairs, or a tuple of two numpy arrays, ``(keys, values)``.
 
         Cut into messages, one in flight: of two values for one key the later one stays. Elements that
         the kernel refuses do not stop the rest. ``items`` is read as it is sent.
@@ -74,8 +86,8 @@ class Bulk(Coded[K, V], Generic[K, V]):
         source = batches.of_pairs(items, self._key, self._value, per_message)
         return await self._mutate(link, op, source)
 
-    async def delete_many(self, keys: Iterable[K]) -> int:
-        """Remove many elements; how many were there.
+    async def delete_many(self, keys: Iterable[K] | NDArray[Any]) -> int:
+        """Remove many elements, also by a numpy array of keys; how many were there.
 
         Cancelled: any number of elements may have been removed.
 
@@ -87,7 +99,12 @@ class Bulk(Coded[K, V], Generic[K, V]):
         link, per_message = await self._sizing(Op.DELETE)
         return await self._mutate(link, Op.DELETE, batches.of_keys(keys, self._key, per_message))
 
-    async def load(self, source: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any") -> int:
+    async def load(
+        self,
+        source: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]],
+        *,
+        flags: UpdateFlag = "any",
+    ) -> int:
         """Create or replace many elements through one stream; how many were written.
 
         As ``update_many``, for more elements than one would hold in memory: ``source`` is read as the
@@ -125,3 +142,49 @@ class Bulk(Coded[K, V], Generic[K, V]):
                 raise
             raise stopped from error
         return replies.load_result(response, asked, self.info)
+
+    # Inside
+
+    async def _lookup_array(self, keys: NDArray[Any], *, touch: bool) -> Found:
+        arrays.dtype_of(self._value)  # that it has one
+        import numpy as np
+
+        stride = self.info.value_stride
+        count = len(keys) if keys.ndim else 0
+        column = np.empty(count * stride, np.uint8)
+        present = np.empty(count, np.bool_)
+
+        def placed(batch: Batch, outcome: Outcome) -> list[None]:
+            first, end = batch.first, batch.first + batch.count
+            column[first * stride : end * stride] = np.frombuffer(outcome.values, np.uint8)
+            present[first:end] = np.frombuffer(outcome.statuses, np.uint8) == Reason.DONE
+            return []
+
+        await self._lookups(keys, placed, touch=touch)
+        return Found(arrays.over(column.data, self._value, count), present)
+
+    async def _lookups(
+        self,
+        keys: Sequence[K] | NDArray[Any],
+        read: Callable[[Batch, Outcome], list[T]],
+        *,
+        touch: bool,
+    ) -> list[T]:
+        """What ``read`` makes of each message's answer, in the order of the keys."""
+        link, per_message = await self._sizing(Op.LOOKUP)
+        if touch:
+            requests.check_touch(await link.server(), self._name)
+
+        async def one(batch: Batch) -> list[T]:
+            outcome = await self._send(link, Op.LOOKUP, batch, touch=touch)
+            for at in outcome.failed():
+                raise self._batch_error(Op.LOOKUP, batch, outcome, at)
+            return read(batch, outcome)
+
+        found: list[T] = []
+        try:
+            async for part in in_order(batches.of_keys(keys, self._key, per_message), one, _LOOKUP_WINDOW):
+                found.extend(part)
+        except BadElement as bad:
+            raise named(bad, self._asked(Op.LOOKUP)) from None
+        return found

@@ -11,10 +11,13 @@ import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
-from mapd_client.errors import Misuse, SizeMismatch, TypeMismatch
+from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch
 from mapd_client.info import ByteOrder
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 T = TypeVar("T")
 
@@ -33,6 +36,15 @@ def shown(number: object) -> str:
     if isinstance(number, int) and number.bit_length() > 128:
         return f"an int of {number.bit_length()} bits"
     return f"{number:g}" if isinstance(number, float) else str(number)
+
+
+class BadElement(Exception):
+    """Internal: an element that cannot be encoded, at its place; becomes ``error`` outside."""
+
+    def __init__(self, index: int, error: MapdError) -> None:
+        super().__init__(f"element {index}: {error}")
+        self.index = index
+        self.error = error
 
 
 class Codec(ABC, Generic[T]):
@@ -54,6 +66,14 @@ class Codec(ABC, Generic[T]):
         """This codec for a daemon whose host has that byte order and so many possible CPUs."""
         del byteorder, possible_cpus
         return self
+
+    @property
+    def dtype(self) -> DTypeLike | None:
+        """What ``numpy.dtype()`` takes for one element of ``size`` bytes; None: not to be read by numpy.
+
+        A codec of one's own that has one travels as arrays too. Needs no numpy by itself.
+        """
+        return None
 
     @abstractmethod
     def encode(self, value: T) -> bytes:
@@ -105,6 +125,11 @@ class Bytes(Codec[bytes]):
     def __repr__(self) -> str:
         return f"Bytes({self.size})"
 
+    @property
+    def dtype(self) -> DTypeLike:
+        """A row of ``size`` numbers from 0 to 255: numpy's own bytes ("S") end before trailing NULs."""
+        return ("u1", (self.size,))
+
     def encode(self, value: bytes) -> bytes:  # noqa: D102 - as Codec
         # Whatever has the buffer interface will do; str and int have not.
         try:
@@ -133,6 +158,11 @@ class Int(Codec[int]):
 
     def __repr__(self) -> str:
         return f"{'I' if self._signed else 'U'}{self.size * 8}"
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """The integer of this size, in the byte order of the daemon's host."""
+        return f"{ORDER[self._byteorder]}{'i' if self._signed else 'u'}{self.size}"
 
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[int]:  # noqa: ARG002, D102 - as Codec
         return (

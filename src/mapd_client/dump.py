@@ -12,8 +12,9 @@ from typing import Final, Generic, TypeVar
 
 from mapd_api.v1 import elements_pb2
 from mapd_client.channel import Download
+from mapd_client.chunk import Chunk
 from mapd_client.errors import MapdError
-from mapd_client.info import Chunk, Trailer
+from mapd_client.info import Trailer
 from mapd_client.replies import DumpReader
 
 T = TypeVar("T")

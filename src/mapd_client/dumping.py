@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from mapd_client import methods, requests
+from mapd_client.chunk import Chunk
 from mapd_client.coded import Coded
 from mapd_client.dump import Dump, Source, Stream
 from mapd_client.failures import Asked
-from mapd_client.info import Chunk
 from mapd_client.replies import DumpReader
 
 K = TypeVar("K")
@@ -102,6 +102,8 @@ class Dumps(Coded[K, V], Generic[K, V]):
             columns=columns,
             key_stride=self.info.key_stride,
             value_stride=self.info.value_stride,
+            key=self._key,
+            value=self._value,
         )
 
         async def start() -> Stream:

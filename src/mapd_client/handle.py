@@ -11,8 +11,8 @@ from typing import Any, Final
 from mapd_api.ops import ANSWERS_VALUE, MUTATES, Op
 from mapd_api.v1 import maps_pb2
 from mapd_client import batches, methods, replies, requests
-from mapd_client.batches import BadElement, Batch
-from mapd_client.codec import Bytes, Codec
+from mapd_client.batches import Batch
+from mapd_client.codec import BadElement, Bytes, Codec
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.info import MapInfo

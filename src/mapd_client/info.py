@@ -210,27 +210,6 @@ class Trailer:
     epoch: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """A part of a dump as packed columns, not decoded.
-
-    Attributes:
-        count: elements.
-        keys: count * key_stride bytes; empty if keys were not asked for.
-        values: count * value_stride bytes; empty if values were not asked for.
-        key_stride: bytes of one key.
-        value_stride: bytes of one value: all CPUs' slots for per-CPU types.
-        token: resumes a dump after this chunk; b"" where only a later chunk can.
-    """
-
-    count: int
-    keys: memoryview
-    values: memoryview
-    key_stride: int
-    value_stride: int
-    token: bytes
-
-
 @dataclass(frozen=True, slots=True)
 class Btf:
     """Type information to create a map with.

@@ -9,8 +9,8 @@ from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
 from mapd_client import batches
-from mapd_client.batches import BadElement, Batch
-from mapd_client.codec import Codec
+from mapd_client.batches import Batch
+from mapd_client.codec import BadElement, Codec
 from mapd_client.errors import Unsupported
 from mapd_client.failures import Asked
 from mapd_client.handle import MapHandle, named

@@ -5,11 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from mapd_client.codec import Buffer, Codec
+from mapd_client.codec import ORDER, Buffer, Codec
 from mapd_client.errors import TypeMismatch
 from mapd_client.info import ByteOrder
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 Address = TypeVar("Address", IPv4Address, IPv6Address)
 Network = TypeVar("Network", IPv4Network, IPv6Network)
@@ -25,6 +28,10 @@ class _Address(Codec[Address], Generic[Address]):
 
     def __repr__(self) -> str:
         return self._name
+
+    @property
+    def dtype(self) -> DTypeLike:
+        return ("u1", (self.size,))
 
     def encode(self, value: Address) -> bytes:
         _check(self, self._kind, value)
@@ -53,10 +60,16 @@ class _Cidr(Codec[Network], Generic[Network]):
         self._address_bytes = address_bytes
         self._byteorder: ByteOrder = byteorder
         self.size = 4 + address_bytes
-        self._struct = struct.Struct(f"{'<' if byteorder == 'little' else '>'}I{address_bytes}s")
+        self._struct = struct.Struct(f"{ORDER[byteorder]}I{address_bytes}s")
 
     def __repr__(self) -> str:
         return self._name
+
+    @property
+    def dtype(self) -> DTypeLike:
+        # The kernel's names; struct bpf_lpm_trie_key_u8 in include/uapi/linux/bpf.h.
+        formats = [f"{ORDER[self._byteorder]}u4", ("u1", (self._address_bytes,))]
+        return {"names": ["prefixlen", "data"], "formats": formats}
 
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[Network]:  # noqa: ARG002 - as Codec
         if byteorder == self._byteorder:
@@ -85,6 +98,10 @@ class _Mac(Codec[str]):
 
     def __repr__(self) -> str:
         return "Mac"
+
+    @property
+    def dtype(self) -> DTypeLike:
+        return ("u1", (_MAC_BYTES,))
 
     def encode(self, value: str) -> bytes:
         try:

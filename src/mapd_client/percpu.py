@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar, cast
 
 from mapd_api.layout import round_up8
 from mapd_client.codec import Buffer, Codec
 from mapd_client.errors import Misuse, SizeMismatch, TypeMismatch
 from mapd_client.info import ByteOrder
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 T = TypeVar("T")
 
@@ -29,6 +32,11 @@ class PerCpu(Codec[list[T]]):
 
     def __repr__(self) -> str:
         return f"PerCpu({self.inner!r})"
+
+    @property
+    def dtype(self) -> DTypeLike | None:
+        """Of one CPU's element; an array of values has an axis of CPUs."""
+        return self.inner.dtype
 
     @property
     def stride(self) -> int:
@@ -104,7 +112,8 @@ class PerCpuSum(Codec[int]):
         return [sum(slots) for slots in self.per_cpu.decode_many(column)]
 
 
-def _has_slots(codec: Codec[Any]) -> TypeGuard[PerCpu[Any]]:
+def has_slots(codec: Codec[Any]) -> TypeGuard[PerCpu[Any]]:
+    """Whether its elements are each CPU's slots; a sum of them is none."""
     return isinstance(codec, PerCpu)
 
 
@@ -112,7 +121,7 @@ def of_one_cpu(codec: Codec[Any]) -> Codec[Any] | None:
     """The codec of one CPU's slot, None where the codec knows no slots."""
     if isinstance(codec, PerCpuSum):
         return codec.per_cpu.inner
-    return codec.inner if _has_slots(codec) else None
+    return codec.inner if has_slots(codec) else None
 
 
 def is_per_cpu(codec: Codec[Any]) -> bool:

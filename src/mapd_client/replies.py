@@ -16,11 +16,11 @@ from mapd_api.reasons import Reason, Refusal
 from mapd_api.uapi import MapFlag, MapType
 from mapd_api.v1 import elements_pb2, errors_pb2, maps_pb2, types_pb2
 from mapd_client import failures
+from mapd_client.chunk import Chunk
 from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import BatchFailed, DumpIncomplete, MapdError
 from mapd_client.failures import Asked
 from mapd_client.info import (
-    Chunk,
     Count,
     Limits,
     MapInfo,
@@ -372,10 +372,19 @@ class DumpReader:
     started: bool
 
     def __init__(
-        self, asked: Asked, *, columns: DumpColumns = "both", key_stride: int, value_stride: int
+        self,
+        asked: Asked,
+        *,
+        columns: DumpColumns = "both",
+        key_stride: int,
+        value_stride: int,
+        key: Codec[Any] | None = None,
+        value: Codec[Any] | None = None,
     ) -> None:
+        """Bytes of the strides where there are no codecs."""
         self._asked = asked
         self._strides = (key_stride, value_stride)
+        self._codecs = (key or Bytes(key_stride), value or Bytes(value_stride))
         # What the columns must have per element: nothing, where a column was not asked for.
         self._wanted = (0 if columns == "values" else key_stride, 0 if columns == "keys" else value_stride)
         self.trailer = None
@@ -436,6 +445,8 @@ class DumpReader:
             key_stride=key_stride,
             value_stride=value_stride,
             token=message.token,
+            key_codec=self._codecs[0],
+            value_codec=self._codecs[1],
         )
 
 

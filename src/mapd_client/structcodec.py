@@ -5,12 +5,24 @@ from __future__ import annotations
 import re
 import struct
 import sys
-from collections.abc import Sequence
-from typing import Any, Final, cast
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mapd_client.codec import ORDER, Buffer, Codec
 from mapd_client.errors import SizeMismatch, TypeMismatch, Unsupported
 from mapd_client.info import ByteOrder
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+_KINDS: Final[Mapping[str, str]] = MappingProxyType(
+    dict.fromkeys("bhilqn", "i")
+    | dict.fromkeys("BHILQNP", "u")
+    | dict.fromkeys("efd", "f")
+    | {"?": "b", "c": "S"}
+)
+"""numpy's kinds of the struct module's letters. It has none for "p", strings with their length before them."""
 
 
 class Struct(Codec[tuple[Any, ...]]):
@@ -38,6 +50,14 @@ class Struct(Codec[tuple[Any, ...]]):
 
     def __repr__(self) -> str:
         return f"Struct({self._format!r})"
+
+    @property
+    def dtype(self) -> DTypeLike | None:
+        """A record of the same layout; its fields are f0, f1 ..., one for each of the tuple's.
+
+        None where a field has no counterpart ("p"). Bytes ("4s") are numpy's, which end before trailing NULs.
+        """
+        return _record(self._format)
 
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[tuple[Any, ...]]:  # noqa: ARG002, D102 - as Codec
         if byteorder == sys.byteorder or self._format[:1] in ("<", ">", "!"):
@@ -89,3 +109,26 @@ def _struct_fields(format: str) -> list[tuple[str, int]]:
         elif letter != "x":
             fields.extend([(letter, 0)] * number)
     return fields
+
+
+def _record(format: str) -> DTypeLike | None:
+    """The numpy dtype of a struct format, None if there is none."""
+    prefix = format[:1] if format[:1] in "@=<>!" else ""
+    order = {"": "=", "@": "=", "!": ">"}.get(prefix, prefix)
+    formats: list[str] = []
+    offsets: list[int] = []
+    for token in re.finditer(r"([0-9]*)([a-zA-Z?])", format):
+        number, letter = int(token[1] or 1), token[2]
+        end = struct.calcsize(format[: token.end()])
+        if letter == "s":
+            formats.append(f"S{number}")
+            offsets.append(end - number)
+        elif letter in _KINDS:
+            size = struct.calcsize(prefix + letter)
+            formats += [f"{order}{_KINDS[letter]}{size}"] * number
+            offsets += range(end - number * size, end, size)
+        elif letter != "x":
+            return None
+    names = [f"f{at}" for at in range(len(formats))]
+    itemsize = struct.calcsize(format)
+    return {"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize}

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
+import numpy.typing
 import pytest
 from google.protobuf.message import Message
 
@@ -163,7 +164,8 @@ def messages_in(thing: Any) -> list[str]:
     if not isinstance(thing, (type, FunctionType)):
         return []
     # Some annotations are imported for type checkers only; what they name is exported too.
-    hints = get_type_hints(thing, localns=vars(mapd_client))
+    names = {**vars(mapd_client), **vars(numpy.typing), "np": numpy}
+    hints = get_type_hints(thing, localns=names)
     return [
         repr(part)
         for hint in hints.values()

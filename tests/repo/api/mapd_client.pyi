@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from mapd_api.reasons import Reason as Reason
 from mapd_api.uapi import MapFlag as MapFlag
@@ -111,11 +114,17 @@ class Map(MapHandle, Generic[K, V]):
         queue: int | None = None,
         flags: UpdateFlag = "any",
     ) -> None: ...
+    @overload
     async def lookup_many(self, keys: Sequence[K], *, touch: bool = False) -> list[V | None]: ...
+    @overload
+    async def lookup_many(self, keys: NDArray[Any], *, touch: bool = False) -> Found: ...
     async def update_many(
-        self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any"
+        self,
+        items: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]],
+        *,
+        flags: UpdateFlag = "any",
     ) -> int: ...
-    async def delete_many(self, keys: Iterable[K]) -> int: ...
+    async def delete_many(self, keys: Iterable[K] | NDArray[Any]) -> int: ...
     def items(
         self,
         *,
@@ -144,7 +153,10 @@ class Map(MapHandle, Generic[K, V]):
         partial_ok: bool = False,
     ) -> Dump[Chunk]: ...
     async def load(
-        self, source: Mapping[K, V] | Iterable[tuple[K, V]], *, flags: UpdateFlag = "any"
+        self,
+        source: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]],
+        *,
+        flags: UpdateFlag = "any",
     ) -> int: ...
     async def count(self) -> Count: ...
     @property
@@ -203,6 +215,8 @@ class Codec(ABC, Generic[T]):
     @property
     def stride(self) -> int: ...
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[T]: ...
+    @property
+    def dtype(self) -> DTypeLike | None: ...
     @abstractmethod
     def encode(self, value: T) -> bytes: ...
     @abstractmethod
@@ -212,17 +226,23 @@ class Codec(ABC, Generic[T]):
 
 class Bytes(Codec[bytes]):
     def __init__(self, size: int) -> None: ...
+    @property
+    def dtype(self) -> DTypeLike: ...
     def encode(self, value: bytes) -> bytes: ...
     def decode_many(self, column: Buffer) -> list[bytes]: ...
 
 class Struct(Codec[tuple[Any, ...]]):
     def __init__(self, format: str) -> None: ...
+    @property
+    def dtype(self) -> DTypeLike | None: ...
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[tuple[Any, ...]]: ...
     def encode(self, value: tuple[Any, ...]) -> bytes: ...
     def decode_many(self, column: Buffer) -> list[tuple[Any, ...]]: ...
 
 class PerCpu(Codec[list[T]]):
     def __init__(self, inner: Codec[T], possible_cpus: int | None = None) -> None: ...
+    @property
+    def dtype(self) -> DTypeLike | None: ...
     @property
     def stride(self) -> int: ...
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> PerCpu[T]: ...
@@ -325,6 +345,16 @@ class Chunk:
     key_stride: int
     value_stride: int
     token: bytes
+    key_codec: Codec[Any]
+    value_codec: Codec[Any]
+    @property
+    def keys_array(self) -> NDArray[Any]: ...
+    @property
+    def values_array(self) -> NDArray[Any]: ...
+
+class Found(NamedTuple):
+    values: NDArray[Any]
+    present: NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Btf:
