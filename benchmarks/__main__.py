@@ -1,183 +1,118 @@
-"""``./dev bench``: dumps and lookups through mapd beside local peers, as ratios."""
+"""``./dev bench [--quick] [--json FILE] [ENTRIES]``: mapd beside what people run otherwise, as ratios."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import os
-import shutil
-import subprocess
+import signal
 import sys
-import tempfile
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-import mapd_client
-from mapd.bpf import Buffer, Columns, LinuxKernel, OpenPin
-from mapd_api.limits import BATCH_ELEMENTS
-from mapd_api.ops import Op
-from mapd_client import U64, Map
+import mapd_client as library
+from benchmarks import reach, report
+from benchmarks.client import COUNTERS, ELEMENTS
+from benchmarks.contenders import mapd_client
+from benchmarks.field import Settings, check_counters, field, races, settings
+from benchmarks.memory import Growth, growth
+from benchmarks.place import TREE, Place, daemon, private_place
+from benchmarks.rounds import run
+from mapd_client import U64
 
-ROUNDS: Final = 3
-LOOKUPS: Final = 100_000
-CONCURRENT: Final = 64
+CPUS: Final = 2
+"""Everybody has as many, and the same ones: figures of larger hosts can be compared then."""
 
-Measured = Callable[[], Awaitable[int]]
-
-
-@contextmanager
-def private_bpffs() -> Generator[Path]:
-    """A folder with a bpffs of its own in it."""
-    with tempfile.TemporaryDirectory(prefix="mapd-bench-") as name:
-        bpffs = Path(name, "bpffs")
-        bpffs.mkdir()
-        subprocess.run(["mount", "-t", "bpf", "mapd-bench", bpffs], check=True)
-        try:
-            yield Path(name)
-        finally:
-            subprocess.run(["umount", "--lazy", bpffs], check=True)
+GREAT: Final = "great"
+"""The map of the memory rows."""
 
 
-@asynccontextmanager
-async def filled(folder: Path, entries: int) -> AsyncGenerator[Map[int, int]]:
-    """A hash map of ``entries`` (8, 8) bytes, behind a daemon in a process of its own."""
-    config = folder / "mapd.toml"
-    config.write_text(
-        f"[daemon]\nruntime_dir='{folder}/run'\nbpffs='{folder}/bpffs'\npin_roots=['{folder}/bpffs']\nlog_format='json'\n"
-    )
-    daemon = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mapd", "serve", "--config", str(config)), stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        assert daemon.stderr is not None
-        if b'"ready"' not in await daemon.stderr.readline():
-            raise SystemExit("the daemon did not start")
-        async with (
-            mapd_client.connect(f"{folder}/run/admin/mapd.sock") as client,
-            client.create_map("bench", "hash", key=U64, value=U64, max_entries=entries) as big,
-        ):
-            await big.load((number, number) for number in range(entries))
-            yield big
-    finally:
-        daemon.terminate()
-        await daemon.wait()
+def say(text: str = "") -> None:
+    """One line about the run, apart from its results."""
+    print(text, file=sys.stderr, flush=True)
 
 
-def local_dump(path: Path, *, batch: bool) -> int:
-    """Read the whole map in this process; how many entries."""
-    kernel, rows = LinuxKernel(), 0
-    keys, values, cursor = (
-        Buffer.allocate(8 * BATCH_ELEMENTS),
-        Buffer.allocate(8 * BATCH_ELEMENTS),
-        Buffer.allocate(8),
-    )
-    with kernel.control(OpenPin(root=str(path.parent), path=str(path))) as owned, owned.lease() as map_fd:
-        if not batch:
-            key = kernel.next_key(map_fd, None, 8)
-            while key is not None:
-                column = Columns(count=1, keys=Buffer.of(key), key_stride=8, values=values, value_stride=8)
-                rows += kernel.each(map_fd, Op.LOOKUP, column) == [0]
-                key = kernel.next_key(map_fd, key, 8)
-            return rows
-        first, number = True, 0
-        while number == 0:
-            column = Columns(count=BATCH_ELEMENTS, keys=keys, key_stride=8, values=values, value_stride=8)
-            done = kernel.lookup_batch(map_fd, cursor, first, column)
-            rows, number, first = rows + done.count, done.errno, False
-    return rows
+async def create(place: Place, name: str, entries: int) -> str:
+    """A hash map of 8-byte keys and values; answers the daemon's profile."""
+    async with (
+        library.connect(str(place.socket)) as client,
+        client.create_map(name, "hash", key=U64, value=U64, max_entries=entries),
+    ):
+        return (await client.server_info()).profile
 
 
-def local_lookups(path: Path) -> int:
-    """A lookup syscall per key in this process."""
-    kernel, values = LinuxKernel(), Buffer.allocate(8 * LOOKUPS)
-    keys = b"".join(number.to_bytes(8, sys.byteorder) for number in range(LOOKUPS))
-    column = Columns(count=LOOKUPS, keys=Buffer.of(keys), key_stride=8, values=values, value_stride=8)
-    with kernel.control(OpenPin(root=str(path.parent), path=str(path))) as owned, owned.lease() as map_fd:
-        return len(kernel.each(map_fd, Op.LOOKUP, column))
+async def remove(place: Place, name: str) -> None:
+    """Give a map's memory back."""
+    async with library.connect(str(place.socket)) as client:
+        await client.unpin_map(name)
 
 
-async def best(measured: Measured, expected: int) -> float:
-    """Seconds of the fastest of some rounds, each of which must have done all."""
-    seconds: list[float] = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        done = await measured()
-        seconds.append(time.perf_counter() - began)
-        if done != expected:
-            raise SystemExit(f"{done} of {expected} entries")
-    return min(seconds)
+def stalls(place: Place, wanted: Settings) -> dict[str, Growth]:
+    """The memory rows: a fresh daemon each, on a map of their own."""
+    entries = wanted.great_entries
+    say(f"memory: 1 and 64 dumps of {entries:,} elements that stand still for {wanted.stall_s:g} s")
+    with daemon(place):
+        asyncio.run(create(place, GREAT, entries))
+        with mapd_client(place, "client", GREAT, entries) as filler:
+            filler.ask("fill")
+    grown = {
+        f"stalled {streams}": growth(place, GREAT, entries, streams=streams, stall_s=wanted.stall_s)
+        for streams in (1, 64)
+    }
+    with daemon(place):
+        asyncio.run(remove(place, GREAT))
+    return grown
 
 
-async def table(title: str, count: int, base: str, rows: dict[str, Measured]) -> None:
-    """Measure and print; ratios are to the row ``base``."""
-    print(f"\n{title}")
-    taken = {name: await best(measured, count) for name, measured in rows.items()}
-    for name, seconds in taken.items():
-        ratio = taken[base] / seconds
-        print(f"  {name:<22} {seconds:8.3f} s  {count / seconds / 1e6:8.3f} M/s  {ratio:7.2f} x {base}")
-
-
-async def measure(big: Map[int, int], entries: int) -> None:
-    """All tables."""
-    path = Path(big.info.pin_path)
-    lookups = min(LOOKUPS, entries)
-
-    async def bpftool() -> int:
-        command = ["bpftool", "-j", "map", "dump", "pinned", str(path)]
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
-        return entries if await process.wait() == 0 else 0
-
-    async def walk() -> int:
-        return await asyncio.to_thread(local_dump, path, batch=False)
-
-    async def batch() -> int:
-        return await asyncio.to_thread(local_dump, path, batch=True)
-
-    async def chunks() -> int:
-        return sum([chunk.count async for chunk in big.chunks()])
-
-    async def items() -> int:
-        return len([key async for key, _ in big.items()])
-
-    async def each() -> int:
-        return await asyncio.to_thread(local_lookups, path)
-
-    async def many() -> int:
-        return len(await big.lookup_many(range(lookups)))
-
-    async def single() -> int:
-        keys = iter(range(lookups // 10))
-
-        async def worker() -> int:
-            return len([await big.lookup(key) for key in keys])
-
-        return sum(await asyncio.gather(*(worker() for _ in range(CONCURRENT))))
-
-    dumps: dict[str, Measured] = {"walk": walk, "batch": batch, "chunks()": chunks, "items()": items}
-    base = "walk"
-    if shutil.which("bpftool"):
-        dumps, base = {"bpftool -j": bpftool, **dumps}, "bpftool -j"
-    await table(f"dump of {entries:,} entries of (8, 8) bytes", entries, base, dumps)
-    await table(f"lookups of {lookups:,} keys", lookups, "each", {"each": each, "lookup_many()": many})
-    await table(
-        f"lookups of {lookups // 10:,} keys, one call each",
-        lookups // 10,
-        "lookup(), 64 at once",
-        {"lookup(), 64 at once": single},
+def measure(wanted: Settings, build: Path) -> report.Measured:
+    """Everything, in a place of its own."""
+    with private_place() as place:
+        grown = stalls(place, wanted)
+        with daemon(place):
+            profile = asyncio.run(create(place, ELEMENTS, wanted.entries))
+            asyncio.run(create(place, COUNTERS, wanted.entries))
+            with field(place, wanted, build) as everybody:
+                results = run(races(everybody, wanted), wanted.rounds, say)
+                check_counters(everybody, results)
+    return report.Measured(
+        settings=asdict(wanted),
+        profile=profile,
+        rows=reach.rows(results, grown, everybody.left_out),
+        left_out=everybody.left_out,
+        results=results,
+        growths=grown,
     )
 
 
-async def main() -> None:
-    """Set up, measure, remove."""
-    entries = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    with private_bpffs() as folder:
-        async with filled(folder, entries) as big:
-            await measure(big, entries)
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(prog="./dev bench", description="mapd beside what people run otherwise")
+    parser.add_argument("--quick", action="store_true", help="less than a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
+    parser.add_argument("entries", nargs="?", type=int, default=1_000_000, help="of the map (1,000,000)")
+    return parser.parse_args()
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    asked = arguments()
+    if os.geteuid() != 0:
+        raise SystemExit("benchmarks create real kernel maps, which only root may: sudo ./dev bench")
+    signal.signal(signal.SIGTERM, _stop)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CPUS])
+    build = Path(os.environ.get("MAPD_BENCH_BUILD", TREE / "build" / "bench"))
+    host = report.host_facts()
+    measured = measure(settings(asked.quick, asked.entries), build)
+    print("\n".join(report.page(measured, host)))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(report.as_json(measured, host), indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    if os.geteuid() != 0:
-        raise SystemExit("benchmarks create real kernel maps, which only root may: sudo ./dev bench")
-    asyncio.run(main())
+    main()
