@@ -158,6 +158,8 @@ def _converted(array: NDArray[Any], dtype: np.dtype[Any], codec: Codec[Any], wha
         if given.kind not in _INTEGERS:
             raise TypeMismatch(f"{what}s: {codec!r} takes integers, not an array of dtype {given}")
         _check_range(array, dtype, codec, what)
+        if given.itemsize == dtype.itemsize and given.isnative == dtype.isnative:
+            return array.view(dtype)  # the same bytes: int64 of no negative numbers
     elif not np.can_cast(given, dtype, "same_kind"):
         raise TypeMismatch(f"{what}s: an array of dtype {given}, {codec!r} takes {dtype}")
     return array.astype(dtype)
