@@ -14,6 +14,7 @@ from mapd.bpf import Buffer, OwnedFd, ProgramType, counter_program, load_program
 from mapd.maps.execute import execute
 from mapd.maps.groups import Group, plan
 from mapd.maps.opened import OpenMap, facts
+from mapd.maps.programs import Programs
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
@@ -34,7 +35,9 @@ def cpus() -> tuple[int, int]:
 @contextmanager
 def opening(made: TestMap) -> Generator[tuple[OpenMap, Callable[[Group], list[int]]]]:
     """The map as mapd opens it, and what runs a group on it: its statuses."""
-    opened = OpenMap(fd=OwnedFd(os.dup(made.fd)), facts=facts(KERNEL.info(made.fd), possible_cpus()))
+    fd, info = OwnedFd(os.dup(made.fd)), KERNEL.info(made.fd)
+    programs = Programs().enter(info.id, fd)
+    opened = OpenMap(fd=fd, facts=facts(info, possible_cpus()), programs=programs)
 
     def run(group: Group) -> list[int]:
         with opened.lease() as map_fd:

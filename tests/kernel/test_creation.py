@@ -448,11 +448,12 @@ from mapd.maps import creation
 from mapd.maps.errors import MapError
 from tests.support.samples import EVERY_TYPE, TEMPLATE, sample
 from mapd.maps.opened import OpenMap, facts
+from mapd.maps.programs import Programs
 
 kernel = LinuxKernel()
 inner = creation.create(kernel, "inner", TEMPLATE, "inner")
 with inner.lease() as number:
-    template = OpenMap(fd=inner, facts=facts(kernel.info(number), 1))
+    template = OpenMap(fd=inner, facts=facts(kernel.info(number), 1), programs=Programs().enter(0, inner))
 for kind in EVERY_TYPE:
     spec = sample(kind)
     try:

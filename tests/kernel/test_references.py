@@ -25,7 +25,8 @@ from mapd.bpf import (
     possible_cpus,
 )
 from mapd.maps.errors import MapError
-from mapd.maps.opened import OpenMap
+from mapd.maps.opened import MapFacts, OpenMap
+from mapd.maps.programs import Programs
 from mapd.maps.references import update_reference
 from mapd.maps.store import MapStore
 from mapd.maps.targets import CpuQueue, Device, Inner, ProgramId, ProgramPin, Target
@@ -42,6 +43,10 @@ XDP_PASS = 2
 
 def u32(*numbers: int) -> bytes:
     return struct.pack(f"={len(numbers)}I", *numbers)
+
+
+def opening(owned: OwnedFd, facts: MapFacts) -> OpenMap:
+    return OpenMap(fd=owned, facts=facts, programs=Programs().enter(facts.id, owned))
 
 
 @dataclass
@@ -68,7 +73,7 @@ class Bench:
 
     def _open(self, owned: OwnedFd) -> OpenMap:
         made = self.maps.adopt(owned)
-        return OpenMap(fd=owned, facts=self.store.facts_at(made.fd))
+        return opening(owned, self.store.facts_at(made.fd))
 
     def program(self, kind: ProgramType, attach: AttachType = AttachType.NONE) -> ProgramId:
         owned = self.stack.enter_context(load_program(returning(XDP_PASS), kind, attach=attach))
@@ -129,7 +134,7 @@ def test_an_inner_map_lives_in_the_outer_one_alone(bench: Bench) -> None:
     with KERNEL.control(CreateMap(map_type=1, key_size=4, value_size=4, max_entries=1)) as owned:
         with owned.lease() as fd:
             facts = bench.store.facts_at(fd)
-        bench.write(outer, 0, Inner(OpenMap(fd=owned, facts=facts)))
+        bench.write(outer, 0, Inner(opening(owned, facts)))
     assert bench.read(outer, 0) == u32(facts.id)
 
 

@@ -40,3 +40,14 @@ def possible_cpus() -> int:
         OSError: /sys is not mounted.
     """
     return parse_cpu_list(POSSIBLE.read_text())
+
+
+def check_cpus(count: int, path: Path = POSSIBLE) -> None:
+    """Refuse slots of a per-CPU value that a program could not reach by counting CPUs from 0.
+
+    Raises:
+        ValueError: the host's possible CPUs are not 0 to ``count`` - 1.
+    """
+    text = path.read_text().strip()
+    if text != ("0" if count == 1 else f"0-{count - 1}"):
+        raise ValueError(f"CPUs {text} are possible, not 0 to {count - 1}")

@@ -8,7 +8,15 @@ import os
 import threading
 import warnings
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+
+
+class Closes(Protocol):
+    """What is closed once, with something else."""
+
+    def close(self) -> None:
+        """Close it."""
+        ...
 
 
 class OwnedFd:
@@ -30,7 +38,7 @@ class OwnedFd:
         self._fd = fd
         self._leases = 0
         self._closing = False
-        self._attached: list[OwnedFd] = []
+        self._attached: list[Closes] = []
         self._lock = threading.Lock()
 
     @property
@@ -60,7 +68,7 @@ class OwnedFd:
         if last:
             self._finish()
 
-    def attach(self, other: OwnedFd) -> None:
+    def attach(self, other: Closes) -> None:
         """Close ``other`` when this is closed and its last lease has ended; now, if that has been."""
         with self._lock:
             if not self._closing or self._leases:

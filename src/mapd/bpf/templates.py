@@ -15,10 +15,13 @@ from typing import Final
 
 from mapd.bpf.asm import Alu, Assembler, Helper, Jump, Reg, Size
 from mapd.bpf.atomic import atomic, atomic_layout
+from mapd.bpf.cpus import check_cpus
 from mapd.bpf.kernel import LoadTemplate
 from mapd.bpf.program import STACK_BYTES, ProgramType
+from mapd.bpf.vector import Vector
 from mapd.bpf.vmlinux import function_id
 from mapd_api.layout import round_up8
+from mapd_api.uapi import PER_CPU_TYPES
 
 COUNT_FUNCTION: Final = "bpf_map_sum_elem_count"
 """The kernel's own count of a map's elements (kernel/bpf/map_iter.c). Linux 6.6."""
@@ -45,6 +48,8 @@ class Template(StrEnum):
     ATOMIC = "atomic"  # over map and scratch, atomic.AtomicLayout; the field's offset is in the slot
     ATOMIC_AT = "atomic_at"  # the same at field_offset, for values with a lock, a timer or a kptr
     COMPARE_UPDATE = "compare_update"  # over map and scratch, compare.CompareLayout; by load_compare()
+    VECTOR_READ = "vector_read"  # over map and scratch, vector.layout(): lookups
+    VECTOR_WRITE = "vector_write"  # the same, vector.write_ops()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,13 @@ def assemble(request: LoadTemplate, fds: Sequence[int]) -> Assembled:
             at = request.field_offset if request.template == Template.ATOMIC_AT else None
             asm = atomic(map_fd, scratch_fd, layout, field_offset=at)
             return Assembled(asm.assemble(), callbacks=asm.callbacks)
+        case Template.VECTOR_READ | Template.VECTOR_WRITE:
+            map_fd, scratch_fd = fds
+            if request.map_type in PER_CPU_TYPES:
+                check_cpus(request.cpus)
+            vector = Vector.of(request, writes=request.template == Template.VECTOR_WRITE)
+            asm = vector.assemble(map_fd, scratch_fd)
+            return Assembled(asm.assemble(), vector.program_type, asm.callbacks)
         case Template.COMPARE_UPDATE:
             raise ValueError("compare_update is made by trial: load_compare")
 

@@ -13,13 +13,17 @@ from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
 from mapd.maps.groups import Group, Plan
 from mapd.maps.job import Job, Outcome, Refused, part
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
-from mapd.maps.widths import Run
+from mapd.maps.vector import check_touch
+from mapd.maps.vector_run import LOOKUPS, Program, pieces, run_piece, whole
+from mapd.maps.widths import Run, Segment
 from mapd_api.ops import TAKES_VALUE, Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
 
 _BATCHES: Final = {Op.UPDATE: BatchCommand.UPDATE, Op.DELETE: BatchCommand.DELETE}
 """NOEXIST and EXIST are EINVAL in UPDATE_BATCH (kernel/bpf/syscall.c, generic_map_update_batch())."""
+
+_NONE: Final[frozenset[Op]] = frozenset()
 
 BATCH_FROM: Final = 4
 """Elements from which one batch syscall is cheaper than one syscall each."""
@@ -32,25 +36,71 @@ def execute(kernel: Kernel, map_fd: int, opened: OpenMap, plan: Plan) -> Outcome
         MapError: the map refuses as a whole (MAP_FROZEN, ...) and nothing of the group was executed. Where it
             begins to refuse in the middle (frozen meanwhile), the rest has that status.
     """
+    group, vector = plan.group, opened.vector
+    keys = _keys(group, plan, opened.facts)
+    served = plan.ops & vector.serves(group) if vector is not None else _NONE
+    if vector is not None and served:
+        writes = served != LOOKUPS
+        lease = vector.program(kernel, map_fd, group, writes=writes)
+        if lease is not None:
+            with lease as prog_fd:
+                program = Program(vector, prog_fd, writes, served)
+                return _execute(kernel, map_fd, opened, plan, keys, program)
+    check_touch(group, plan, opened.facts)
+    return _execute(kernel, map_fd, opened, plan, keys, None)
+
+
+def _execute(
+    kernel: Kernel, map_fd: int, opened: OpenMap, plan: Plan, keys: bytes, program: Program | None
+) -> Outcome:
     group = plan.group
+    if program is not None and plan.ops == program.ops and group.count <= program.vector.layout.capacity:
+        outcome, ran = whole(kernel, map_fd, program, plan, keys)
+        if ran.refused:
+            job = Job(kernel, map_fd, opened, plan, Buffer.of(keys), Buffer.of(group.values), outcome)
+            _refuse(job, len(ran.errnos), ran.refused)
+        return outcome
     outcome = Outcome(bytearray(group.count), Buffer.allocate(plan.answer_bytes))
-    keys, values = Buffer.of(_keys(group, plan, opened.facts)), Buffer.of(group.values)
-    job = Job(kernel, map_fd, opened, plan, keys, values, outcome)
+    job = Job(kernel, map_fd, opened, plan, Buffer.of(keys), Buffer.of(group.values), outcome)
     if group.cpu is not None:
         one_cpu.prepare(job)
-    for run in plan.runs():
-        refused = _run(job, run)
-        if refused is None:
-            continue
-        done, number = refused
-        asked = group.asked or operation_of(run.op)
-        error = map_refusal(kernel, map_fd, opened.facts, run.op, number, asked)
-        if done == 0 and run.start == 0:
-            raise error
-        for index in range(run.start + done, group.count):
-            outcome.fail(index, error.reason, number)
-        break
+    for segment in plan.segments():
+        refused = _segment(job, segment, program)
+        if refused is not None:
+            _refuse(job, *refused)
+            break
     return outcome
+
+
+def _refuse(job: Job, start: int, number: int) -> None:
+    """The map itself refuses element ``start``: nothing from there on was executed.
+
+    Raises:
+        MapError: nothing before it was either.
+    """
+    group = job.plan.group
+    op = Op(group.ops[start if len(group.ops) > 1 else 0])
+    asked = group.asked or operation_of(op)
+    error = map_refusal(job.kernel, job.map_fd, job.facts, op, number, asked)
+    if start == 0:
+        raise error
+    job.outcome.refuse(start, error.reason, number)
+
+
+def _segment(job: Job, segment: Segment, program: Program | None) -> Refused | None:
+    """One segment; the element that the map itself refused and the errno, None otherwise."""
+    served = program.ops if program is not None else _NONE
+    for mine, piece in pieces(job.plan, segment, served):
+        if mine and program is not None:
+            refused = run_piece(job, program, piece)
+            if refused is not None:
+                return piece.start + refused[0], refused[1]
+            continue
+        for run in job.plan.runs(piece):
+            refused = _run(job, run)
+            if refused is not None:
+                return run.start + refused[0], refused[1]
+    return None
 
 
 def next_key(elements: Elements, map_fd: int, facts: MapFacts, key: bytes | None) -> bytes | None:

@@ -28,11 +28,23 @@ class Outcome:
     values: Buffer
     errors: list[ElementFailure] = field(default_factory=list[ElementFailure])
 
+    @property
+    def room(self) -> int:
+        """How many failures more are told with their errno."""
+        return limits.ERROR_DETAILS - len(self.errors)
+
     def fail(self, index: int, reason: Reason, number: int) -> None:
         """Record one element that was not done."""
         self.statuses[index] = reason
-        if reason is not Reason.KEY_ABSENT and len(self.errors) < limits.ERROR_DETAILS:
+        if reason is not Reason.KEY_ABSENT and self.room > 0:
             self.errors.append(ElementFailure(index, reason, number))
+
+    def refuse(self, start: int, reason: Reason, number: int) -> None:
+        """Record that nothing from element ``start`` on was done."""
+        rest = len(self.statuses) - start
+        self.statuses[start:] = bytes([reason]) * rest
+        told = range(start, start + min(rest, self.room))
+        self.errors.extend(ElementFailure(index, reason, number) for index in told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 import numpy as np
 
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.errnos import errno_name
-from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import BatchCommand, Columns, LoadTemplate, SyscallError
 from mapd.bpf.templates import ONE_CPU_HEAD, Template, one_cpu_context
 from mapd.maps.errors import UNSUPPORTED, MapError
 from mapd.maps.job import Job, Refused, part
 from mapd.maps.opened import operation_of
+from mapd.maps.programs import Loaded
 from mapd.maps.widths import Run
 from mapd_api import limits
 from mapd_api.layout import round_up8
@@ -48,8 +47,7 @@ def run(job: Job, run: Run, columns: Columns, cpu: int) -> Refused | None:
         return 0, number
     if run.op is Op.UPDATE_NOEXIST:
         return _each(job, run, columns, _Slot(job, cpu, None))
-    program = job.opened.one_cpu.get(partial(_load, job, run.op), job.opened.fd)
-    with program.lease() as prog_fd:
+    with _load(job, run.op).lease() as prog_fd:
         return _each(job, run, columns, _Slot(job, cpu, prog_fd))
 
 
@@ -61,7 +59,7 @@ def prepare(job: Job) -> None:
     """
     for op in (Op.UPDATE, Op.UPDATE_EXIST):
         if op in job.plan.ops:
-            job.opened.one_cpu.get(partial(_load, job, op), job.opened.fd)
+            _load(job, op)
 
 
 def _lookup(job: Job, run: Run, columns: Columns, cpu: int) -> Refused | None:
@@ -86,13 +84,13 @@ def _lookup(job: Job, run: Run, columns: Columns, cpu: int) -> Refused | None:
     return None
 
 
-def _load(job: Job, op: Op) -> OwnedFd:
+def _load(job: Job, op: Op) -> Loaded:
     info, facts = job.facts.info, job.facts
     request = LoadTemplate(
         template=Template.WRITE_ONE_CPU, key_size=info.key_size, value_size=info.value_size
     )
     try:
-        return job.kernel.control(request, [job.map_fd])
+        return job.opened.programs.load(job.kernel, request, job.map_fd)
     except SyscallError as error:
         operation = operation_of(op)
         name = errno_name(error.errno or 0)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mapd.bpf.fd import FdLease, OwnedFd
 from mapd.bpf.kernel import RawMapInfo
 from mapd.maps.errors import MapError
+from mapd.maps.programs import MapPrograms
 from mapd.maps.traits import TypeTraits
 from mapd.maps.types import TYPES, type_name
 from mapd_api import limits
 from mapd_api.layout import round_up8, value_stride
 from mapd_api.ops import MUTATES, Op
 from mapd_api.reasons import Reason
+
+if TYPE_CHECKING:
+    from mapd.maps.vector import Vector  # which is about maps and their facts, and imports this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,24 +152,6 @@ def facts(
     )
 
 
-class ProgramSlot:
-    """Room for one program over an open map, loaded when it is first asked for."""
-
-    __slots__ = ("_lock", "_program")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._program: OwnedFd | None = None
-
-    def get(self, load: Callable[[], OwnedFd], owner: OwnedFd) -> OwnedFd:
-        """The program, from ``load`` the first time; it is closed with ``owner``. Raises what ``load`` does."""
-        with self._lock:
-            if self._program is None:
-                self._program = load()
-                owner.attach(self._program)
-            return self._program
-
-
 @dataclass(frozen=True, slots=True)
 class Described:
     """What is told of a map. Holds no descriptor.
@@ -188,7 +174,8 @@ class OpenMap:
         read_only: every mutation through this opening is refused (READ_ONLY).
         name: "namespace/name" where it was opened by name, else "".
         pin_path: the pin it was opened by, else "".
-        one_cpu: the program that writes one CPU's slot, where one was needed; it goes with ``fd``.
+        programs: those over the map, shared by all its openings.
+        vector: vector programs, where this opening may use any.
     """
 
     fd: OwnedFd
@@ -196,7 +183,8 @@ class OpenMap:
     read_only: bool = False
     name: str = ""
     pin_path: str = ""
-    one_cpu: ProgramSlot = field(default_factory=ProgramSlot, repr=False, compare=False)
+    programs: MapPrograms = field(repr=False, compare=False)
+    vector: Vector | None = field(default=None, repr=False, compare=False)
 
     @property
     def described(self) -> Described:

@@ -30,10 +30,12 @@ from mapd.maps import spec as specs
 from mapd.maps.blobs import BtfBlobs
 from mapd.maps.errors import MapError, capability, scarcity
 from mapd.maps.opened import Described, MapFacts, OpenMap, facts
+from mapd.maps.programs import Programs
 from mapd.maps.scan import Scan, ScanOptions
 from mapd.maps.spec import MapSpec
 from mapd.maps.traits import TypeTraits
 from mapd.maps.types import TYPES
+from mapd.maps.vector import Vector
 from mapd_api.names import is_part
 from mapd_api.names import kernel_name as derived_kernel_name
 from mapd_api.reasons import Reason
@@ -95,6 +97,7 @@ class MapStore:
         pin_roots: folders below which other programs' pins may be opened and new ones made.
         types: the table of map types, less what this kernel was found to lack (``trials``).
         blobs: where the types of maps made here are kept, None for nowhere.
+        programs: those loaded over maps that are open.
     """
 
     kernel: Kernel
@@ -104,6 +107,7 @@ class MapStore:
     pin_roots: Sequence[str] = field(default_factory=tuple)
     types: Mapping[int, TypeTraits] = field(default_factory=lambda: TYPES)
     blobs: BtfBlobs | None = None
+    programs: Programs = field(default_factory=Programs)
 
     def create(
         self, name: NameRef, spec: MapSpec, *, exist_ok: bool, template: OpenMap | None = None
@@ -245,10 +249,20 @@ class MapStore:
         try:
             with fd.lease() as number:
                 found = self.facts_at(number)
+                programs = self.programs.enter(found.id, fd)
+                vector = Vector.of(programs, found, number)
         except BaseException:
             fd.close()
             raise
-        return OpenMap(fd=fd, facts=found, read_only=read_only, name=name, pin_path=pin_path)
+        return OpenMap(
+            fd=fd,
+            facts=found,
+            read_only=read_only,
+            name=name,
+            pin_path=pin_path,
+            programs=programs,
+            vector=vector,
+        )
 
     def describe(self, opened: OpenMap, map_fd: int) -> Described:
         """A map as it is now: its facts afresh, and its name and pin unless they lead elsewhere by now."""
@@ -353,7 +367,7 @@ class MapStore:
                 f"freeze {opened_facts.label}: opened read-only; open it again to freeze it",
                 **about,
             )
-        with opened.lease() as number:
+        with opened.lease() as number, opened.programs.writing:
             try:
                 self._freeze(number)
             except SyscallError as error:
