@@ -53,6 +53,9 @@ DUMP_WAIT_S: Final = 1.0
 DUMP_SILENCE_S: Final = 1.0
 """A dump that finds nothing for so long, for a prefix that few keys have, sends a chunk without elements."""
 
+REDUCTIONS: Final = 64
+"""Integers of a value that one dump reduces over all CPUs."""
+
 REFUSAL_BYTES: Final = 2 << 10
 """A group's refusal inside an Apply answer at most; kept free for each group that is still to come."""
 

@@ -209,6 +209,24 @@ class LinuxElements:
         first = ctypes.c_char.from_buffer(mapping)
         return Buffer(first, ctypes.addressof(first), memoryview(mapping))
 
+    def read_memory(self, map_fd: int, offset: int, size: int) -> memoryview:
+        """See ``Elements.read_memory``. It keeps nobody from freezing the map.
+
+        Raises:
+            SyscallError: EINVAL, the array was not made so, or is shorter, or the descriptor only reads.
+
+        Source: kernel/bpf/syscall.c, bpf_map_mmap(); kernel/bpf/arraymap.c, array_map_mmap(). Linux 5.5.
+        """
+        before = offset % mmap.ALLOCATIONGRANULARITY
+        pages = -(-(before + size) // mmap.PAGESIZE)
+        try:
+            mapping = mmap.mmap(
+                map_fd, pages * mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset - before
+            )
+        except OSError as error:
+            raise SyscallError(error.errno or 0, "mmap") from error
+        return memoryview(mapping)[before : before + size]
+
 
 def _batch_attr(map_fd: int, columns: Columns) -> abi.BatchAttr:
     values = columns.values

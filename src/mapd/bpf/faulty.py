@@ -191,6 +191,10 @@ class FaultyKernel:
         """See ``Elements.map_memory``. No rule concerns it."""
         return self._inner.map_memory(map_fd, size)
 
+    def read_memory(self, map_fd: int, offset: int, size: int) -> memoryview:
+        """See ``Elements.read_memory``. No rule concerns it."""
+        return self._inner.read_memory(map_fd, offset, size)
+
     def _on_map(self, command: Command, map_fd: int, action: Callable[[], T]) -> T:
         return self._call(command, map_fd, command.uapi_name, action)
 

@@ -333,6 +333,13 @@ class Elements(Protocol):
         """
         ...
 
+    def read_memory(self, map_fd: int, offset: int, size: int) -> memoryview:
+        """mmap(2) of a part of such an array for reading alone; unmapped when nobody holds it.
+
+        Offset and size in bytes, aligned or not.
+        """
+        ...
+
 
 class Kernel(Elements, Protocol):
     """Both halves."""

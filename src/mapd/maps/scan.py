@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import struct
-import sys
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from mapd.bpf.buffer import Buffer
-from mapd.bpf.errnos import errno_name
-from mapd.bpf.kernel import Elements, SyscallError
-from mapd.maps import lpm
-from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
+from mapd.bpf.kernel import Elements
+from mapd.maps import split, tokens
+from mapd.maps.mmapped import MmapWalker, mappable
 from mapd.maps.opened import MapFacts
+from mapd.maps.part import Part, Read
+from mapd.maps.select import ScanOptions, Selection
+from mapd.maps.split import BucketRange, FenceWalker, RangeWalker
+from mapd.maps.tokens import Place, Position
 from mapd.maps.traits import Cursor
-from mapd.maps.walkers import (
-    METHODS,
-    WALKERS,
-    BatchWalker,
-    IndexWalker,
-    NextKeyWalker,
-    Walker,
-    keyed,
-    method_of,
+from mapd.maps.walkers import BatchWalker, IndexWalker, NextKeyWalker, Walker, method_of
+
+__all__ = ["Page", "Scan", "ScanOptions"]
+
+_WALKERS: Final[Mapping[str, type[BatchWalker] | type[NextKeyWalker] | type[IndexWalker]]] = MappingProxyType(
+    {walker.method: walker for walker in (BatchWalker, NextKeyWalker, IndexWalker)}
 )
-from mapd_api import limits
-from mapd_api.reasons import Reason
-from mapd_api.uapi import MapType
-
-_TOKEN: Final = struct.Struct("<BBI16s")
-"""version, method, map id, boot id; the cursor's bytes follow."""
-_TOKEN_VERSION: Final = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanOptions:
-    """What is wanted of a scan. ``limit`` 0: all; ``token`` of an earlier page of the same map.
-
-    ``covered_by``, a key of an LPM trie: only prefixes within it, itself included.
-    """
-
-    keys: bool = True
-    values: bool = True
-    prefix: bytes = b""
-    limit: int = 0
-    token: bytes = b""
-    covered_by: bytes = b""
+_BUCKET: Final = struct.Struct("=I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,239 +38,155 @@ class Page:
     token: bytes
 
 
-_REFUSALS: Final = {
-    **dict.fromkeys(PASSING, Reason.BUSY),
-    **dict.fromkeys(UNSUPPORTED, Reason.OPERATION_UNSUPPORTED),
-    errno.ENOMEM: Reason.KERNEL_MEMORY,
-    errno.ENOSPC: Reason.OPERATION_UNSUPPORTED,  # a socket map whose values have no room for the cookie
-}
-
-
 class Scan:
-    """A walk over one map in pages. Not for two threads at once.
+    """A walk over one map in pages, in one part or in several that may be read at once.
+
+    ``page`` is for one reader. Several read the ``parts``, each by one thread at a time, and hand out what they have
+    read one after the other: the token of a page is behind everything that was handed out until then.
+
+    Args:
+        ranges: parts that a large hash table is to be read in (``mapd.maps.split``), unless there is a limit.
 
     Attributes:
         entries: elements handed out so far.
-        done: no page follows.
+        parts: what is left to be read; none: the scan is over.
+        value_bytes: of one value in the pages; 0 where values are not wanted.
+
+    Raises:
+        MapError: the map cannot be read, not in this way, or not from this token on.
     """
 
-    def __init__(self, elements: Elements, facts: MapFacts, options: ScanOptions, boot_id: uuid.UUID) -> None:
+    def __init__(
+        self,
+        elements: Elements,
+        facts: MapFacts,
+        options: ScanOptions,
+        boot_id: uuid.UUID,
+        *,
+        ranges: int = 1,
+    ) -> None:
         self._elements = elements
         self._facts = facts
         self._options = options
-        self._filters = bool(options.prefix or options.covered_by)
         self._boot_id = boot_id
         self.entries: int = 0
-        self.done = False
-        self._capacity: int = 0
-        self._least: int = 1  # rows that the next page must have room for
-        self._batch = limits.BATCH_ELEMENTS
-        self._keys = self._values = Buffer.allocate(0)
-        _check_filters(options, facts)
+        self._selection = Selection(options, facts)
         facts.iterable("dump")
         facts.check_message("dump")
-        method, cursor = self._parse_token(options.token) if options.token else (method_of(facts), b"")
-        self._walker: Walker = WALKERS[method](elements, facts, cursor)
+        self.value_bytes = self._selection.value_bytes
+        position = tokens.parse(options.token, facts, boot_id) if options.token else Place(method_of(facts))
+        self.parts: tuple[Part, ...] = ()
+        self._read: list[Part] = []  # and those that are over, for what they have met
+        self._ranges: dict[Part, BucketRange] = {}  # what is left behind all that was handed out
+        self._begin(self._walkers(position, 1 if options.limit else ranges))
+
+    def _walkers(self, position: Position, ranges: int) -> Sequence[Walker]:
+        elements, facts = self._elements, self._facts
+        if not isinstance(position, Place):
+            return [RangeWalker(elements, facts, one) for one in position]
+        if position.method == BatchWalker.method and facts.traits and facts.traits.cursor is Cursor.BUCKET:
+            bucket = _BUCKET.unpack(position.cursor)[0] if position.cursor else 0
+            if cuts := split.boundaries(facts, bucket, ranges):
+                return [FenceWalker(elements, facts, bucket, cuts)]
+        if position.method == BatchWalker.method and mappable(facts):
+            return [MmapWalker(elements, facts, position.cursor)]
+        return [_WALKERS[position.method](elements, facts, position.cursor)]
+
+    def _begin(self, walkers: Sequence[Walker]) -> None:
+        self.parts = tuple(Part(one, self._elements, self._facts, self._selection) for one in walkers)
+        self._read += self.parts
+        for part in self.parts:
+            if isinstance(part.walker, RangeWalker):
+                self._ranges[part] = part.walker.left
+
+    @property
+    def done(self) -> bool:
+        """No page follows."""
+        return not self.parts
+
+    @property
+    def width(self) -> int:
+        """How many parts may be read at once."""
+        return min(1, len(self.parts)) if self._options.limit else len(self.parts)
 
     @property
     def method(self) -> str:
-        """How the map is walked: "lookup_batch", "next_key" or "indexes"."""
-        return self._walker.method
+        """How the map is walked: "lookup_batch", "next_key", "indexes" or "mmap"."""
+        return self._read[-1].walker.method if self._read else BatchWalker.method
 
     @property
     def restarts(self) -> int:
         """How often the kernel's cursor began again."""
-        return self._walker.restarts
+        return sum(part.walker.restarts for part in self._read)
 
     @property
     def duplicates(self) -> int:
         """Repeats left out."""
-        return self._walker.duplicates
+        return sum(part.walker.duplicates for part in self._read)
 
     @property
     def incomplete(self) -> str:
         """Why the pages are not what the type promises: the end was not reached, or not in the way that is due."""
-        return self._walker.incomplete
+        return next((why for part in self._read if (why := part.walker.incomplete)), "")
 
     def page_bytes(self, max_bytes: int) -> int:
-        """Columns of the next ``page(max_bytes)``: more than that where one row, or one bucket, has more."""
-        return self._room(max_bytes) * (self._facts.key_stride + self._facts.value_stride)
+        """Columns of the next read of ``max_bytes``: more than that where one row, or one bucket, has more."""
+        rows = max((part.room(max_bytes, self._most) for part in self.parts), default=0)
+        return rows * (self._facts.key_stride + self._facts.value_stride)
 
     def remembered_bytes(self, max_bytes: int) -> int:
-        """Memory for the keys that were read, after the next ``page(max_bytes)``."""
-        return self._walker.remembered_bytes(self._room(max_bytes))
+        """Memory for the keys that were read, after the next read of ``max_bytes``."""
+        return sum(part.walker.remembered_bytes(part.room(max_bytes, self._most)) for part in self.parts)
 
-    def _room(self, max_bytes: int) -> int:
-        """Rows of the next page at most."""
-        rows = max_bytes // (self._facts.key_stride + self._facts.value_stride)
-        if self._options.limit and not self._filters:
-            # Not to read what is not wanted, nor to cut it off: no token resumes inside a kernel bucket.
-            rows = min(rows, self._options.limit - self.entries)
-        return max(rows, self._least)
+    @property
+    def _most(self) -> int:
+        """Rows that are still wanted; 0: all.
+
+        Not to read what is not wanted, nor to cut it off: no token resumes inside a kernel bucket.
+        """
+        limit = self._options.limit
+        return limit - self.entries if limit and not self._options.filters else 0
 
     def page(self, map_fd: int, max_bytes: int) -> Page:
-        """The next elements: ``page_bytes(max_bytes)`` of columns at most.
+        """The next elements, of the first part: ``page_bytes(max_bytes)`` of columns at most. Blocks.
 
-        None where the kernel's next bucket has more; ``page_bytes`` has grown then, and the next page tries
-        again. Blocks for about 0.3 us an element.
+        None where the kernel's next bucket has more; ``page_bytes`` has grown then, and the next page tries again.
 
         Raises:
             MapError: the map cannot be read.
         """
-        self._reserve(self._room(max_bytes))
-        self._least = 1
-        try:
-            rows = self._fill(map_fd)
-        except SyscallError as error:
-            raise self._refusal(error) from error
-        return self._take(rows)
+        if self.done:
+            return Page(0, b"", b"", b"")
+        part = self.parts[0]
+        return self.hand_out(part, self.read(part, map_fd, max_bytes))
 
-    def _reserve(self, capacity: int) -> None:
-        if capacity != self._capacity:
-            self._capacity = capacity
-            self._keys = Buffer.allocate(capacity * self._facts.key_stride)
-            self._values = Buffer.allocate(capacity * self._facts.value_stride)
+    def read(self, part: Part, map_fd: int, max_bytes: int) -> Read:
+        """Read on in one of the parts, as ``Part.read``. In any thread; not twice before it was handed out."""
+        return part.read(map_fd, max_bytes, self._most)
 
-    def _fill(self, map_fd: int) -> int:
-        rows = 0
-        while not self._walker.done and (rows == 0 or self._capacity - rows >= limits.BATCH_MIN_ELEMENTS):
-            room = min(self._capacity - rows, self._batch)
-            try:
-                filled = self._walker.fill(map_fd, self._keys, self._values, rows, room)
-            except SyscallError as error:
-                if error.errno not in UNSUPPORTED or self._walker.method != BatchWalker.method or rows:
-                    raise
-                self._walker = NextKeyWalker(self._elements, self._facts, b"")
-                continue
-            if filled is None:
-                if not rows:
-                    self._grow(room)
-                break
-            rows += filled
-            if filled == 0:
-                break  # nothing to hand out here, perhaps for long: not all in one go
-        return rows
-
-    def _grow(self, room: int) -> None:
-        """One bucket holds more than ``room`` entries: twice the room in the next page, the same cursor.
-
-        Not in this one, so that whoever counts the bytes can do so before they are there.
-        """
-        if room >= self._facts.info.max_entries:
-            raise MapError(
-                Reason.INTERNAL, f"dump {self._facts.label}: one bucket seems to hold more than the whole map"
-            )
-        self._batch = max(self._batch, 2 * room)
-        self._least = 2 * room
-
-    def _take(self, rows: int) -> Page:
-        """Copy the wanted part of the buffers out."""
-        facts, options = self._facts, self._options
-        token = self._token() if rows else b""
-        self.done = self._walker.done
-        keys = self._keys.take(rows * facts.key_stride)
-        values = self._values.take(rows * facts.value_stride) if options.values else b""
-        if self._filters:
-            mask = _wanted(keys, facts.key_stride, options)
-            rows = int(mask.sum())
-            keys = _rows(keys, facts.key_stride)[mask].tobytes()
-            values = _rows(values, facts.value_stride)[mask].tobytes() if options.values else b""
-        if options.limit and self.entries + rows >= options.limit:
-            if self.entries + rows > options.limit:
+    def hand_out(self, part: Part, read: Read) -> Page:
+        """What was read of a part, as the next page."""
+        walker = part.walker
+        if isinstance(walker, RangeWalker):
+            self._ranges[part] = walker.left
+        if isinstance(walker, FenceWalker):
+            self._begin([RangeWalker(self._elements, self._facts, one) for one in walker.ranges])
+        elif walker.done:
+            self.parts = tuple(one for one in self.parts if one is not part)
+        token = tokens.encode(self._position(part), self._facts, self._boot_id) if read.scanned else b""
+        count, keys, values = read.count, read.keys, read.values
+        limit = self._options.limit
+        if limit and self.entries + count >= limit:
+            if self.entries + count > limit:
                 token = b""  # it would resume behind what is cut off here
-            rows = options.limit - self.entries
-            keys, values = keys[: rows * facts.key_stride], values[: rows * facts.value_stride]
-            self.done = True
-        self.entries += rows
-        return Page(rows, keys if options.keys else b"", values, token)
+            count = limit - self.entries
+            keys, values = keys[: count * self._facts.key_stride], values[: count * self.value_bytes]
+            self.parts = ()
+        self.entries += count
+        return Page(count, keys, values, token)
 
-    def _token(self) -> bytes:
-        method = METHODS.index(self._walker.method)
-        head = _TOKEN.pack(_TOKEN_VERSION, method, self._facts.id, self._boot_id.bytes)
-        return head + self._walker.cursor
-
-    def _parse_token(self, token: bytes) -> tuple[str, bytes]:
-        """Method and cursor of a token of this map and boot."""
-        about = self._facts.about("dump")
-        if len(token) <= _TOKEN.size or token[0] != _TOKEN_VERSION:
-            raise MapError(
-                Reason.BAD_SPEC, f"dump {self._facts.label}: this is no token of a dump; start anew", **about
-            )
-        method: int
-        _, method, map_id, boot_id = _TOKEN.unpack_from(token)
-        cursor = token[_TOKEN.size :]
-        if (map_id, boot_id) != (self._facts.id, self._boot_id.bytes):
-            raise MapError(
-                Reason.MAP_REPLACED,
-                f"dump {self._facts.label}: the token is of map {map_id}"
-                + ("" if boot_id == self._boot_id.bytes else " before the host's last boot")
-                + "; start anew",
-                **about,
-            )
-        walks = METHODS[method] if method < len(METHODS) else ""
-        whole = walks == NextKeyWalker.method or keyed(self._facts)
-        usual = method_of(self._facts)
-        if (
-            (walks != usual and (walks, usual) != (NextKeyWalker.method, BatchWalker.method))
-            or len(cursor) != (self._facts.key_stride if whole else 4)
-            or _beyond(self._facts, walks, cursor)
-        ):
-            raise MapError(
-                Reason.BAD_SPEC, f"dump {self._facts.label}: the token is damaged; start anew", **about
-            )
-        return walks, cursor
-
-    def _refusal(self, error: SyscallError) -> MapError:
-        if error.errno == errno.EPERM:
-            return self._facts.access_refusal("dump", writes=False)
-        number = error.errno or 0
-        return MapError(
-            _REFUSALS.get(number, Reason.INTERNAL),
-            f"dump {self._facts.label}: {error.strerror}",
-            **self._facts.about("dump"),
-            errno=errno_name(number),
-        )
-
-
-def _beyond(facts: MapFacts, walks: str, cursor: bytes) -> bool:
-    """Whether a cursor is an index that no scan comes to; the kernel would begin again at index 0."""
-    if facts.traits is None or facts.traits.cursor not in (Cursor.INDEX, Cursor.INDEXES):
-        return False
-    # "indexes" has the next index as its cursor, the others have the last one.
-    last = facts.info.max_entries if walks == IndexWalker.method else facts.info.max_entries - 1
-    return int.from_bytes(cursor, sys.byteorder) > last
-
-
-def _rows(column: bytes, stride: int) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(column, np.uint8).reshape(-1, stride)
-
-
-def _check_filters(options: ScanOptions, facts: MapFacts) -> None:
-    """Refuse filters that no key of this map could pass."""
-    for what, key in (("prefix", options.prefix), ("covered_by", options.covered_by)):
-        if len(key) > facts.key_stride or (what == "covered_by" and key and len(key) != facts.key_stride):
-            raise MapError(
-                Reason.KEY_SIZE_MISMATCH,
-                f"dump {facts.label}: {what} of {len(key)} bytes; keys have {facts.key_stride} bytes",
-                **{**facts.about("dump"), "given": len(key), "expected": facts.key_stride},
-            )
-    if options.covered_by and facts.info.map_type != MapType.LPM_TRIE:
-        raise MapError(
-            Reason.OPERATION_UNSUPPORTED,
-            f"dump {facts.label}: covered_by is for LPM tries; {facts.type_name} maps take prefix, the first bytes "
-            "of a key",
-            **facts.about("dump"),
-        )
-
-
-def _wanted(keys: bytes, stride: int, options: ScanOptions) -> npt.NDArray[np.bool_]:
-    """Which keys pass the filters."""
-    mask = _matches(keys, stride, options.prefix)
-    return mask & lpm.within(keys, stride, options.covered_by) if options.covered_by else mask
-
-
-def _matches(keys: bytes, stride: int, prefix: bytes) -> npt.NDArray[np.bool_]:
-    """Which keys begin with ``prefix``; 1.7 ms a million rows of 8 bytes."""
-    wanted = np.frombuffer(prefix, np.uint8)
-    found: npt.NDArray[np.bool_] = (_rows(keys, stride)[:, : len(prefix)] == wanted).all(axis=1)
-    return found
+    def _position(self, part: Part) -> Position:
+        """Behind all that was handed out, ``part`` last."""
+        if isinstance(part.walker, (FenceWalker, RangeWalker)):
+            return tuple(self._ranges[one] for one in self.parts)
+        return Place(part.walker.method, part.walker.cursor)

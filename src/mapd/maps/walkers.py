@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final, Protocol
 
 import numpy as np
@@ -27,6 +25,8 @@ from mapd_api.uapi import ElementFlag
 
 METHODS: Final[tuple[str, ...]] = ("lookup_batch", "next_key", "indexes")
 """By their numbers in tokens."""
+
+BATCH_NAME: Final = "BPF_MAP_LOOKUP_BATCH"
 
 SEEN_BYTES: Final = 64 << 20
 """Memory for remembering keys of one scan whose kernel cursor may restart; at about 100 bytes a key,
@@ -95,7 +95,6 @@ class BatchWalker:
         self._cursor = Buffer.allocate(max(4, facts.key_stride))
         self._cursor.view[: len(cursor)] = cursor
         self._first = not cursor
-        self._flags = int(ElementFlag.LOCK) if facts.has_lock else 0
         self._cursor_size = facts.key_stride if keyed(facts) else 4
         self._seen = SeenKeys(facts, resumed=bool(cursor)) if keyed(facts) else None
         self._rows = 0
@@ -140,11 +139,11 @@ class BatchWalker:
             value_stride=facts.value_stride,
             value_offset=row * facts.value_stride,
         )
-        batch = self._lookup(map_fd, columns)
+        batch = lookup_retried(self._elements, map_fd, facts, self._cursor, self._first, columns)
         if batch.errno == errno.ENOSPC:
             return None
         if batch.errno not in (0, errno.ENOENT):
-            raise SyscallError(batch.errno, "BPF_MAP_LOOKUP_BATCH")
+            raise SyscallError(batch.errno, BATCH_NAME)
         self.done = batch.errno == errno.ENOENT
         self._first = False
         self._rows += batch.count
@@ -154,21 +153,6 @@ class BatchWalker:
         if not self.done and (stop := self._seen.must_stop(self._rows)):
             self.done, self._stop = True, stop
         return kept
-
-    def _lookup(self, map_fd: int, columns: Columns) -> Batch:
-        """One batch; where the moment was bad, the same again from the same place.
-
-        A bucket whose lock is taken below us is EBUSY, an LPM key that goes under the kernel's hand EINTR
-        (kernel/bpf/hashtab.c, syscall.c). The cursor has moved by then, past rows that were not answered.
-        """
-        before = self._cursor.take(self._cursor.size)
-        batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns, self._flags)
-        for _ in range(_RETRIES):
-            if batch.errno not in PASSING:
-                break
-            self._cursor.view[:] = before
-            batch = self._elements.lookup_batch(map_fd, self._cursor, self._first, columns, self._flags)
-        return batch
 
 
 class NextKeyWalker:
@@ -309,6 +293,25 @@ class IndexWalker:
         return keep(keys, values, row, facts.key_stride, [number == 0 for number in errnos])
 
 
+def lookup_retried(
+    elements: Elements, map_fd: int, facts: MapFacts, cursor: Buffer, first: bool, columns: Columns
+) -> Batch:
+    """One batch; where the moment was bad, the same again from the same place.
+
+    A bucket whose lock is taken below us is EBUSY, an LPM key that goes under the kernel's hand EINTR
+    (kernel/bpf/hashtab.c, syscall.c). The cursor has moved by then, past rows that were not answered.
+    """
+    flags = int(ElementFlag.LOCK) if facts.has_lock else 0
+    before = cursor.take(cursor.size)
+    batch = elements.lookup_batch(map_fd, cursor, first, columns, flags)
+    for _ in range(_RETRIES):
+        if batch.errno not in PASSING:
+            break
+        cursor.view[:] = before
+        batch = elements.lookup_batch(map_fd, cursor, first, columns, flags)
+    return batch
+
+
 def keep(keys: Buffer, values: Buffer, row: int, key_stride: int, wanted: list[bool]) -> int:
     """Close the gaps that unwanted rows leave in both columns; the rows kept."""
     kept, count = sum(wanted), len(wanted)
@@ -381,12 +384,6 @@ class SeenKeys:
         if len(self._seen) > self._capacity:
             return f"more than {self._capacity} keys to remember for leaving repeats out"
         return ""
-
-
-WALKERS: Final[Mapping[str, type[BatchWalker] | type[NextKeyWalker] | type[IndexWalker]]] = MappingProxyType(
-    {walker.method: walker for walker in (BatchWalker, NextKeyWalker, IndexWalker)}
-)
-"""Every way by its name."""
 
 
 def method_of(facts: MapFacts) -> str:

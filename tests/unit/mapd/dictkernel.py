@@ -35,7 +35,6 @@ from mapd.bpf import (
 )
 from mapd.bpf.kernel import R
 from mapd.maps.opened import MapFacts, OpenMap, facts
-from mapd.maps.programs import Programs
 from mapd_api.layout import value_stride
 from mapd_api.ops import MUTATES, Op
 from mapd_api.uapi import MapType
@@ -175,8 +174,7 @@ class DictKernel:
     def open(self, made: DictMap, *, read_only: bool = False) -> OpenMap:
         """As the store opens it."""
         fd = self._hand_out(self.add(made), read_only=read_only)
-        programs = Programs().enter(made.info.id, fd)
-        return OpenMap(fd=fd, facts=facts(made.info, CPUS), read_only=read_only, programs=programs)
+        return OpenMap(fd=fd, facts=facts(made.info, CPUS), read_only=read_only)
 
     @property
     def open_fds(self) -> int:
@@ -296,15 +294,14 @@ class DictKernel:
         while bucket < made.buckets:
             rows = [row for row in made.elements.items() if row[0][0] % made.buckets == bucket]
             if done + len(rows) > columns.count:
-                if done == 0:
-                    return Batch(0, errno.ENOSPC)
-                break
+                cursor.view[:4] = n(bucket)
+                return Batch(done, 0 if done else errno.ENOSPC)
             for row in rows:
                 _put(columns, done, *row)
                 done += 1
             bucket += 1
         cursor.view[:4] = n(bucket)
-        return Batch(done, errno.ENOENT if bucket == made.buckets else 0)
+        return Batch(done, errno.ENOENT)
 
     @staticmethod
     def _walk_keys(made: DictMap, cursor: Buffer, first: bool, columns: Columns) -> Batch:
@@ -341,6 +338,10 @@ class DictKernel:
 
     def map_memory(self, map_fd: int, size: int) -> Buffer:
         del map_fd, size
+        raise SyscallError(errno.EINVAL, "mmap")
+
+    def read_memory(self, map_fd: int, offset: int, size: int) -> memoryview:
+        del map_fd, offset, size
         raise SyscallError(errno.EINVAL, "mmap")
 
 

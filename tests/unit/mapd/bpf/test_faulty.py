@@ -84,6 +84,10 @@ class Recorder:
         self.calls.append(("map_memory", [map_fd, size]))
         return Buffer.allocate(size)
 
+    def read_memory(self, map_fd: int, offset: int, size: int) -> memoryview:
+        self.calls.append(("read_memory", [map_fd, offset, size]))
+        return memoryview(bytes(size))
+
 
 def keys_of(columns: Columns) -> list[int]:
     return [columns.keys.view[columns.key_offset + i * columns.key_stride] for i in range(columns.count)]

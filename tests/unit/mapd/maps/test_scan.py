@@ -411,7 +411,7 @@ def test_a_token_that_was_cut_is_no_token(bench: Bench, length: int) -> None:
 def test_a_token_of_another_version_is_no_token(bench: Bench) -> None:
     token = token_of(bench)
     with pytest.raises(MapError, match="no token of a dump"):
-        bench.scan(ScanOptions(token=b"\x02" + token[1:]))
+        bench.scan(ScanOptions(token=b"\x03" + token[1:]))
 
 
 def test_a_token_with_another_method_or_cursor_is_damaged(bench: Bench) -> None:
