@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,9 +41,11 @@ from mapd_client import (
     TypeMismatch,
     Unsupported,
     arrays,
+    testing,
 )
 from mapd_client.codec import BadElement, Buffer
 from mapd_client.info import ByteOrder
+from tests.repo.sources import ROOT, SRC
 
 CPUS = 3
 
@@ -410,3 +414,21 @@ def test_without_numpy_lists_work_and_arrays_say_what_to_install() -> None:
 def test_importing_the_client_does_not_import_numpy() -> None:
     program = "import sys, mapd_client; assert 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_program_of_the_how_to_prints_what_it_says(tmp_path: Path) -> None:
+    """What people paste is run, to the letter."""
+    page = (ROOT / "docs" / "how-to" / "arrays.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (printed,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "traffic.py").write_text(program)
+    with testing.daemon() as target:
+        done = subprocess.run(
+            [sys.executable, "traffic.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(SRC), "MAPD_ADDRESS": target},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.stdout, done.stderr) == (printed, "")
