@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from ipaddress import IPv4Network
-from typing import Any
+from typing import Any, assert_type
 
 import numpy as np
 import pytest
@@ -55,7 +55,8 @@ async def test_what_was_written_as_arrays_is_read_as_lists_and_back(flows: Map[i
     keys, values = squares()
     assert await flows.update_many((keys, values)) == MANY
     assert {key: value async for key, value in flows.items()} == {n: n * n for n in range(MANY)}
-    assert await flows.lookup_many([3, MANY, 5]) == [9, None, 25]
+    listed = await flows.lookup_many([3, MANY, 5])
+    assert assert_type(listed, list[int | None]) == [9, None, 25]
 
 
 async def test_values_come_in_the_order_of_the_keys_and_zeros_for_absent_ones(flows: Map[int, int]) -> None:
@@ -63,7 +64,7 @@ async def test_values_come_in_the_order_of_the_keys_and_zeros_for_absent_ones(fl
     await flows.update_many((keys[::2], values[::2]))
     wanted = np.random.default_rng(4).permutation(keys)
     found = await flows.lookup_many(wanted)
-    assert isinstance(found, Found)
+    assert isinstance(assert_type(found, Found), Found)
     assert found.values.dtype == np.uint64
     assert (found.present == (wanted % 2 == 0)).all()
     assert (found.values == np.where(wanted % 2 == 0, wanted * wanted, 0)).all()
