@@ -35,6 +35,7 @@ from mapd.bpf import (
 )
 from mapd.bpf.kernel import R
 from mapd.maps.opened import MapFacts, OpenMap, facts
+from mapd.maps.programs import Programs
 from mapd_api.layout import value_stride
 from mapd_api.ops import MUTATES, Op
 from mapd_api.uapi import MapType
@@ -174,7 +175,8 @@ class DictKernel:
     def open(self, made: DictMap, *, read_only: bool = False) -> OpenMap:
         """As the store opens it."""
         fd = self._hand_out(self.add(made), read_only=read_only)
-        return OpenMap(fd=fd, facts=facts(made.info, CPUS), read_only=read_only)
+        programs = Programs().enter(made.info.id, fd)
+        return OpenMap(fd=fd, facts=facts(made.info, CPUS), read_only=read_only, programs=programs)
 
     @property
     def open_fds(self) -> int:
