@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,17 +43,49 @@ class Read:
     values: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Columns that the kernel writes: rows of keys, and of values."""
+
+    rows: int
+    keys: Buffer
+    values: Buffer
+
+
+class Rooms:
+    """The rooms of one scan: as many as parts that are being read, each used again and again."""
+
+    def __init__(self, facts: MapFacts) -> None:
+        self._facts = facts
+        self._free: deque[Room] = deque()  # whose ends any thread may use
+
+    def take(self, rows: int) -> Room:
+        """Room for so many rows; one that is free now of another size is let go."""
+        with suppress(IndexError):
+            if (room := self._free.pop()).rows == rows:
+                return room
+        facts = self._facts
+        return Room(
+            rows, Buffer.allocate(rows * facts.key_stride), Buffer.allocate(rows * facts.value_stride)
+        )
+
+    def give(self, room: Room) -> None:
+        """Have it used again."""
+        self._free.append(room)
+
+
 class Part:
     """A walk over a map, or over a range of it. Not for two threads at once."""
 
-    def __init__(self, walker: Walker, elements: Elements, facts: MapFacts, selection: Selection) -> None:
+    def __init__(
+        self, walker: Walker, elements: Elements, facts: MapFacts, selection: Selection, rooms: Rooms
+    ) -> None:
         self._elements = elements
         self._facts = facts
         self._selection = selection
-        self._capacity: int = 0
+        self._rooms = rooms
         self._least: int = 1  # rows that the next page must have room for
         self._batch = limits.BATCH_ELEMENTS
-        self._keys = self._values = Buffer.allocate(0)
         self.walker = walker
 
     def room(self, max_bytes: int, most: int = 0) -> int:
@@ -68,29 +102,25 @@ class Part:
         Raises:
             MapError: the map cannot be read.
         """
-        self._reserve(self.room(max_bytes, most))
+        room = self._rooms.take(self.room(max_bytes, most))
         self._least = 1
         try:
-            rows = self._fill(map_fd)
+            rows = self._fill(map_fd, room)
         except SyscallError as error:
             raise self._refusal(error) from error
         facts = self._facts
-        keys = self._keys.view[: rows * facts.key_stride]
-        values = self._values.view[: rows * facts.value_stride]
-        return Read(rows, *self._selection.columns(keys, values))
+        keys = room.keys.view[: rows * facts.key_stride]
+        values = room.values.view[: rows * facts.value_stride]
+        found = Read(rows, *self._selection.columns(keys, values))
+        self._rooms.give(room)
+        return found
 
-    def _reserve(self, capacity: int) -> None:
-        if capacity != self._capacity:
-            self._capacity = capacity
-            self._keys = Buffer.allocate(capacity * self._facts.key_stride)
-            self._values = Buffer.allocate(capacity * self._facts.value_stride)
-
-    def _fill(self, map_fd: int) -> int:
+    def _fill(self, map_fd: int, room: Room) -> int:
         rows = 0
-        while not self.walker.done and (rows == 0 or self._capacity - rows >= limits.BATCH_MIN_ELEMENTS):
-            room = min(self._capacity - rows, self._batch)
+        while not self.walker.done and (rows == 0 or room.rows - rows >= limits.BATCH_MIN_ELEMENTS):
+            most = min(room.rows - rows, self._batch)
             try:
-                filled = self.walker.fill(map_fd, self._keys, self._values, rows, room)
+                filled = self.walker.fill(map_fd, room.keys, room.values, rows, most)
             except SyscallError as error:
                 instead = None if rows else self._instead(error)
                 if instead is None:
@@ -99,7 +129,7 @@ class Part:
                 continue
             if filled is None:
                 if not rows:
-                    self._grow(room)
+                    self._grow(most)
                 break
             rows += filled
             if filled == 0:

@@ -13,7 +13,7 @@ from mapd.bpf.kernel import Elements
 from mapd.maps import split, tokens
 from mapd.maps.mmapped import MmapWalker, mappable
 from mapd.maps.opened import MapFacts
-from mapd.maps.part import Part, Read
+from mapd.maps.part import Part, Read, Rooms
 from mapd.maps.select import ScanOptions, Selection
 from mapd.maps.split import BucketRange, FenceWalker, RangeWalker
 from mapd.maps.tokens import Place, Position
@@ -71,6 +71,7 @@ class Scan:
         self._boot_id = boot_id
         self.entries: int = 0
         self._selection = Selection(options, facts)
+        self._rooms = Rooms(facts)
         facts.iterable("dump")
         facts.check_message("dump")
         self.value_bytes = self._selection.value_bytes
@@ -93,7 +94,9 @@ class Scan:
         return [_WALKERS[position.method](elements, facts, position.cursor)]
 
     def _begin(self, walkers: Sequence[Walker]) -> None:
-        self.parts = tuple(Part(one, self._elements, self._facts, self._selection) for one in walkers)
+        self.parts = tuple(
+            Part(one, self._elements, self._facts, self._selection, self._rooms) for one in walkers
+        )
         self._read += self.parts
         for part in self.parts:
             if isinstance(part.walker, RangeWalker):

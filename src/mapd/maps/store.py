@@ -419,9 +419,9 @@ class MapStore:
                 raise
         return Btf(blob=blob, key_type_id=info.btf_key_type_id, value_type_id=info.btf_value_type_id)
 
-    def scan(self, opened: OpenMap, options: ScanOptions) -> Scan:
-        """A walk over an open map."""
-        return Scan(self.kernel, opened.facts, options, self.boot_id)
+    def scan(self, opened: OpenMap, options: ScanOptions, *, ranges: int = 1) -> Scan:
+        """A walk over an open map, in so many ranges where it is a large hash table."""
+        return Scan(self.kernel, opened.facts, options, self.boot_id, ranges=ranges)
 
     def facts_at(self, map_fd: int) -> MapFacts:
         """The facts of an open map, as this kernel serves its type."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -208,7 +209,9 @@ class MapHost:
 
     def dump(self, opened: Authorized[OpenMap], options: ScanOptions) -> Dump:
         """A dump to ``run``."""
-        scan = self._store.scan(opened.demand({Verb.READ}), options)
+        # A thread for each CPU is as fast as it gets, and the lane has no more.
+        ranges = min(self._pool.threads(Lane.BULK), len(os.sched_getaffinity(0)))
+        scan = self._store.scan(opened.demand({Verb.READ}), options, ranges=ranges)
         return Dump(self._pool, self._budget, opened, scan)
 
     async def pin(self, opened: Authorized[OpenMap], path: str) -> None:

@@ -132,6 +132,10 @@ class SyscallPool:
         for thread in self._threads:
             thread.start()
 
+    def threads(self, lane: Lane) -> int:
+        """How many threads serve a lane."""
+        return self._lanes[lane].size.threads
+
     def counts(self, lane: Lane) -> LaneCounts:
         """The lane's counters, live."""
         return self._lanes[lane].counts

@@ -11,6 +11,7 @@ from functools import partial
 from mapd.access.authorize import Authorized
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
+from mapd.maps.part import Part, Read
 from mapd.maps.scan import Page, Scan
 from mapd.runtime.budget import ByteBudget, Share
 from mapd.runtime.pool import Lane, SyscallPool
@@ -20,6 +21,7 @@ from mapd_api.reasons import Reason
 
 Begin = Callable[[], Awaitable[None]]
 Emit = Callable[[Page], Awaitable[None]]
+"""May make a message of the page when it is called, and write it when it is awaited: the page is gone by then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +39,16 @@ class Trailer:
     map_id: int
 
 
-HELD_CHUNKS = 3
-"""Chunks that one dump holds: the scan's buffer, the page being written, the page read ahead."""
+HELD_CHUNKS = 4
+"""Chunks that one dump holds: what the kernel writes to, what was read ahead, the message that is written, and
+grpc's copy of it. The first two once more for each further range that is read at the same time."""
 
 
 class Dump:
     """One dump of an authorised map.
+
+    A large hash table's dump reads several ranges of it at once, but only one as long as calls wait in the pool's
+    bulk lane, the reader stalls or the budget is short: a second thread is for a dump that nobody else waits for.
 
     Args:
         progress_s: a reader that takes no chunk for so long is cut off, and so is a dump that gets no memory.
@@ -68,15 +74,16 @@ class Dump:
         self._scan = scan
         self._progress_s = progress_s
         self._wait_s = wait_s
-        self._chunk = self._wanted = (
-            limits.CHUNK_MIN_BYTES
-        )  # of the next page, and what the reader could take
+        # Of the next page, and what the reader could take.
+        self._chunk = self._wanted = limits.CHUNK_MIN_BYTES
+        self._width = 1
+        self._reading: dict[asyncio.Task[Read], Part] = {}
         self._stalled = False
         self._silence_s = silence_s
         self._spoke = time.monotonic()
 
     async def run(self, begin: Begin, emit: Emit) -> Trailer:
-        """Hand every page to ``emit``, in order; the trailer when the end was reached.
+        """Hand every page to ``emit``, one after the other; the trailer when the end was reached.
 
         ``begin`` is awaited before the first page, and only when there is one: a dump that is refused
         has not begun.
@@ -88,58 +95,89 @@ class Dump:
                 hold the memory that this one needs.
         """
         started = time.time()
-        async with self._budget.share(self._cost(self._chunk, 0), self._wait_s) as share:
-            page = await self._read()
-            await begin()
-            while not self._scan.done:
-                await self._resize(share, page)
-                page = await self._step(page, emit)
-            await self._write(page, emit)
+        async with self._budget.share(self._cost(self._chunk, 1, 0), self._wait_s) as share:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    await self._hand_over(group, share, begin, emit)
+            except BaseExceptionGroup as failed:
+                # One cause: all others were cancelled for it.
+                raise failed.exceptions[0] from None
         return self._trailer(started)
 
-    def _cost(self, chunk: int, held: int) -> int:
-        """Bytes in use while the next page, of ``chunk`` bytes, is read and one of ``held`` bytes is written."""
-        size = max(chunk, self._scan.page_bytes(chunk))
-        return (HELD_CHUNKS - 1) * size + max(size, held) + self._scan.remembered_bytes(chunk)
+    async def _hand_over(self, group: asyncio.TaskGroup, share: Share, begin: Begin, emit: Emit) -> None:
+        self._read_on(group)
+        if self._reading:
+            await asyncio.wait(self._reading, return_when=asyncio.FIRST_COMPLETED)
+        await begin()
+        while self._reading:
+            page = await self._next_page()
+            if not self._scan.done:
+                await self._resize(share, len(page.keys) + len(page.values))
+            if not self._stalled:
+                self._read_on(group)
+            if self._wants(page):
+                writing = emit(page)
+                del page
+                await self._write(writing)
+            if self._stalled or not self._reading:
+                self._read_on(group)
 
-    async def _resize(self, share: Share, page: Page) -> None:
-        """Settle on the size of the next chunk: the wanted one, or what there is a fair share for."""
-        held = len(page.keys) + len(page.values)
-        self._chunk = self._wanted
-        while self._chunk > limits.CHUNK_MIN_BYTES:
-            if self._budget.take(share, self._cost(self._chunk, held)):
+    def _read_on(self, group: asyncio.TaskGroup) -> None:
+        """Begin to read the next parts, as many as may be read at once."""
+        for part in self._scan.parts:
+            if len(self._reading) >= self._width:
                 return
-            self._chunk //= 2
-        await self._budget.need(share, self._cost(self._chunk, held), self._progress_s)
+            if part not in self._reading.values():
+                task = group.create_task(self._read(part), name="dump read-ahead")
+                self._reading[task] = part
 
-    async def _step(self, page: Page, emit: Emit) -> Page:
-        """Write one page and read the next: at the same time, unless the reader is stalling."""
-        if self._stalled:
-            await self._write(page, emit)
-            return await self._read()
-        try:
-            async with asyncio.TaskGroup() as group:
-                ahead = group.create_task(self._read(), name="dump read-ahead")
-                await self._write(page, emit)
-        except BaseExceptionGroup as failed:
-            # One cause: the other half was cancelled for it.
-            raise failed.exceptions[0] from None
-        return ahead.result()
-
-    async def _read(self) -> Page:
+    async def _read(self, part: Part) -> Read:
         lease = self._opened.lease()
-        return await self._pool.run(
-            Lane.BULK, self, partial(self._scan.page, lease.fd, self._chunk), lease=lease
+        read = partial(self._scan.read, part, lease.fd, self._chunk)
+        return await self._pool.run(Lane.BULK, part, read, lease=lease)
+
+    async def _next_page(self) -> Page:
+        done, _ = await asyncio.wait(self._reading, return_when=asyncio.FIRST_COMPLETED)
+        task = next(task for task in self._reading if task in done)
+        return self._scan.hand_out(self._reading.pop(task), task.result())
+
+    def _cost(self, chunk: int, width: int, held: int) -> int:
+        """Bytes in use while so many reads of ``chunk`` bytes are under way and one of ``held`` is written."""
+        size = max(chunk, self._scan.page_bytes(chunk))
+        ahead = (HELD_CHUNKS - 2) * width * size
+        return ahead + 2 * max(size, held) + self._scan.remembered_bytes(chunk)
+
+    async def _resize(self, share: Share, held: int) -> None:
+        """Settle on the next reads: as wanted, or what there is a fair share for."""
+        self._chunk, self._width = self._wanted, self._at_once()
+        while (self._chunk, self._width) != (limits.CHUNK_MIN_BYTES, 1):
+            if self._budget.take(share, self._cost(self._chunk, max(self._width, len(self._reading)), held)):
+                return
+            if self._chunk > limits.CHUNK_MIN_BYTES:
+                self._chunk //= 2
+            else:
+                self._width = 1
+        await self._budget.need(
+            share, self._cost(self._chunk, max(1, len(self._reading)), held), self._progress_s
         )
 
-    async def _write(self, page: Page, emit: Emit) -> None:
+    def _at_once(self) -> int:
+        """How many parts may be read at once now."""
+        if self._stalled or self._pool.counts(Lane.BULK).queued:
+            return 1
+        return max(1, self._scan.width)
+
+    def _wants(self, page: Page) -> bool:
+        """Whether a page is to be handed over: not one without elements, unless the reader has waited long."""
+        silent = time.monotonic() - self._spoke
+        return page.count > 0 or bool(page.token and silent >= self._silence_s)
+
+    async def _write(self, writing: Awaitable[None]) -> None:
         """Hand a page over, and learn from how long it took how large the next may be."""
         began = time.monotonic()
-        if page.count == 0 and (not page.token or began - self._spoke < self._silence_s):
-            return
         try:
             async with asyncio.timeout(self._progress_s):
-                await emit(page)
+                await writing
         except TimeoutError:
             raise MapError(
                 Reason.QUOTA,
