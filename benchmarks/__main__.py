@@ -1,4 +1,4 @@
-"""``./dev bench [--quick] [--json FILE] [ENTRIES]``: mapd beside what people run otherwise, as ratios."""
+"""``./dev bench [--quick] [--only WORK] [--json FILE] [ENTRIES]``: mapd beside what people run otherwise, as ratios."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, NoReturn
@@ -27,6 +28,10 @@ CPUS: Final = 2
 
 GREAT: Final = "great"
 """The map of the memory rows."""
+
+
+WORK: Final = ("memory", "dump", "flight 64", "flight 256", "one", "lookup", "update", "fetch_add", "delete")
+"""Pieces of work that ``--only`` takes."""
 
 
 def say(text: str = "") -> None:
@@ -66,15 +71,16 @@ def stalls(place: Place, wanted: Settings) -> dict[str, Growth]:
     return grown
 
 
-def measure(wanted: Settings, build: Path) -> report.Measured:
-    """Everything, in a place of its own."""
+def measure(wanted: Settings, build: Path, only: Sequence[str]) -> report.Measured:
+    """All pieces of work, or ``only`` these, in a place of its own."""
     with private_place() as place:
-        grown = stalls(place, wanted)
+        grown = stalls(place, wanted) if "memory" in only else {}
         with daemon(place):
             profile = asyncio.run(create(place, ELEMENTS, wanted.entries))
             asyncio.run(create(place, COUNTERS, wanted.entries))
             with field(place, wanted, build) as everybody:
-                results = run(races(everybody, wanted), wanted.rounds, say)
+                asked = [race for race in races(everybody, wanted) if race.name in only]
+                results = run(asked, wanted.rounds, say)
                 check_counters(everybody, results)
     return report.Measured(
         settings=asdict(wanted),
@@ -91,6 +97,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench", description="mapd beside what people run otherwise")
     parser.add_argument("--quick", action="store_true", help="less than a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
+    parser.add_argument("--only", action="append", choices=WORK, help="this piece of work; may be repeated")
     parser.add_argument("entries", nargs="?", type=int, default=1_000_000, help="of the map (1,000,000)")
     return parser.parse_args()
 
@@ -108,7 +115,7 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CPUS])
     build = Path(os.environ.get("MAPD_BENCH_BUILD", TREE / "build" / "bench"))
     host = report.host_facts()
-    measured = measure(settings(asked.quick, asked.entries), build)
+    measured = measure(settings(asked.quick, asked.entries), build, asked.only or WORK)
     print("\n".join(report.page(measured, host)))
     if asked.json is not None:
         asked.json.write_text(json.dumps(report.as_json(measured, host), indent=1) + "\n")

@@ -64,7 +64,7 @@ def page(measured: Measured, host: Mapping[str, object]) -> list[str]:
         f"{where}, CPUs {host['cpus_used']} for everybody, nobody pinned to one  ",
         f"Python {host['python']}, grpcio {host['grpcio']}, protobuf {host['protobuf']}, numpy {host['numpy']}  ",
         f"daemon in profile {measured.profile}, its clients of another user without capabilities; peers as root  ",
-        f"memory: dumps of {wanted['great_entries']:,} elements, standing still for {wanted['stall_s']:g} s",
+        f"dumps that stand still: of {wanted['great_entries']:,} elements, for {wanted['stall_s']:g} s",
         "",
         *table(measured.rows),
         "",
