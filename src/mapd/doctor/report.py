@@ -17,6 +17,7 @@ from mapd.maps.trials import Answer, Trial, served, try_types
 from mapd.maps.types import type_name
 from mapd.rpc.server_info import profile_of
 from mapd_api import __version__
+from mapd_api.ops import ATOMICS
 
 WIDTH: Final = 100
 _NAME: Final = 28
@@ -24,6 +25,8 @@ _TYPE: Final = 24
 _ANSWER: Final = 9
 _UPDATES: Final = ("update_noexist", "update_exist", "push_exist")
 """Told by their plain form: a type has them with it."""
+_ATOMICS: Final = frozenset(op.name.lower() for op in ATOMICS)
+"""Told together: a type has all of them or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +143,9 @@ def _host(found: Sequence[Check]) -> Iterator[str]:
 
 
 def _type_lines(one: TypeReport) -> Iterator[str]:
-    words = [name for name in one.operations if name not in _UPDATES]
+    words = dict.fromkeys(
+        "atomics" if name in _ATOMICS else name for name in one.operations if name not in _UPDATES
+    )
     answer = one.create.value
     yield from _wrapped(f"{one.type:<{_TYPE}}{answer:<{_ANSWER}}", " ".join(words))
     margin = " " * (_TYPE + _ANSWER)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from typing import Final
 
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import BatchCommand, Columns, Elements, Kernel, SyscallError
-from mapd.maps import lpm, one_cpu
+from mapd.maps import atomics, lpm, one_cpu
 from mapd.maps.answers import map_refusal
 from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
 from mapd.maps.groups import Group, Plan
@@ -15,7 +16,7 @@ from mapd.maps.job import Job, Outcome, Refused, part
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.vector import check_touch
 from mapd.maps.vector_run import LOOKUPS, Program, pieces, run_piece, whole
-from mapd.maps.widths import Run, Segment
+from mapd.maps.widths import Kind, Run, Segment
 from mapd_api.ops import TAKES_VALUE, Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
@@ -64,12 +65,23 @@ def _execute(
     job = Job(kernel, map_fd, opened, plan, Buffer.of(keys), Buffer.of(group.values), outcome)
     if group.cpu is not None:
         one_cpu.prepare(job)
-    for segment in plan.segments():
-        refused = _segment(job, segment, program)
+    if plan.ops.isdisjoint(atomics.OPS):
+        _segments(job, program, {})
+    else:
+        with atomics.leased(job) as leased:
+            _segments(job, program, leased)
+    return outcome
+
+
+def _segments(job: Job, program: Program | None, leased: Mapping[Kind, int]) -> None:
+    for segment in job.plan.segments():
+        if segment.kind is Kind.PLAIN:
+            refused = _segment(job, segment, program)
+        else:
+            refused = atomics.run(job, segment, leased[segment.kind])
         if refused is not None:
             _refuse(job, *refused)
-            break
-    return outcome
+            return
 
 
 def _refuse(job: Job, start: int, number: int) -> None:

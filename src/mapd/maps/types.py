@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from mapd.maps.traits import Btf, Cursor, Entries, Iteration, TypeTraits, Value
-from mapd_api.ops import Op
+from mapd_api.ops import ATOMICS, Op
 from mapd_api.uapi import MapFlag as F
 from mapd_api.uapi import MapType as T
 
@@ -22,6 +22,9 @@ _ACCESS: Final = F.RDONLY | F.WRONLY | F.RDONLY_PROG | F.WRONLY_PROG
 _UPDATES: Final = frozenset({Op.UPDATE, Op.UPDATE_NOEXIST, Op.UPDATE_EXIST})
 _KEYED: Final = _UPDATES | {Op.LOOKUP, Op.DELETE}
 _READ: Final = frozenset({Op.LOOKUP})
+_LOCKED_ATOMICS: Final = ATOMICS | {Op.COMPARE_UPDATE}
+"""Of types whose values may have a bpf_spin_lock; a map whose values have none compares and updates no whole value."""
+_TAKE: Final = _KEYED | {Op.LOOKUP_AND_DELETE}
 _KEYS: Final = range(1, 1 << 22)
 _VALUES: Final = range(1, 1 << 31)
 _PER_CPU_VALUES: Final = range(1, 32_769)
@@ -42,7 +45,7 @@ _RECORDS: Final = "it holds records, not elements: reading them comes later"
 
 _HASH: Final = TypeTraits(
     type=T.HASH,
-    ops=_KEYED | {Op.LOOKUP_AND_DELETE},
+    ops=_TAKE | _LOCKED_ATOMICS,
     flags=F.NO_PREALLOC | F.NUMA_NODE | F.ZERO_SEED | _ACCESS,
     key_sizes=_KEYS,
     value_sizes=_VALUES,
@@ -55,7 +58,7 @@ _HASH: Final = TypeTraits(
 )
 _ARRAY: Final = TypeTraits(
     type=T.ARRAY,
-    ops=_READ | _UPDATES,
+    ops=_READ | _UPDATES | _LOCKED_ATOMICS,
     flags=F.NUMA_NODE | F.MMAPABLE | F.INNER_MAP | _ACCESS,
     key_sizes=_U32,
     value_sizes=_VALUES,
@@ -136,10 +139,16 @@ _RINGBUF: Final = TypeTraits(
 
 _ROWS: Final = (
     _HASH,
-    replace(_HASH, type=T.LRU_HASH, flags=F.NO_COMMON_LRU | F.NUMA_NODE | F.ZERO_SEED | _ACCESS),
+    replace(
+        _HASH,
+        type=T.LRU_HASH,
+        ops=_TAKE | ATOMICS,
+        flags=F.NO_COMMON_LRU | F.NUMA_NODE | F.ZERO_SEED | _ACCESS,
+    ),
     replace(
         _HASH,
         type=T.PERCPU_HASH,
+        ops=_TAKE,
         flags=F.NO_PREALLOC | F.ZERO_SEED | _ACCESS,
         value_sizes=_PER_CPU_VALUES,
         value=Value.PER_CPU,
@@ -147,6 +156,7 @@ _ROWS: Final = (
     replace(
         _HASH,
         type=T.LRU_PERCPU_HASH,
+        ops=_TAKE,
         flags=F.NO_COMMON_LRU | F.ZERO_SEED | _ACCESS,
         value_sizes=_PER_CPU_VALUES,
         value=Value.PER_CPU,
@@ -163,7 +173,14 @@ _ROWS: Final = (
         slow=True,
     ),
     _ARRAY,
-    replace(_ARRAY, type=T.PERCPU_ARRAY, flags=_ACCESS, value_sizes=_PER_CPU_VALUES, value=Value.PER_CPU),
+    replace(
+        _ARRAY,
+        type=T.PERCPU_ARRAY,
+        ops=_READ | _UPDATES,
+        flags=_ACCESS,
+        value_sizes=_PER_CPU_VALUES,
+        value=Value.PER_CPU,
+    ),
     replace(
         _ARRAY,
         type=T.ARRAY_OF_MAPS,

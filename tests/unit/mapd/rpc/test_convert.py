@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,11 +141,14 @@ def test_a_type_that_the_contract_does_not_know_is_refused() -> None:
 def test_a_map_is_described_with_what_its_type_can_do(map_type: int) -> None:
     opened = DictKernel().open(DictMap(raw_info(map_type)))
     info = convert.map_info(opened.described)
+    locked = replace(opened.described, facts=replace(opened.facts, has_lock=True))
     opened.fd.close()
     assert (info.id, info.type, info.kernel_name, info.max_entries) == (41, map_type, "flows", 1_000)
     assert info.key_stride == 4
     assert info.value_stride == opened.facts.value_stride
-    assert tuple(info.supported_operations) == TYPES[map_type].operations
+    assert tuple(convert.map_info(locked).supported_operations) == TYPES[map_type].operations
+    lockless = tuple(name for name in TYPES[map_type].operations if name != "compare_update")
+    assert tuple(info.supported_operations) == lockless
     assert types.Iteration.Name(info.iteration) == f"ITERATION_{TYPES[map_type].iteration.upper()}"
 
 
@@ -189,10 +193,9 @@ def test_a_group_of_atomics_arrives_with_its_field_and_whether_it_creates() -> N
     assert convert.group(elements.OpGroup(count=1, ops=b"\1")).field is None
 
 
-def test_a_group_that_would_touch_is_refused_with_the_feature() -> None:
-    with refused(Reason.OPERATION_UNSUPPORTED) as caught:
-        convert.group(elements.OpGroup(touch=True))
-    assert "feature 'touch'" in str(caught.value)
+def test_a_group_says_whether_it_touches() -> None:
+    assert convert.group(elements.OpGroup(count=1, ops=b"\1", keys=b"k", touch=True)).touch
+    assert not convert.group(elements.OpGroup(count=1, ops=b"\1", keys=b"k")).touch
 
 
 def test_an_outcome_goes_out_as_columns_and_first_failures() -> None:
