@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -22,10 +23,20 @@ import structlog
 from mapd.access.authorize import Authorizer
 from mapd.access.principal import Principal
 from mapd.banner import banner
-from mapd.bpf import Kernel, LinuxKernel, boot_id, effective_capabilities, is_bpffs, possible_cpus
+from mapd.bpf import (
+    Kernel,
+    LinuxKernel,
+    Template,
+    boot_id,
+    effective_capabilities,
+    is_bpffs,
+    possible_cpus,
+)
 from mapd.config import Config
 from mapd.maps import trials
 from mapd.maps.blobs import BtfBlobs
+from mapd.maps.program_trials import try_programs
+from mapd.maps.programs import Programs
 from mapd.maps.store import MapStore
 from mapd.memory import MemoryKernel
 from mapd.notify import notify
@@ -56,6 +67,9 @@ FEATURES: Final = (
     "count",
 )
 """What this version can do beyond the plain calls; clients ask for these names."""
+
+BY_PROGRAM: Final[Mapping[str, str]] = MappingProxyType({"touch": Template.VECTOR_READ})
+"""What it can do only where its kernel loads a program, and that program's name."""
 
 EXIT_MARGIN_S: Final = 0.5
 """After the grace, and this, the process ends even if a thread is stuck in a syscall."""
@@ -180,16 +194,20 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
             store.types = trials.served(facts.trials)
             host = MapHost(store, pool, HandleTable(), ByteBudget())
             guard = Guard(Authorizer())
-            # Handles last: what runs while the server drains needs them.
-            async with _idle_handles(host.handles), _server(config, host, guard, facts) as socket:
-                yield Ready(
-                    config=config,
-                    facts=facts,
-                    socket=socket.path,
-                    capabilities=capabilities,
-                    host=host,
-                    guard=guard,
-                )
+            async with _programs(config, store, pool):
+                names = store.programs.names
+                more = [feature for feature, program in BY_PROGRAM.items() if program in names]
+                facts = replace(facts, programs=names, features=(*facts.features, *more))
+                # Handles last: what runs while the server drains needs them.
+                async with _idle_handles(host.handles), _server(config, host, guard, facts) as socket:
+                    yield Ready(
+                        config=config,
+                        facts=facts,
+                        socket=socket.path,
+                        capabilities=capabilities,
+                        host=host,
+                        guard=guard,
+                    )
     finally:
         lock.release()
 
@@ -209,6 +227,19 @@ async def _pool(config: Config) -> AsyncGenerator[SyscallPool]:
     finally:
         if not await pool.close(EXIT_MARGIN_S / 2):
             _log.warning("a thread is still inside a syscall; leaving it behind")
+
+
+@asynccontextmanager
+async def _programs(config: Config, store: MapStore, pool: SyscallPool) -> AsyncGenerator[None]:
+    """The store's programs and their scratch: what this kernel loads is used, and closed at the end."""
+    size, kernel = config.pool, store.kernel
+    slots = size.point_threads + size.bulk_threads + size.slow_threads + 1  # the loop's own turn is a thread too
+    trial = partial(try_programs, kernel, slots, store.possible_cpus)
+    store.programs = await pool.run(Lane.SLOW, "programs", trial, discard=Programs.close)
+    try:
+        yield
+    finally:
+        store.programs.close()
 
 
 @asynccontextmanager

@@ -74,6 +74,8 @@ class ServerInfo:
         namespace: of names without one.
         pin_root: names are pinned at <pin_root>/<namespace>/<name>.
         types: what creating the smallest map of a type came to, by bpftool's words ("hash").
+        programs: BPF programs that the daemon's kernel loads ("vector_read"): without those whose names begin with
+            "vector" a syscall is made for each element, without the others their operations are refused.
     """
 
     version: str
@@ -91,6 +93,7 @@ class ServerInfo:
     namespace: str
     pin_root: str
     types: Mapping[str, TypeAnswer] = field(default_factory=dict[str, TypeAnswer])
+    programs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

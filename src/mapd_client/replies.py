@@ -79,6 +79,7 @@ def server_info(message: maps_pb2.ServerInfo) -> ServerInfo:
                 if (number := int(one.type)) in MapType.__members__.values()
             }
         ),
+        programs=frozenset(message.programs),
     )
 
 

@@ -21,10 +21,21 @@ from mapd.bpf.scratch import Scratch
 MOST: Final = 256
 """Programs of one daemon at most; 8 to 24 KiB of kernel memory each."""
 
+SLOT_BYTES: Final = 256 << 10
+"""Of a slot of the scratch: 4,096 elements of up to 60 bytes, and what a core's second-level cache holds."""
+
 _SCARCE: Final = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EBADF})
 """A refusal for one of these says nothing about the next attempt."""
 
 _uses = itertools.count()
+
+
+def open_scratch(kernel: Kernel, slots: int) -> Scratch | None:
+    """A scratch with a slot for each thread that runs programs; None where the kernel, or its backend, has none."""
+    try:
+        return Scratch(kernel, slots, SLOT_BYTES)
+    except SyscallError:
+        return None
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +60,7 @@ class Programs:
 
     Args:
         scratch: where programs find their columns; None where none may be loaded that needs one. ``close`` closes it.
-        names: templates that this kernel was found to load (``mapd.maps.trials``); only these use the scratch.
+        names: of programs that this kernel was found to load (``mapd.maps.program_trials``).
         most: programs loaded at once; of more, the one that was not used for longest is closed.
     """
 
@@ -57,7 +68,7 @@ class Programs:
         self, scratch: Scratch | None = None, names: Collection[str] = (), *, most: int = MOST
     ) -> None:
         self.scratch: Final = scratch
-        self.names: Final = frozenset(names if scratch is not None else ())
+        self.names: Final = frozenset(names)
         self._most = most
         self._lock = threading.Lock()
         self._maps: dict[int, MapPrograms] = {}

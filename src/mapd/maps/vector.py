@@ -132,8 +132,12 @@ class Vector:
         if access == os.O_RDONLY:
             del wanted[True]
         is_trie = facts.info.map_type == MapType.LPM_TRIE
-        there = all((LPM_NAME if is_trie else request.template) in names for request in wanted.values())
-        return cls(programs, facts, scratch, where, wanted) if there and access != os.O_WRONLY else None
+        for writes, request in list(wanted.items()):
+            if (LPM_NAME if is_trie else request.template) not in names:
+                del wanted[writes]
+        if access == os.O_WRONLY or False not in wanted:
+            return None
+        return cls(programs, facts, scratch, where, wanted)
 
     @property
     def writing(self) -> threading.Lock:
@@ -149,7 +153,8 @@ class Vector:
     def program(self, kernel: Kernel, map_fd: int, group: Group, *, writes: bool) -> FdLease | None:
         """A lease on the program for a run; None where syscalls are to serve, now or for good.
 
-        It is loaded when a group says ``touch``, or when syscalls have served LOAD_FROM elements of the map.
+        It is loaded when no syscall can do what a group wants (``touch``), or when LOAD_FROM elements of the map
+        have come.
         """
         loaded = self._loaded.get(writes)
         if loaded is not None:
@@ -164,9 +169,13 @@ class Vector:
             self._programs.seen += group.count
             if self._programs.seen < LOAD_FROM:
                 return None
-        return self._load(kernel, map_fd, request, writes=writes)
+        return self.load(kernel, map_fd, writes=writes)
 
-    def _load(self, kernel: Kernel, map_fd: int, request: LoadTemplate, *, writes: bool) -> FdLease | None:
+    def load(self, kernel: Kernel, map_fd: int, *, writes: bool) -> FdLease | None:
+        """A lease on the program, loaded now if it is not; None where the kernel refuses it."""
+        request = self._requests.get(writes)
+        if request is None:
+            return None
         try:
             # Asked before each run that writes; a type without the command (before Linux 5.13) cannot be asked.
             if writes and kernel.batch(map_fd, BatchCommand.UPDATE, NO_ELEMENTS).errno in UNSUPPORTED:

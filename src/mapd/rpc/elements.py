@@ -58,13 +58,8 @@ class ElementHandlers:
 
     async def lookup(self, call: Call, request: pb.LookupRequest) -> pb.LookupResponse:
         """One value, or none."""
-        if request.touch:
-            raise MapError(
-                Reason.OPERATION_UNSUPPORTED,
-                "lookup: this daemon cannot let lookups refresh recency (feature 'touch')",
-                operation="lookup",
-            )
-        group = Group(count=1, ops=bytes([Op.LOOKUP]), keys=request.key, flags=request.flags)
+        ops = bytes([Op.LOOKUP])
+        group = Group(count=1, ops=ops, keys=request.key, flags=request.flags, touch=request.touch)
         outcome = await self._single(call, request.map, group)
         if outcome.statuses[0] == Reason.KEY_ABSENT:
             return pb.LookupResponse()

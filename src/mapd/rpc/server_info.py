@@ -31,6 +31,7 @@ class Facts:
         profile: minimal, pins-ro, pins-rw, network, inspector.
         features: names of abilities that a client may ask for.
         trials: what this kernel said of each map type at the start.
+        programs: those that it was found to load then, by name.
     """
 
     epoch: str
@@ -43,6 +44,7 @@ class Facts:
     pin_root: str
     features: Sequence[str]
     trials: Mapping[int, Trial] = field(default_factory=dict[int, Trial])
+    programs: frozenset[str] = frozenset()
 
     def server_info(self, principal: Principal) -> ServerInfo:
         """As one principal is told."""
@@ -71,6 +73,7 @@ class Facts:
                 TypeTrial(type=cast("MapType", number), answer=_ANSWERS[trial.answer], errno=trial.errno)
                 for number, trial in sorted(self.trials.items())
             ],
+            programs=sorted(self.programs),
         )
 
 

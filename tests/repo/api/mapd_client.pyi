@@ -268,6 +268,7 @@ class ServerInfo:
     namespace: str
     pin_root: str
     types: Mapping[str, TypeAnswer] = ...
+    programs: frozenset[str] = ...
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessHolder:
