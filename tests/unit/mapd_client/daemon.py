@@ -170,13 +170,16 @@ class Daemon:
         found = self.handles[group.map.handle][1]
         op = Op(group.ops[0])
         statuses, values = bytearray(), bytearray()
+        # Once: protobuf makes new bytes of a field each time that it is looked at.
+        given_keys, given_values = group.keys, group.values
+        key_bytes, value_bytes = found.info.key_stride, found.info.value_stride
         for at in range(group.count):
-            key = group.keys[at * found.info.key_stride : (at + 1) * found.info.key_stride]
-            value = group.values[at * found.info.value_stride : (at + 1) * found.info.value_stride]
+            key = given_keys[at * key_bytes : (at + 1) * key_bytes]
+            value = given_values[at * value_bytes : (at + 1) * value_bytes]
             status, answer = self._element(found, op, key, value)
             statuses.append(status)
             if op in ANSWERS_VALUE:
-                values += answer or bytes(found.info.value_stride)
+                values += answer or bytes(value_bytes)
         return elements_pb2.GroupResult(statuses=bytes(statuses), values=bytes(values))
 
     @staticmethod
@@ -229,12 +232,12 @@ class Daemon:
             self.loaded.append(request)
             if found is None:
                 found = self.handles[request.map.handle][1]
-            columns = request.columns
-            for at in range(columns.count):
-                key = columns.keys[at * found.info.key_stride : (at + 1) * found.info.key_stride]
-                value = columns.values[at * found.info.value_stride : (at + 1) * found.info.value_stride]
-                found.data[key] = value
-            applied += columns.count
+            count, keys, values = request.columns.count, request.columns.keys, request.columns.values
+            key_bytes, value_bytes = found.info.key_stride, found.info.value_stride
+            for at in range(count):
+                key = keys[at * key_bytes : (at + 1) * key_bytes]
+                found.data[key] = values[at * value_bytes : (at + 1) * value_bytes]
+            applied += count
         return elements_pb2.LoadResponse(applied=applied)
 
     async def Session(self, requests: AsyncIterator[elements_pb2.SessionRequest], context: Any) -> None:  # noqa: N802
