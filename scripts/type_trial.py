@@ -25,6 +25,7 @@ from mapd.bpf.asm import Assembler, Reg
 from mapd.bpf.syscall import attempt
 from mapd.maps import creation
 from mapd.maps.opened import OpenMap, facts
+from mapd.maps.programs import Programs
 from mapd.maps.spec import MapSpec
 from mapd_api.layout import value_stride
 from mapd_api.uapi import ElementFlag, MapFlag
@@ -55,7 +56,9 @@ class Objects:
         stack.callback(template.close)
         with template.lease() as number:
             info = KERNEL.info(number)
-        self.template = OpenMap(fd=template, facts=facts(info, possible_cpus()))
+        self.template = OpenMap(
+            fd=template, facts=facts(info, possible_cpus()), programs=Programs().enter(info.id, template)
+        )
         self.inner = self._lease(template)
         self.program = self._lease(load_program(_nothing(), ProgramType.SOCKET_FILTER))
         self.tcp = self._socket(socket.AF_INET, socket.SOCK_STREAM)
