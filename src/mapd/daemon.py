@@ -58,6 +58,7 @@ FEATURES: Final = (
     "apply",
     "dump",
     "dump-resume",
+    "dump-select",
     "load",
     "session-handles",
     "btf",

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, cast
 
-from google.protobuf import timestamp_pb2
-
 from mapd.access.principal import Principal
 from mapd.maps.answers import ElementFailure
 from mapd.maps.errors import MapError
 from mapd.maps.groups import FieldSpec, Group
 from mapd.maps.job import Outcome
 from mapd.maps.opened import MapFacts
-from mapd.maps.scan import Page, ScanOptions
 from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, NameRef, PinRef
 from mapd.maps.traits import Iteration
 from mapd.maps.types import type_name
 from mapd.runtime.host import AnyRef, HandleRef, NewMap
-from mapd.runtime.scans import Trailer
-from mapd_api import limits
 from mapd_api.names import split_name
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason, Refusal
@@ -214,68 +209,6 @@ def error(refusal: Refusal) -> errors_pb2.Error:
     if refusal.retry_after_s is not None:
         message.retry_after.FromNanoseconds(int(refusal.retry_after_s * 1e9))
     return message
-
-
-def scan_options(request: elements_pb2.DumpRequest) -> ScanOptions:
-    """What is wanted of a dump."""
-    known = elements_pb2.DumpColumns.values()
-    if request.columns not in known:
-        raise MapError(Reason.BAD_FLAGS, f"dump: {request.columns} is no DumpColumns", operation="dump")
-    return ScanOptions(
-        keys=request.columns != elements_pb2.DUMP_COLUMNS_VALUES,
-        values=request.columns != elements_pb2.DUMP_COLUMNS_KEYS,
-        prefix=request.prefix,
-        limit=request.limit,
-        token=request.resume_token,
-        covered_by=request.covered_by,
-    )
-
-
-def chunks(page: Page, facts: MapFacts) -> list[elements_pb2.DumpResponse]:
-    """A page as messages: one, or several where a kernel bucket was larger than a message.
-
-    Only the last of several has a token: the kernel cannot go on inside a bucket. A page without elements is
-    one message, for its token.
-    """
-    key_stride = facts.key_stride if page.keys else 0
-    value_stride = facts.value_stride if page.values else 0
-    rows = max(1, limits.CHUNK_MAX_BYTES // max(1, key_stride + value_stride))
-    starts = range(0, max(page.count, 1), rows)
-    return [
-        elements_pb2.DumpResponse(
-            chunk=elements_pb2.DumpChunk(
-                columns=types_pb2.Columns(
-                    count=min(rows, page.count - start),
-                    keys=page.keys[start * key_stride : (start + rows) * key_stride],
-                    values=page.values[start * value_stride : (start + rows) * value_stride],
-                ),
-                token=page.token if start == starts[-1] else b"",
-            )
-        )
-        for start in starts
-    ]
-
-
-def trailer(found: Trailer, epoch: str) -> elements_pb2.DumpTrailer:
-    """How a dump went."""
-    return elements_pb2.DumpTrailer(
-        entries=found.entries,
-        complete=found.complete,
-        incomplete_reason=found.incomplete_reason,
-        method=found.method,
-        restarts=found.restarts,
-        duplicates_suppressed=found.duplicates_suppressed,
-        started_at=_timestamp(found.started_at),
-        ended_at=_timestamp(found.ended_at),
-        map_id=found.map_id,
-        epoch=epoch,
-    )
-
-
-def _timestamp(seconds: float) -> timestamp_pb2.Timestamp:
-    stamp = timestamp_pb2.Timestamp()
-    stamp.FromNanoseconds(int(seconds * 1e9))
-    return stamp
 
 
 def check_type(number: int) -> None:

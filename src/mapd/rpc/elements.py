@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,7 +18,7 @@ from mapd.maps.job import Outcome
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.scan import Page
 from mapd.maps.targets import Target
-from mapd.rpc import convert, targets
+from mapd.rpc import convert, dumps, targets
 from mapd.rpc.admit import admitted
 from mapd.rpc.guard import Call, Handler, readable
 from mapd.runtime.host import MapHost
@@ -168,19 +168,21 @@ class ElementHandlers:
         """Header, chunks, trailer."""
         async with admitted(self._host, call, request.map, "dump") as opened:
             facts = opened.target.facts
-            dump = self._host.dump(opened, convert.scan_options(request))
+            dump = self._host.dump(opened, dumps.options(request))
 
             async def begin() -> None:
                 described = await self._host.describe(opened, Verb.READ)
-                header = pb.DumpHeader(info=convert.map_info(described))
-                await call.context.write(pb.DumpResponse(header=header))
+                await call.context.write(dumps.header(described, dump.value_bytes))
 
-            async def emit(page: Page) -> None:
-                for chunk in convert.chunks(page, facts):
-                    await call.context.write(chunk)
+            def emit(page: Page) -> Awaitable[None]:
+                return write(dumps.chunks(page, facts, dump.value_bytes))
+
+            async def write(messages: list[bytes]) -> None:
+                for message in messages:
+                    await call.context.write(message)
 
             trailer = await dump.run(begin, emit)
-            await call.context.write(pb.DumpResponse(trailer=convert.trailer(trailer, self._epoch)))
+            await call.context.write(dumps.trailer(trailer, self._epoch))
 
     async def load(self, call: Call, _requests: object) -> pb.LoadResponse:
         """Columns written as they arrive."""

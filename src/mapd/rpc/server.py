@@ -8,6 +8,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -86,6 +87,11 @@ def _is_unary(method: MethodDescriptor) -> bool:
     return not (method.client_streaming or method.server_streaming)
 
 
+def _encoded(message: Message | bytes) -> bytes:
+    """A response; a session keeps its replies as bytes."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
 def _method_handler(method: MethodDescriptor, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
     """Grpc's description of one method, by its streaming kind."""
     make: Any = {
@@ -97,6 +103,6 @@ def _method_handler(method: MethodDescriptor, handler: Any) -> grpc.RpcMethodHan
     found: grpc.RpcMethodHandler[Any, Any] = make(
         handler,
         request_deserializer=Reader(GetMessageClass(method.input_type)),
-        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        response_serializer=_encoded,
     )
     return found

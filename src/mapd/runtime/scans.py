@@ -82,6 +82,11 @@ class Dump:
         self._silence_s = silence_s
         self._spoke = time.monotonic()
 
+    @property
+    def value_bytes(self) -> int:
+        """Of one value in the pages; 0 where values are not wanted."""
+        return self._scan.value_bytes
+
     async def run(self, begin: Begin, emit: Emit) -> Trailer:
         """Hand every page to ``emit``, one after the other; the trailer when the end was reached.
 

@@ -13,13 +13,10 @@ from mapd.maps.answers import ElementFailure
 from mapd.maps.errors import MapError
 from mapd.maps.groups import FieldSpec, Group
 from mapd.maps.job import Outcome
-from mapd.maps.scan import Page
 from mapd.maps.store import IdRef, NameRef, PinRef
 from mapd.maps.types import TYPES
 from mapd.rpc import convert
 from mapd.runtime.host import AnyRef, HandleRef
-from mapd.runtime.scans import Trailer
-from mapd_api import limits
 from mapd_api.ops import Op
 from mapd_api.reasons import RETRY_AFTER_S, Reason, Refusal
 from mapd_api.uapi import MapType
@@ -27,7 +24,7 @@ from mapd_api.v1 import elements_pb2 as elements
 from mapd_api.v1 import errors_pb2 as errors
 from mapd_api.v1 import maps_pb2 as maps
 from mapd_api.v1 import types_pb2 as types
-from tests.unit.mapd.dictkernel import DictKernel, DictMap, described, raw_info
+from tests.unit.mapd.dictkernel import DictKernel, DictMap, raw_info
 
 ALICE = Principal(name="admin", namespace="alice")
 
@@ -224,74 +221,3 @@ def test_a_refusal_inside_an_answer_says_all_that_one_of_a_call_says(reason: Rea
     assert dict(message.metadata) == {"map": "map 41"}
     assert message.HasField("retry_after") == (reason in RETRY_AFTER_S)
     assert message.retry_after.ToNanoseconds() == RETRY_AFTER_S.get(reason, 0) * 1e9
-
-
-# ---- dumps -------------------------------------------------------------------------------------
-
-
-def test_every_wish_of_a_dump_arrives() -> None:
-    request = elements.DumpRequest(prefix=b"p", limit=1 << 40, resume_token=b"t")
-    options = convert.scan_options(request)
-    assert (options.prefix, options.limit, options.token) == (b"p", 1 << 40, b"t")
-    assert (options.keys, options.values) == (True, True)
-    keys = convert.scan_options(elements.DumpRequest(columns=elements.DUMP_COLUMNS_KEYS))
-    assert (keys.keys, keys.values) == (True, False)
-    values = convert.scan_options(elements.DumpRequest(columns=elements.DUMP_COLUMNS_VALUES))
-    assert (values.keys, values.values) == (False, True)
-
-
-def test_unknown_columns_are_refused() -> None:
-    with refused(Reason.BAD_FLAGS):
-        convert.scan_options(elements.DumpRequest(columns=9))  # type: ignore[arg-type]  # open enum  # pyright: ignore[reportArgumentType]
-
-
-def test_a_page_is_one_message_where_it_fits() -> None:
-    (message,) = convert.chunks(Page(2, b"k" * 8, b"v" * 8, b"token"), described())
-    chunk = message.chunk
-    assert (chunk.columns.count, chunk.columns.keys, chunk.columns.values) == (2, b"k" * 8, b"v" * 8)
-    assert chunk.token == b"token"
-
-
-@pytest.mark.parametrize(("keys", "values"), [(True, True), (True, False), (False, True)])
-def test_a_page_too_large_is_several_and_only_the_last_can_be_resumed_behind(
-    keys: bool, values: bool
-) -> None:
-    count = limits.CHUNK_MAX_BYTES
-    page = Page(count, bytes(4 * count) * keys, bytes(4 * count) * values, b"token")
-    found = [message.chunk for message in convert.chunks(page, described())]
-    assert len(found) == 4 * (keys + values)
-    assert sum(chunk.columns.count for chunk in found) == count
-    assert [chunk.token for chunk in found] == [b""] * (len(found) - 1) + [b"token"]
-    assert b"".join(chunk.columns.keys for chunk in found) == page.keys
-    assert b"".join(chunk.columns.values for chunk in found) == page.values
-    assert max(chunk.ByteSize() for chunk in found) < limits.MESSAGE_BYTES
-
-
-def test_a_page_without_elements_is_a_message_for_its_token() -> None:
-    (message,) = convert.chunks(Page(0, b"", b"", b"token"), described())
-    assert (message.chunk.columns.count, message.chunk.token) == (0, b"token")
-
-
-def test_elements_larger_than_a_chunk_go_one_by_one() -> None:
-    facts = described(value_size=limits.CHUNK_MAX_BYTES)
-    page = Page(2, bytes(8), bytes(2 * limits.CHUNK_MAX_BYTES), b"token")
-    assert [message.chunk.columns.count for message in convert.chunks(page, facts)] == [1, 1]
-
-
-def test_a_trailer_tells_how_it_went() -> None:
-    found = Trailer(
-        entries=7,
-        complete=False,
-        incomplete_reason="gave up",
-        method="next_key",
-        restarts=2,
-        duplicates_suppressed=3,
-        started_at=1.5,
-        ended_at=2.25,
-        map_id=41,
-    )
-    message = convert.trailer(found, "00ff")
-    assert (message.entries, message.complete, message.incomplete_reason) == (7, False, "gave up")
-    assert (message.method, message.restarts, message.duplicates_suppressed) == ("next_key", 2, 3)
-    assert (message.started_at.ToNanoseconds(), message.ended_at.ToNanoseconds()) == (1.5e9, 2.25e9)
-    assert (message.map_id, message.epoch) == (41, "00ff")
