@@ -1,4 +1,7 @@
-"""mapctl as a process, against a server of the tests' own."""
+"""mapctl as a process, against a server of the tests' own.
+
+Where nothing is tried that only the start of a process shows, it is forked from one that has imported it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import asyncio
 import json
 import os
 import re
+import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +24,7 @@ from mapd_api.uapi import MapType
 from mapd_client import Misuse, SizeMismatch, errors, replies
 from mapd_client.cli import literals, outcomes
 from mapd_client.info import ByteOrder
+from tests.repo.sources import ROOT
 from tests.unit.mapd_client.daemon import Daemon, map_info
 
 _MAIN = "from mapd_client.cli import main; main()"
@@ -60,14 +66,43 @@ async def running(
             await process.wait()
 
 
-async def mapctl(*arguments: str, program: str = _MAIN) -> Result:
-    async with running(*arguments, program=program) as process:
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return Result(process.returncode, out.decode(), err.decode())
+class Mapctl:
+    """Runs mapctl, one after the other; from a process of this module's."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self._process = process
+        self._out, self._err = folder / "out", folder / "err"
+
+    async def __call__(self, *arguments: str) -> Result:
+        self._out.write_bytes(b"")
+        self._err.write_bytes(b"")
+        asked = {"arguments": arguments, "out": str(self._out), "err": str(self._err)}
+        code = await asyncio.to_thread(self._ask, json.dumps(asked).encode() + b"\n")
+        return Result(code, self._out.read_text(), self._err.read_text())
+
+    def _ask(self, line: bytes) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line)
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
 
 
-async def test_write_read_delete_with_exit_codes(daemon: Daemon) -> None:
+@pytest.fixture(scope="module")
+def mapctl(tmp_path_factory: pytest.TempPathFactory) -> Generator[Mapctl]:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environ.pop("MAPD_ADDRESS", None)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.unit.mapd_client.mapctl_forks"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environ,
+        cwd=ROOT,
+    ) as process:
+        yield Mapctl(process, tmp_path_factory.mktemp("mapctl"))
+
+
+async def test_write_read_delete_with_exit_codes(daemon: Daemon, mapctl: Mapctl) -> None:
     daemon.add(map_info("ns/flows"))
     at = ("--address", daemon.target)
     assert await mapctl(*at, "update", "flows", "u32:7", "u64:9", "noexist") == Result(0, "", "")
@@ -80,7 +115,7 @@ async def test_write_read_delete_with_exit_codes(daemon: Daemon) -> None:
     assert (await mapctl(*at, "lookup", "nothing", "7")).code == outcomes.NOT_FOUND
 
 
-async def test_records_are_one_json_object_a_line(daemon: Daemon) -> None:
+async def test_records_are_one_json_object_a_line(daemon: Daemon, mapctl: Mapctl) -> None:
     daemon.add(map_info("ns/hits", MapType.PERCPU_HASH, value_size=4))
     at = ("--address", daemon.target, "-o", "ndjson")
     assert (await mapctl("update", "hits", "1", "u32:5", *at[:2])).code == 0
@@ -93,7 +128,7 @@ async def test_records_are_one_json_object_a_line(daemon: Daemon) -> None:
     assert json.loads(shown.out)["type"] == "percpu_hash"
 
 
-async def test_tables_are_for_people(daemon: Daemon) -> None:
+async def test_tables_are_for_people(daemon: Daemon, mapctl: Mapctl) -> None:
     found = daemon.add(map_info("ns/flows"))
     found.data = {bytes([n, 0, 0, 0]): bytes(8) for n in range(3)}
     listed = await mapctl("list", "--address", daemon.target)
@@ -106,7 +141,7 @@ async def test_tables_are_for_people(daemon: Daemon) -> None:
     assert dumped.out == "00000000  0000000000000000\n01000000  0000000000000000\n"
 
 
-async def test_an_incomplete_dump_fails_after_its_last_line(daemon: Daemon) -> None:
+async def test_an_incomplete_dump_fails_after_its_last_line(daemon: Daemon, mapctl: Mapctl) -> None:
     daemon.dump_complete = False
     found = daemon.add(map_info("ns/flows"))
     found.data = {bytes(4): bytes(8)}
@@ -135,7 +170,7 @@ async def test_an_incomplete_dump_fails_after_its_last_line(daemon: Daemon) -> N
     ],
     ids=lambda arguments: " ".join(arguments)[:30].encode(errors="replace").decode(),
 )
-async def test_usage_errors(daemon: Daemon, arguments: tuple[str, ...]) -> None:
+async def test_usage_errors(daemon: Daemon, mapctl: Mapctl, arguments: tuple[str, ...]) -> None:
     daemon.add(map_info("ns/flows"))
     found = await mapctl("--address", daemon.target, *arguments)
     assert (found.code, found.out) == (outcomes.USAGE, "")
@@ -143,7 +178,7 @@ async def test_usage_errors(daemon: Daemon, arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in found.err
 
 
-async def test_without_a_daemon() -> None:
+async def test_without_a_daemon(mapctl: Mapctl) -> None:
     found = await mapctl("--address", "/nowhere/mapd.sock", "list")
     assert (found.code, found.out) == (outcomes.UNAVAILABLE, "")
     assert "/nowhere/mapd.sock" in found.err.splitlines()[0]
@@ -214,7 +249,9 @@ async def test_interrupted(daemon: Daemon) -> None:
 
 
 async def test_without_the_extra_the_line_to_install_it() -> None:
-    found = await mapctl("list", program=_NO_EXTRA + _MAIN)
+    async with running("list", program=_NO_EXTRA + _MAIN) as process:
+        out, err = await process.communicate()
+        found = Result(process.returncode or 0, out.decode(), err.decode())
     hint = "pip install 'bpf-mapd[cli]' (or, in a checkout, pip install '.[cli]')"
     assert found == Result(2, "", f"mapctl needs rich\n{hint}\n")
 
@@ -237,7 +274,7 @@ def test_advice_goes_by_the_reason(error: errors.MapdError, advice: str) -> None
     assert re.search(advice, outcomes.of_error(error)[1])
 
 
-async def test_an_address_of_tcp_is_told_where_to_look_instead() -> None:
+async def test_an_address_of_tcp_is_told_where_to_look_instead(mapctl: Mapctl) -> None:
     found = await mapctl("--address", "localhost:99", "list")
     assert found.code == outcomes.FAILURE
     assert "/run/mapd/admin/mapd.sock" in found.err.splitlines()[1]
