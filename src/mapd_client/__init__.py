@@ -37,6 +37,7 @@ from mapd_client.errors import (
     MapNotFound,
     Misuse,
     NotSent,
+    NoTypeInfo,
     OutcomeUnknown,
     PermissionDenied,
     QuotaExceeded,
@@ -47,6 +48,7 @@ from mapd_client.errors import (
     Unreachable,
     Unsupported,
 )
+from mapd_client.fields import Exchanged, Field
 from mapd_client.handle import MapHandle
 from mapd_client.info import (
     Btf,
@@ -93,6 +95,8 @@ __all__ = [
     "DeadlineExceeded",
     "Dump",
     "DumpIncomplete",
+    "Exchanged",
+    "Field",
     "Found",
     "Id",
     "Incompatible",
@@ -118,6 +122,7 @@ __all__ = [
     "MapdError",
     "Misuse",
     "Name",
+    "NoTypeInfo",
     "NotSent",
     "Opening",
     "OutcomeUnknown",

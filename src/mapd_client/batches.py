@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 
 from mapd_api import limits
-from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
+from mapd_api.ops import ANSWERS_VALUE, ATOMICS, TAKES_VALUE, Op
 from mapd_client import arrays
 from mapd_client.codec import BadElement, Codec
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch
@@ -22,7 +22,14 @@ K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
 
-_ENVELOPE: Final = limits.MESSAGE_BYTES - limits.COLUMN_BYTES
+_FIELD: Final = 8
+"""Bytes of what an atomic works on, at most."""
+
+TAKES_TWO: Final = frozenset({Op.COMPARE_EXCHANGE, Op.COMPARE_UPDATE})
+"""Operations that take what is expected beside what is new."""
+
+ENVELOPE: Final = limits.MESSAGE_BYTES - limits.COLUMN_BYTES
+"""What is left of a message for everything around its columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +55,11 @@ def message_elements(op: Op, info: MapInfo, bounds: Limits, asked: Asked) -> int
     Raises:
         SizeMismatch: not even one; the message gives both numbers.
     """
-    question = info.key_stride + (info.value_stride if op in TAKES_VALUE else 0)
-    answer = 1 + (info.value_stride if op in ANSWERS_VALUE else 0)
-    budget = min(limits.COLUMN_BYTES, bounds.message_bytes - _ENVELOPE)
+    value = _FIELD if op in ATOMICS else info.value_stride
+    taken = 2 * value if op in TAKES_TWO else value
+    question = info.key_stride + (taken if op in TAKES_VALUE else 0)
+    answer = 1 + (value if op in ANSWERS_VALUE else 0)
+    budget = min(limits.COLUMN_BYTES, bounds.message_bytes - ENVELOPE)
     return min(bounds.batch_elements, _fitting(max(question, answer), budget, asked))
 
 
@@ -60,7 +69,7 @@ def chunk_elements(info: MapInfo, bounds: Limits, asked: Asked) -> int:
     An element larger than a chunk, yet not than a message, travels alone.
     """
     element = info.key_stride + info.value_stride
-    budget = min(limits.COLUMN_BYTES, bounds.message_bytes - _ENVELOPE)
+    budget = min(limits.COLUMN_BYTES, bounds.message_bytes - ENVELOPE)
     chunk = min(limits.CHUNK_MAX_BYTES, bounds.chunk_bytes)
     return max(1, min(chunk // max(element, 1), _fitting(element, budget, asked)))
 

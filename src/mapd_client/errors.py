@@ -6,6 +6,7 @@
         * ``TypeMismatch`` (``TypeError``): a codec was given something else
         * ``IndexOutOfRange`` (``IndexError``): an array has ``max_entries`` indexes
         * ``Unsupported``: the map's type, this kernel or this daemon cannot do it
+        * ``NoTypeInfo``: a field by name, of a map whose types are not known
     * ``Refused``: the daemon or the kernel said no
         * ``MapNotFound`` (``LookupError``), ``MapExists``, ``Incompatible``
         * ``KeyMissing`` (``KeyError``), ``KeyExists``, ``MapFull``, ``MapFrozen``
@@ -49,6 +50,7 @@ __all__ = [
     "MapNotFound",
     "MapdError",
     "Misuse",
+    "NoTypeInfo",
     "NotSent",
     "OutcomeUnknown",
     "PermissionDenied",
@@ -129,6 +131,10 @@ class IndexOutOfRange(Misuse, IndexError):
 
 class Unsupported(Misuse):
     """The map's type, the daemon's kernel, the daemon or this client cannot do it."""
+
+
+class NoTypeInfo(Misuse):
+    """A field was named, and nothing says what the map's values are made of."""
 
 
 class Refused(MapdError):

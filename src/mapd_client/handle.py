@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
-from mapd_api.ops import ANSWERS_VALUE, MUTATES, Op
+from mapd_api.ops import ANSWERS_VALUE, ATOMICS, MUTATES, Op
 from mapd_api.v1 import maps_pb2
 from mapd_client import batches, methods, replies, requests
 from mapd_client.batches import Batch
@@ -20,6 +20,12 @@ from mapd_client.link import Link, Links
 from mapd_client.refs import Pin
 from mapd_client.replies import Outcome
 from mapd_client.tally import Tally
+
+_OF_PROGRAMS: Final = ATOMICS | {Op.COMPARE_UPDATE}
+"""Operations that need the feature "atomics"."""
+
+_LOCKLESS: Final = ATOMICS | {Op.DELETE}
+"""Operations that take no BPF_F_LOCK."""
 
 _LEAST_S: Final = 0.001
 """What is left of a call's time when it is over: grpc is to say so, with the address."""
@@ -128,6 +134,8 @@ class MapHandle:
         lock: bool | None = None,
         touch: bool = False,
         cpu: int | None = None,
+        field: tuple[int, int] | None = None,
+        create: bool = False,
         timeout: float | None = None,
     ) -> tuple[int, bytes]:
         """One element: its status, and the value that was answered."""
@@ -142,15 +150,28 @@ class MapHandle:
             requests.check_touch(server, self._name)
         if cpu is not None:
             requests.check_cpu(server, cpu, self._asked(op))
+        if op in _OF_PROGRAMS:
+            requests.check_atomics(server, self._asked(op))
         batches.message_elements(op, self.info, server.limits, self._asked(op))
         batch = Batch(0, 1, key, value)
-        outcome = await self._send(link, op, batch, lock=lock, touch=touch, cpu=cpu, timeout=timeout)
+        outcome = await self._send(
+            link, op, batch, lock=lock, touch=touch, cpu=cpu, field=field, create=create, timeout=timeout
+        )
         for at in outcome.failed():
             raise self._element_error(op, outcome.statuses[at], outcome.errnos.get(at, 0), key)
         return outcome.statuses[0], outcome.values
 
-    async def _mutate(self, link: Link, op: Op, source: Iterator[Batch]) -> int:
-        """Many elements, a message at a time; how many were written."""
+    async def _mutate(
+        self,
+        link: Link,
+        op: Op,
+        source: Iterator[Batch],
+        *,
+        field: tuple[int, int] | None = None,
+        create: bool = False,
+        read: Callable[[Batch, Outcome], None] | None = None,
+    ) -> int:
+        """Many elements, a message at a time; how many were written. ``read`` is shown each answer."""
         tally = Tally(self._asked(op), self.info, self._shown_as)
         while True:
             try:
@@ -165,12 +186,14 @@ class MapHandle:
             if batch is None:
                 break
             try:
-                outcome = await self._send(link, op, batch)
+                outcome = await self._send(link, op, batch, field=field, create=create)
             except MapdError as cause:
                 if not tally.sent:
                     raise
                 raise tally.ended_by(cause, batch) from cause
             tally.add(batch, outcome)
+            if read is not None:
+                read(batch, outcome)
         failure = tally.failure()
         if failure is not None:
             raise failure
@@ -185,6 +208,8 @@ class MapHandle:
         lock: bool | None = None,
         touch: bool = False,
         cpu: int | None = None,
+        field: tuple[int, int] | None = None,
+        create: bool = False,
         timeout: float | None = None,
     ) -> Outcome:
         timeout = link.timeout if timeout is None else timeout
@@ -198,10 +223,14 @@ class MapHandle:
             lock=self._locks(op, lock),
             touch=touch,
             cpu=cpu,
+            field=field,
+            create=create,
             timeout=timeout,
         )
         response = await link.call(methods.APPLY, request, asked, timeout)
-        value_bytes = self._value_bytes(cpu) if op in ANSWERS_VALUE else 0
+        value_bytes = 0
+        if op in ANSWERS_VALUE:
+            value_bytes = self._value_bytes(cpu) if field is None else field[1]
         return replies.outcome(response, count=batch.count, value_bytes=value_bytes, asked=asked)
 
     def _value_bytes(self, cpu: int | None) -> int:
@@ -218,7 +247,7 @@ class MapHandle:
                 operation=asked.operation,
                 map=asked.map,
             )
-        return self.info.has_lock and op is not Op.DELETE if lock is None else lock
+        return self.info.has_lock and op not in _LOCKLESS if lock is None else lock
 
     def _asked(self, op: Op) -> Asked:
         return Asked(replies.asked_op(op), self._name, mutates=op in MUTATES)

@@ -8,6 +8,7 @@ from mapd_api.ops import Op
 from mapd_api.uapi import MapType
 from mapd_api.v1 import elements_pb2
 from mapd_client import methods, references, replies, requests
+from mapd_client.atomics import Atomics
 from mapd_client.batches import Batch
 from mapd_client.bulk import Bulk
 from mapd_client.dump import Dump
@@ -24,7 +25,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Map(Elements[K, V], Bulk[K, V], Dumps[K, V], Generic[K, V]):
+class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Dumps[K, V], Generic[K, V]):
     """One open map; from ``Client.open_map`` or ``Client.create_map``.
 
     Where the values have a bpf_spin_lock (``info.has_lock``), every read and write holds it.

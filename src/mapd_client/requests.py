@@ -232,9 +232,11 @@ def apply(
     lock: bool = False,
     touch: bool = False,
     cpu: int | None = None,
+    field: tuple[int, int] | None = None,
+    create: bool = False,
     timeout: float | None,
 ) -> elements_pb2.ApplyRequest:
-    """One group of the same operation on ``count`` elements."""
+    """One group of the same operation on ``count`` elements; ``field``: offset and size of what atomics work on."""
     group = elements_pb2.OpGroup(
         map=by_handle(handle),
         count=count,
@@ -245,7 +247,10 @@ def apply(
         remaining_ms=remaining_ms(timeout),
         touch=touch,
         cpu=cpu,
+        create=create,
     )
+    if field is not None:
+        group.field.offset, group.field.size = field
     return elements_pb2.ApplyRequest(groups=[group])
 
 
@@ -278,6 +283,11 @@ def check_cpu(server: ServerInfo, cpu: int, asked: Asked) -> None:
 def check_lpm(server: ServerInfo, asked: Asked) -> None:
     """Raises Unsupported unless the daemon tells prefixes of an LPM trie apart."""
     _check_feature(server, "lpm", "exact and covered prefixes are", asked)
+
+
+def check_atomics(server: ServerInfo, asked: Asked) -> None:
+    """Raises Unsupported unless the daemon does atomics."""
+    _check_feature(server, "atomics", "atomics are", asked)
 
 
 def _check_feature(server: ServerInfo, feature: str, what: str, asked: Asked) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapd_api import limits
-from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
+from mapd_api.ops import ANSWERS_VALUE, ATOMICS, TAKES_VALUE, Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
 from mapd_api.v1 import elements_pb2, errors_pb2, maps_pb2, types_pb2
@@ -169,15 +169,18 @@ def test_text_is_what_utf8_can_express() -> None:
 @given(st.integers(1, 3000), st.integers(0, 5_000_000), st.sampled_from(list(Op)))
 def test_no_message_is_larger_than_both_sides_accept(key: int, value: int, op: Op) -> None:
     shape = info(key, value)
-    if key + value > limits.COLUMN_BYTES:
+    answered = 8 if op in ATOMICS else value
+    taken = answered * (2 if op in (Op.COMPARE_EXCHANGE, Op.COMPARE_UPDATE) else 1)
+    if key + max(taken, answered) > limits.COLUMN_BYTES:
         return
     count = batches.message_elements(op, shape, Limits(), ASKED)
     assert 1 <= count <= limits.BATCH_ELEMENTS
-    values = bytes(value * count) if op in TAKES_VALUE else b""
-    request = requests.apply(2**63, op, count, bytes(key * count), values, timeout=30)
+    values = bytes(taken * count) if op in TAKES_VALUE else b""
+    field = (0, 8) if op in ATOMICS else None
+    request = requests.apply(2**63, op, count, bytes(key * count), values, field=field, timeout=30)
     assert request.ByteSize() <= limits.MESSAGE_BYTES
     if op in ANSWERS_VALUE:
-        result = elements_pb2.GroupResult(statuses=bytes(count), values=bytes(value * count))
+        result = elements_pb2.GroupResult(statuses=bytes(count), values=bytes(answered * count))
         assert elements_pb2.ApplyResponse(results=[result]).ByteSize() <= limits.MESSAGE_BYTES
 
 
