@@ -157,10 +157,18 @@ def map_info(found: Told) -> types_pb2.MapInfo:
         btf_key_type_id=info.btf_key_type_id,
         btf_value_type_id=info.btf_value_type_id,
         memlock_bytes=info.memlock,
-        supported_operations=traits.operations if traits else (),
+        supported_operations=_operations(facts),
         iteration=_ITERATION[traits.iteration] if traits else types_pb2.ITERATION_NONE,
         has_lock=facts.has_lock,
     )
+
+
+def _operations(facts: MapFacts) -> Sequence[str]:
+    """What its type has, less what takes a lock that its values do not have."""
+    if facts.traits is None:
+        return ()
+    lacking = () if facts.has_lock else (Op.COMPARE_UPDATE.name.lower(),)
+    return [name for name in facts.traits.operations if name not in lacking]
 
 
 def group(message: elements_pb2.OpGroup) -> Group:
