@@ -69,7 +69,9 @@ FEATURES: Final = (
 )
 """What this version can do beyond the plain calls; clients ask for these names."""
 
-BY_PROGRAM: Final[Mapping[str, str]] = MappingProxyType({"touch": Template.VECTOR_READ})
+BY_PROGRAM: Final[Mapping[str, str]] = MappingProxyType(
+    {"touch": Template.VECTOR_READ, "atomics": Template.ATOMIC}
+)
 """What it can do only where its kernel loads a program, and that program's name."""
 
 EXIT_MARGIN_S: Final = 0.5

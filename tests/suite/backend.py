@@ -10,11 +10,23 @@ from typing import Literal, Protocol
 from mapd.bpf import Kernel, possible_cpus
 from mapd.maps.counting import Counted
 from mapd_api.layout import value_stride
+from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import PER_CPU_TYPES, MapFlag, MapType
 
 Flag = Literal["any", "noexist", "exist"]
 Pair = tuple[bytes, bytes]
+Field = tuple[int, int]
+"""Offset and size of a part of a value, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """Type information for a new map."""
+
+    blob: bytes
+    key: int
+    value: int
 
 
 class Refused(Exception):
@@ -77,6 +89,19 @@ class AnyMap(Protocol):
         """The value of this very prefix of a trie."""
         ...
 
+    async def atomic(
+        self, op: Op, key: bytes, operand: int, part: Field, *, expected: int = 0, create: bool = False
+    ) -> int | None:
+        """What the part was, without a sign; None where the key is absent."""
+        ...
+
+    async def fetch_add_many(
+        self, keys: Sequence[bytes], operands: Sequence[int], part: Field, *, create: bool = False
+    ) -> list[int | None]: ...
+    async def compare_update(self, key: bytes, expected: bytes, new: bytes) -> bytes | None:
+        """What the whole value was; None where the key is absent."""
+        ...
+
     async def freeze(self) -> None: ...
     async def pin(self, path: Path) -> None: ...
     async def close(self) -> None: ...
@@ -109,6 +134,7 @@ class Backend(Protocol):
         max_entries: int,
         flags: int = 0,
         exist_ok: bool = False,
+        btf: Types | None = None,
     ) -> AnyMap: ...
 
     async def open(self, ref: str, *, read_only: bool = False) -> AnyMap:

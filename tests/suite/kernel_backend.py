@@ -13,18 +13,19 @@ from mapd.bpf import Kernel, LinuxKernel, boot_id, possible_cpus
 from mapd.maps.counting import Counted, by_kernel, by_shape
 from mapd.maps.errors import MapError
 from mapd.maps.execute import execute
-from mapd.maps.groups import Group, plan
+from mapd.maps.groups import FieldSpec, Group, plan
 from mapd.maps.job import Outcome
 from mapd.maps.listing import Wanted, list_maps
 from mapd.maps.opened import OpenMap
+from mapd.maps.program_trials import try_programs
 from mapd.maps.scan import Page, ScanOptions
-from mapd.maps.spec import MapSpec
+from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
 from mapd_api import limits
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
-from tests.suite.backend import AnyMap, Backend, Facts, Flag, Pair, Part, Refused
+from tests.suite.backend import AnyMap, Backend, Facts, Field, Flag, Pair, Part, Refused, Types
 from tests.support.daemon import Place
 
 T = TypeVar("T")
@@ -67,7 +68,11 @@ class KernelMap:
         )
 
     def _run(self, op: Op, keys: Sequence[bytes], values: Sequence[bytes] = ()) -> Outcome:
-        group = Group(count=len(keys), ops=bytes([op]), keys=b"".join(keys), values=b"".join(values))
+        return self._apply(
+            Group(count=len(keys), ops=bytes([op]), keys=b"".join(keys), values=b"".join(values))
+        )
+
+    def _apply(self, group: Group) -> Outcome:
         with _reasons():
             checked = plan(group, self._opened)
             with self._opened.lease() as map_fd:
@@ -156,6 +161,41 @@ class KernelMap:
     async def lookup_exact(self, key: bytes) -> bytes | None:
         return self._value(self._one(Op.LOOKUP_EXACT, key))
 
+    async def atomic(
+        self, op: Op, key: bytes, operand: int, part: Field, *, expected: int = 0, create: bool = False
+    ) -> int | None:
+        given = [expected, operand] if op is Op.COMPARE_EXCHANGE else [operand]
+        (found,) = self._atomics(op, [key], given, part, create=create)
+        return found
+
+    async def fetch_add_many(
+        self, keys: Sequence[bytes], operands: Sequence[int], part: Field, *, create: bool = False
+    ) -> list[int | None]:
+        return self._atomics(Op.FETCH_ADD, keys, operands, part, create=create)
+
+    def _atomics(
+        self, op: Op, keys: Sequence[bytes], operands: Sequence[int], part: Field, *, create: bool
+    ) -> list[int | None]:
+        offset, size = part
+        group = Group(
+            count=len(keys),
+            ops=bytes([op]),
+            keys=b"".join(keys),
+            values=b"".join((number % (1 << 8 * size)).to_bytes(size, "little") for number in operands),
+            field=FieldSpec(offset, size),
+            create=create,
+        )
+        outcome = self._apply(group)
+        for failure in outcome.errors:
+            raise Refused(failure.reason, f"element {failure.index}: errno {failure.errno}")
+        return [
+            None if status else int.from_bytes(outcome.values.take(size, at * size), "little")
+            for at, status in enumerate(outcome.statuses)
+        ]
+
+    async def compare_update(self, key: bytes, expected: bytes, new: bytes) -> bytes | None:
+        return self._value(self._one(Op.COMPARE_UPDATE, key, [expected + new]))
+
     async def freeze(self) -> None:
         with _reasons():
             self._store.freeze(self._opened)
@@ -178,12 +218,14 @@ class KernelBackend:
 
     def __init__(self, place: Place, kernel: Kernel) -> None:
         self.kernel = kernel
+        self._programs = try_programs(kernel, 1, possible_cpus())
         self._store = MapStore(
             kernel=kernel,
             possible_cpus=possible_cpus(),
             boot_id=uuid.UUID(boot_id()),
             names_root=str(place.names),
             pin_roots=(str(place.bpffs),),
+            programs=self._programs,
         )
         self._maps: list[KernelMap] = []
         self.pins = place.bpffs
@@ -205,9 +247,15 @@ class KernelBackend:
         max_entries: int,
         flags: int = 0,
         exist_ok: bool = False,
+        btf: Types | None = None,
     ) -> AnyMap:
         spec = MapSpec(
-            map_type=type, key_size=key_size, value_size=value_size, max_entries=max_entries, flags=flags
+            map_type=type,
+            key_size=key_size,
+            value_size=value_size,
+            max_entries=max_entries,
+            flags=flags,
+            btf=BtfSpec(blob=btf.blob, key_type_id=btf.key, value_type_id=btf.value) if btf else None,
         )
         with _reasons():
             opened, _ = self._store.create(NameRef(NAMESPACE, name), spec, exist_ok=exist_ok)
@@ -230,6 +278,7 @@ class KernelBackend:
         """Close what is open."""
         for one in self._maps:
             one.release()
+        self._programs.close()
 
 
 @asynccontextmanager

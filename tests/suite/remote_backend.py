@@ -12,10 +12,11 @@ import mapd_client
 from mapd.bpf import LinuxKernel
 from mapd.daemon import running
 from mapd.maps.counting import Counted
+from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import PER_CPU_TYPES, MapType
-from mapd_client import BatchFailed, Bytes, Client, Map, MapdError, PerCpu, Unsupported
-from tests.suite.backend import AnyMap, Backend, Facts, Flag, Pair, Part, Refused
+from mapd_client import BatchFailed, Btf, Bytes, Client, Map, MapdError, PerCpu, Unsupported
+from tests.suite.backend import AnyMap, Backend, Facts, Field, Flag, Pair, Part, Refused, Types
 from tests.support.daemon import Place
 
 
@@ -25,6 +26,17 @@ def _reasons() -> Generator[None]:
         yield
     except MapdError as error:
         raise Refused(error.reason, str(error)) from error
+
+
+@contextlib.contextmanager
+def _unsupported() -> Generator[None]:
+    """What the client itself calls unsupported never reached the daemon, and has no Reason."""
+    try:
+        yield
+    except Refused as error:
+        if isinstance(error.__cause__, Unsupported) and error.reason is None:
+            raise Refused(Reason.OPERATION_UNSUPPORTED, str(error)) from error
+        raise
 
 
 class RemoteMap:
@@ -124,6 +136,37 @@ class RemoteMap:
         with _reasons():
             return await lpm.lookup_exact(key)
 
+    async def atomic(
+        self, op: Op, key: bytes, operand: int, part: Field, *, expected: int = 0, create: bool = False
+    ) -> int | None:
+        where = mapd_client.Field(*part)
+        with _unsupported(), _reasons():
+            if op is Op.COMPARE_EXCHANGE:
+                found = await self._map.compare_exchange(key, expected, operand, field=where)
+                assert found is None or found.exchanged == (found.old == expected)
+                return None if found is None else found.old
+            calls = {
+                Op.FETCH_ADD: self._map.fetch_add,
+                Op.FETCH_AND: self._map.fetch_and,
+                Op.FETCH_OR: self._map.fetch_or,
+                Op.FETCH_XOR: self._map.fetch_xor,
+                Op.EXCHANGE: self._map.exchange,
+            }
+            return await calls[op](key, operand, field=where, create=create)
+
+    async def fetch_add_many(
+        self, keys: Sequence[bytes], operands: Sequence[int], part: Field, *, create: bool = False
+    ) -> list[int | None]:
+        where = mapd_client.Field(*part)
+        with _unsupported(), _reasons():
+            return await self._map.fetch_add_many(keys, operands, field=where, create=create)
+
+    async def compare_update(self, key: bytes, expected: bytes, new: bytes) -> bytes | None:
+        with _unsupported(), _reasons():
+            found = await self._map.compare_exchange(key, expected, new)
+        assert found is None or found.exchanged == (found.old == expected)
+        return None if found is None else found.old
+
     async def freeze(self) -> None:
         with _reasons():
             await self._map.freeze()
@@ -158,6 +201,7 @@ class RemoteBackend:
         max_entries: int,
         flags: int = 0,
         exist_ok: bool = False,
+        btf: Types | None = None,
     ) -> AnyMap:
         value: Any = PerCpu(Bytes(value_size)) if type in PER_CPU_TYPES else Bytes(value_size)
         with _reasons():
@@ -169,6 +213,7 @@ class RemoteBackend:
                 max_entries=max_entries,
                 flags=flags,
                 exist_ok=exist_ok,
+                btf=Btf(btf.blob, btf.key, btf.value) if btf else None,
             )
         await created.aclose()
         return await self.open(name)
