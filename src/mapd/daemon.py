@@ -195,7 +195,7 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
             trial = partial(trials.try_types, store.kernel, facts.possible_cpus)
             facts = replace(facts, trials=await pool.run(Lane.SLOW, "trials", trial))
             store.types = trials.served(facts.trials)
-            host = MapHost(store, pool, HandleTable(), ByteBudget())
+            host = MapHost(store, pool, HandleTable(), ByteBudget(reserve=limits.DUMP_RESERVE_BYTES))
             guard = Guard(Authorizer())
             async with _programs(config, store, pool):
                 names = store.programs.names

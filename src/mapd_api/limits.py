@@ -47,6 +47,9 @@ DUMP_BYTES: Final = 16 << 20
 """Memory of all running dumps of one daemon together: chunks, and keys remembered to leave repeats out.
 One dump that needs more gets it where no other runs."""
 
+DUMP_RESERVE_BYTES: Final = 12 << 20
+"""Of these, what no dump's chunks grow into: room for 48 that begin while the readers of others stall."""
+
 DUMP_WAIT_S: Final = 1.0
 """A new dump waits so long for others to give back memory; then it is BUSY."""
 

@@ -73,6 +73,10 @@ class Rooms:
         """Have it used again."""
         self._free.append(room)
 
+    def forget(self) -> None:
+        """Let go of what nobody uses now."""
+        self._free.clear()
+
 
 class Part:
     """A walk over a map, or over a range of it. Not for two threads at once."""

@@ -150,6 +150,10 @@ class Scan:
         limit = self._options.limit
         return limit - self.entries if limit and not self._options.filters else 0
 
+    def forget_rooms(self) -> None:
+        """Let go of the memory that is kept from one read to the next."""
+        self._rooms.forget()
+
     def page(self, map_fd: int, max_bytes: int) -> Page:
         """The next elements, of the first part: ``page_bytes(max_bytes)`` of columns at most. Blocks.
 

@@ -22,15 +22,17 @@ class Share:
 class ByteBudget:
     """Bytes that all dumps together may hold, in fair shares. For one event loop.
 
-    No dump grows beyond the total divided by the dumps there are, those included that wait to begin; so the
-    others, which ask at each of their steps, give back, and total // least dumps can run.
+    No dump grows beyond the total less ``reserve``, divided by the dumps there are, those included that wait to
+    begin; so the others, which ask at each of their steps, give back. A reader that stalls keeps its dump from asking:
+    the reserve, which nobody grows into, is for those that begin meanwhile.
 
     One that cannot do with less than is left (elements of megabytes, a large bucket, keys to remember) gets
     it where no other dump holds anything: every map can be dumped, if not several at once.
     """
 
-    def __init__(self, total: int = limits.DUMP_BYTES) -> None:
+    def __init__(self, total: int = limits.DUMP_BYTES, *, reserve: int = 0) -> None:
         self._total = total
+        self._reserve = reserve
         self._held = 0
         self._running = 0
         self._beginning = 0  # wait for their first bytes
@@ -64,11 +66,15 @@ class ByteBudget:
 
     def take(self, share: Share, size: int) -> bool:
         """Hold ``size`` bytes from now on, if that is a fair share and there is room; whether it does."""
-        fair = self._total // (self._running + self._beginning)
-        if size > fair or size - share.held > self.free:
+        fair = (self._total - self._reserve) // (self._running + self._beginning)
+        if size > fair or size - share.held > self.free - self._reserve:
             return False
         self._set(share, size)
         return True
+
+    def give_back(self, share: Share, size: int) -> None:
+        """Hold no more than ``size`` bytes from now on."""
+        self._set(share, min(size, share.held))
 
     async def need(self, share: Share, size: int, patience_s: float) -> None:
         """Hold ``size`` bytes from now on, for a dump that cannot do with less.

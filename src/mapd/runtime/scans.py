@@ -116,14 +116,15 @@ class Dump:
         await begin()
         while self._reading:
             page = await self._next_page()
+            size = len(page.keys) + len(page.values)
             if not self._scan.done:
-                await self._resize(share, len(page.keys) + len(page.values))
+                await self._resize(share, size)
             if not self._stalled:
                 self._read_on(group)
             if self._wants(page):
                 writing = emit(page)
                 del page
-                await self._write(writing)
+                await self._write(writing, partial(self._shrink, share, size))
             if self._stalled or not self._reading:
                 self._read_on(group)
 
@@ -177,9 +178,21 @@ class Dump:
         silent = time.monotonic() - self._spoke
         return page.count > 0 or bool(page.token and silent >= self._silence_s)
 
-    async def _write(self, writing: Awaitable[None]) -> None:
-        """Hand a page over, and learn from how long it took how large the next may be."""
+    def _shrink(self, share: Share, size: int) -> None:
+        """While the reader stalls: hold what was read ahead, the message of ``size`` bytes and grpc's copy of it."""
+        self._scan.forget_rooms()
+        ahead = sum(1 if task.done() else 2 for task in self._reading) * max(
+            self._chunk, self._scan.page_bytes(self._chunk)
+        )
+        self._budget.give_back(share, ahead + 2 * size + self._scan.remembered_bytes(self._chunk))
+
+    async def _write(self, writing: Awaitable[None], stalls: Callable[[], None]) -> None:
+        """Hand a page over, and learn from how long it took how large the next may be.
+
+        ``stalls`` is called when the reader does not take it soon.
+        """
         began = time.monotonic()
+        alarm = asyncio.get_running_loop().call_later(limits.STALL_S, stalls)
         try:
             async with asyncio.timeout(self._progress_s):
                 await writing
@@ -190,6 +203,8 @@ class Dump:
                 "or go on later with the last token",
                 **self._opened.facts.about("dump"),
             ) from None
+        finally:
+            alarm.cancel()
         self._spoke = time.monotonic()
         self._stalled = self._spoke - began > limits.STALL_S
         self._wanted = (

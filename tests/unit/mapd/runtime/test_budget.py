@@ -43,6 +43,28 @@ async def test_no_dump_takes_more_than_a_fair_share() -> None:
             assert budget.take(second, 50)
 
 
+async def test_nobody_grows_into_the_reserve_that_others_begin_with() -> None:
+    budget = ByteBudget(100, reserve=70)
+    async with budget.share(10, SOON_S) as first:
+        assert not budget.take(first, 31)
+        assert budget.take(first, 30)
+        async with budget.share(70, SOON_S) as second:
+            assert budget.free == 0
+            assert not budget.take(second, 71)
+            assert budget.take(first, 10) is False  # the reserve is in use
+            budget.give_back(first, 10)
+            assert budget.free == 20
+
+
+async def test_giving_back_never_takes() -> None:
+    budget = ByteBudget(100)
+    async with budget.share(10, SOON_S) as share:
+        budget.give_back(share, 20)
+        assert share.held == 10
+        budget.give_back(share, 3)
+        assert (share.held, budget.free) == (3, 97)
+
+
 async def test_who_comes_later_waits_until_the_first_give_back() -> None:
     budget = ByteBudget(100)
 

@@ -15,6 +15,7 @@ from mapd.access.authorize import Authorizer
 from mapd.access.principal import Principal
 from mapd.bpf import Fault, FaultyKernel
 from mapd.bpf.abi import Command
+from mapd.maps import split
 from mapd.maps.errors import MapError
 from mapd.maps.scan import Page, Scan, ScanOptions
 from mapd.runtime.budget import ByteBudget
@@ -58,11 +59,14 @@ class Bench:
         *,
         prefix: bytes = b"",
         silence_s: float = limits.DUMP_SILENCE_S,
+        ranges: int = 1,
     ) -> Dump:
         authorized = Authorizer().authorize(
             Principal(name="admin", namespace="admin"), frozenset({Verb.READ}), self.opened
         )
-        scan = Scan(self.faulty, self.opened.facts, ScanOptions(prefix=prefix), uuid.UUID(int=7))
+        scan = Scan(
+            self.faulty, self.opened.facts, ScanOptions(prefix=prefix), uuid.UUID(int=7), ranges=ranges
+        )
         return Dump(
             self.pool,
             self.budget,
@@ -434,3 +438,109 @@ async def test_a_bucket_that_needs_what_another_dump_holds_ends_the_dump_as_busy
         assert caught.value.reason is Reason.BUSY
         go_on.set()
         assert (await first).complete
+
+
+# ---- several ranges at once --------------------------------------------------------------------
+
+
+@pytest.fixture
+def split_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maps of these tests are large enough to be read in ranges."""
+    monkeypatch.setattr(split, "SPLIT_FROM", 2)
+
+
+def fill_buckets(made: Bench) -> None:
+    """Elements in all of 256 buckets, as many as buckets are thought to be there."""
+    made.map.info = raw_info(value_size=1_020, max_entries=256)
+    made.map.elements = {
+        bytes([bucket, number, 0, 0]): bytes(1_020) for bucket in range(256) for number in range(8)
+    }
+    made.opened.fd.close()
+    made.opened = made.kernel.open(made.map)
+
+
+@pytest.mark.usefixtures("split_small")
+async def test_two_ranges_are_read_at_the_same_time_and_every_element_comes_once() -> None:
+    async with bench() as made:
+        fill_buckets(made)
+        meeting = threading.Barrier(2)
+
+        def meet() -> None:
+            meeting.wait(WAIT_S)
+
+        for nth in (2, 3):  # behind the fence; each waits inside the kernel until the other is there
+            made.faulty.add(Fault(target=BATCH, nth=nth, failpoint=meet))
+        reader = Reader()
+        trailer = await made.dump(ranges=2).run(made.begin, reader)
+        keys = b"".join(page.keys for page in reader.pages)
+        assert sorted(keys[at : at + 4] for at in range(0, len(keys), 4)) == sorted(made.map.elements)
+        assert (trailer.entries, trailer.complete, meeting.broken) == (256 * 8, True, False)
+
+
+def reads_under_way() -> int:
+    return sum(task.get_name() == "dump read-ahead" and not task.done() for task in asyncio.all_tasks())
+
+
+@pytest.mark.usefixtures("split_small")
+@pytest.mark.parametrize(("others_wait", "at_once"), [(False, 2), (True, 1)])
+async def test_one_range_at_a_time_is_read_while_others_wait_for_a_thread(
+    others_wait: bool, at_once: int
+) -> None:
+    async with bench() as made:
+        fill_buckets(made)
+        reached, let_go = threading.Event(), threading.Event()
+        most = 0
+
+        def hold() -> None:
+            reached.set()
+            let_go.wait(WAIT_S)
+
+        async def emit(page: Page) -> None:
+            nonlocal most
+            del page
+            most = max(most, reads_under_way())
+
+        waiting: list[asyncio.Task[None]] = []
+        if others_wait:
+            waiting.append(asyncio.create_task(made.pool.run(Lane.BULK, "other", hold)))
+            await asyncio.to_thread(reached.wait, WAIT_S)
+            waiting.append(asyncio.create_task(made.pool.run(Lane.BULK, "other", hold)))
+            await asyncio.sleep(0)
+        trailer = await made.dump(ranges=2).run(made.begin, emit)
+        assert (trailer.entries, most) == (256 * 8, at_once)
+        let_go.set()
+        await asyncio.gather(*waiting)
+
+
+@pytest.mark.usefixtures("split_small")
+async def test_a_range_that_cannot_be_read_ends_the_dump() -> None:
+    async with bench() as made:
+        fill_buckets(made)
+        made.faulty.add(Fault(target=BATCH, nth=4, errno=errno.EIO))
+        with pytest.raises(MapError, match="EIO"):
+            await made.dump(ranges=2).run(made.begin, Reader())
+
+
+async def test_a_dump_whose_reader_stalls_gives_back_what_it_does_not_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another one begins then, where it could not before."""
+    monkeypatch.setattr(limits, "STALL_S", 0.001)
+    async with bench() as made:
+        made.fill(100)
+        stalling, go_on = asyncio.Event(), asyncio.Event()
+        before = 0
+
+        async def emit(page: Page) -> None:
+            nonlocal before
+            if page.count > 2 * ROWS and not stalling.is_set():
+                before = made.budget.free
+                stalling.set()
+                await go_on.wait()
+
+        running = asyncio.create_task(made.dump().run(made.begin, emit))
+        await stalling.wait()
+        async with made.budget.share(before + limits.CHUNK_MIN_BYTES, WAIT_S) as share:
+            assert share.held > before
+        go_on.set()
+        assert (await running).entries == 100 * ROWS
