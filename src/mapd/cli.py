@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mapd import config as configuration
-from mapd import logs
+from mapd import logs, policy_cli
 from mapd.daemon import StartError, serve
 from mapd.doctor.report import examine, text
 from mapd.rpc.sockets import SocketError
@@ -51,15 +51,18 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="stop also when standard input, a pipe, is closed: with the program that started it",
     )
+    policy_cli.add_commands(commands)
     return root
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 after a clean stop, 1 where it could not start, 2 for a wrong command line or file.
 
-    Of doctor: 0 where a daemon could start, 1 where it could not.
+    Of doctor: 0 where a daemon could start, 1 where it could not. Of policy: as ``policy_cli.run``.
     """
     chosen = parser().parse_args(arguments)
+    if chosen.command == "policy":
+        return policy_cli.run(chosen)
     try:
         config = _override(configuration.load(chosen.config), chosen)
         # Names of users that do not exist must stop the start, not the first connection.

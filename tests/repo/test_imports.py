@@ -11,7 +11,15 @@ from tests.repo.sources import Module, handwritten, within
 
 OURS = ("mapd", "mapd_api", "mapd_client")
 
-PARTS = ("mapd.config", "mapd.daemon", "mapd.banner", "mapd.doctor", "mapd.cli", "mapd.__main__")
+PARTS = (
+    "mapd.config",
+    "mapd.daemon",
+    "mapd.banner",
+    "mapd.doctor",
+    "mapd.cli",
+    "mapd.policy_cli",
+    "mapd.__main__",
+)
 """Where the daemon is put together: these may import all of mapd, and nothing imports them."""
 
 MAY_IMPORT = {
