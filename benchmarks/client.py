@@ -21,6 +21,8 @@ from mapd_client import U64, Map
 ELEMENTS: Final = "elements"
 COUNTERS: Final = "counters"
 
+OPERATIONS: Final = ("lookup", "update", "delete", "fetch_add")
+
 Opened = Map[int, int]
 Column = NDArray[np.uint64]
 
@@ -62,7 +64,16 @@ def many(operation: str, opened: Opened, entries: int) -> Prepare:
             done = await opened.delete_many(keys)
             return lambda: {"count": done}
 
-        works: Mapping[str, Work] = {"lookup": lookup, "update": update, "delete": delete}
+        async def fetch_add() -> Answer:
+            old = await opened.fetch_add_many(keys, 1)
+            return lambda: {"count": int(np.count_nonzero(old.present))}
+
+        works: Mapping[str, Work] = {
+            "lookup": lookup,
+            "update": update,
+            "delete": delete,
+            "fetch_add": fetch_add,
+        }
         return works[operation]
 
     return prepare
@@ -95,7 +106,7 @@ async def main(socket: str, name: str, entries: int) -> None:
         mapd_client.connect(socket) as client,
         client.open_map(name, key=U64, value=U64) as opened,
     ):
-        operations = {name: many(name, opened, entries) for name in ("lookup", "update", "delete")}
+        operations = {name: many(name, opened, entries) for name in OPERATIONS}
         await serve(
             {
                 "fill": fill(opened, entries, 3, 1),

@@ -15,7 +15,6 @@ from benchmarks.client import COUNTERS, ELEMENTS
 from benchmarks.contenders import Bpftool, Contender, mapd_client, raw, served
 from benchmarks.place import Place
 from benchmarks.rounds import Race, Results, Runner
-from mapd_client import Map
 
 PLAIN: Final = "benchmarks.peers.plain"
 """Modules of the plain peer begin so."""
@@ -123,7 +122,7 @@ def races(field: Field, wanted: Settings) -> list[Race]:
 
     counting = {name: Runner(contender, wanted.many) for name, contender in field.counters.items()}
     ours = field.elements["mapd"]
-    pieces = [
+    return [
         Race("dump", "dump", runners(wanted.entries, "raw", "bpftool", "go")),
         flight(64),
         flight(256),
@@ -133,12 +132,11 @@ def races(field: Field, wanted: Settings) -> list[Race]:
         replace(many("fetch_add"), runners=counting),
         replace(many("delete"), restore=lambda: ours.ask("fill")),
     ]
-    return [piece for piece in pieces if piece.name != "fetch_add" or hasattr(Map, "fetch_add_many")]
 
 
 def check_counters(field: Field, results: Results) -> None:
     """No addition was lost: the counters' sum is what all contenders added."""
-    if "fetch_add" not in results:
+    if "fetch_add" not in results:  # with --only
         return
     added = sum(answer.count for answers in results["fetch_add"].values() for answer in answers)
     found = field.counters["mapd"].ask("sum").count
