@@ -95,7 +95,7 @@ def reduce(values: Bytes, reductions: Sequence[Reduction], slot_stride: int, val
 
     11 ms a million values of two CPUs and one field.
     """
-    slots = values.reshape(len(values), -1, slot_stride)
+    slots = values.reshape(len(values), values.shape[1] // slot_stride, slot_stride)
     found = np.zeros((len(values), value_size), np.uint8)
     for one in reductions:
         found[:, one.offset : one.end] = one.of(slots)

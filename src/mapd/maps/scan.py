@@ -196,4 +196,6 @@ class Scan:
         """Behind all that was handed out, ``part`` last."""
         if isinstance(part.walker, (FenceWalker, RangeWalker)):
             return tuple(self._ranges[one] for one in self.parts)
-        return Place(part.walker.method, part.walker.cursor)
+        # What mapped memory came to is told as LOOKUP_BATCH's: either goes on from it.
+        mapped = isinstance(part.walker, MmapWalker)
+        return Place(BatchWalker.method if mapped else part.walker.method, part.walker.cursor)
