@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from mapd.access.policy.decide import Grants
-from mapd.access.policy.keys import Mask, Rows
+from mapd.access.policy.keys import KeyFilter, Mask, Rows
 from mapd.access.policy.roles import filtered_ops
 from mapd_api import contract
 
@@ -22,7 +22,10 @@ def permitted(grants: Grants, map_type: int, ops: bytes | bytearray | memoryview
         keys: as many rows; without columns for a map without keys.
     """
     column = np.frombuffer(ops, np.uint8)
-    decided = {int(op): _of_op(grants, map_type, int(op), keys) for op in np.bincount(column).nonzero()[0]}
+    masks: dict[KeyFilter, Mask] = {}  # the same for reading and writing, as a rule
+    decided = {
+        int(op): _of_op(grants, map_type, int(op), keys, masks) for op in np.bincount(column).nonzero()[0]
+    }
     if all(one is None for one in decided.values()):
         return None
     found = np.zeros(len(column), np.bool_)
@@ -32,7 +35,7 @@ def permitted(grants: Grants, map_type: int, ops: bytes | bytearray | memoryview
     return found
 
 
-def _of_op(grants: Grants, map_type: int, op: int, keys: Rows) -> Mask | None:
+def _of_op(grants: Grants, map_type: int, op: int, keys: Rows, masks: dict[KeyFilter, Mask]) -> Mask | None:
     """The keys on which one operation is permitted; None: all."""
     verbs = _OP_VERBS.get(op)
     if verbs is None:
@@ -44,5 +47,7 @@ def _of_op(grants: Grants, map_type: int, op: int, keys: Rows) -> Mask | None:
         keys_of = grants.filters.get(verb)
         if keys_of is None or op not in filtered_ops(map_type):
             return np.zeros(len(keys), np.bool_)
-        found &= keys_of.mask(keys)
+        if keys_of not in masks:
+            masks[keys_of] = keys_of.mask(keys)
+        found &= masks[keys_of]
     return found

@@ -16,6 +16,7 @@ CHARACTERS: Final = 512
 """A pattern at most. A name has 127; pins of loaders stay well below."""
 
 _WILD: Final = frozenset("*?[")
+_HEAD: Final = re.compile(r"[^*?[]*")
 
 
 class BadGlob(ValueError):
@@ -24,24 +25,38 @@ class BadGlob(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The pattern of one part between slashes: the pieces between its stars, each of a fixed length."""
+    """The pattern of one part between slashes: the pieces between its stars, each of a fixed length.
 
-    pieces: tuple[re.Pattern[str], ...]
+    A piece without '?' and sets is plain text: compiling thousands of regular expressions takes a second.
+    """
+
+    pieces: tuple[str | re.Pattern[str], ...]
     lengths: tuple[int, ...]
 
     def matches(self, text: str) -> bool:
         first, last = self.pieces[0], self.pieces[-1]
         if len(self.pieces) == 1:
-            return first.fullmatch(text) is not None
+            return len(text) == self.lengths[0] and _begins(first, text, 0)
         start, end = self.lengths[0], len(text) - self.lengths[-1]
-        if end < start or first.match(text) is None or last.fullmatch(text, end) is None:
+        if end < start or not _begins(first, text, 0) or not _begins(last, text, end):
             return False
-        for piece in self.pieces[1:-1]:
-            found = piece.search(text, start, end)
-            if found is None:
+        for piece, length in zip(self.pieces[1:-1], self.lengths[1:-1], strict=True):
+            found = _find(piece, text, start, end)
+            if found < 0:
                 return False
-            start = found.end()
+            start = found + length
         return True
+
+
+def _begins(piece: str | re.Pattern[str], text: str, at: int) -> bool:
+    return text.startswith(piece, at) if isinstance(piece, str) else piece.match(text, at) is not None
+
+
+def _find(piece: str | re.Pattern[str], text: str, start: int, end: int) -> int:
+    if isinstance(piece, str):
+        return text.find(piece, start, end)
+    found = piece.search(text, start, end)
+    return -1 if found is None else found.start()
 
 
 _Parts = tuple[_Part, ...]
@@ -58,6 +73,7 @@ class Glob:
 
     text: str
     literal: bool
+    _head: str
     _runs: tuple[_Parts, ...]
 
     @classmethod
@@ -81,12 +97,16 @@ class Glob:
                 )
             else:
                 runs[-1].append(_part(part, text))
-        return cls(text, not _WILD & set(text), tuple(map(tuple, runs)))
+        head = _HEAD.match(text)
+        assert head is not None
+        return cls(text, head[0] == text, head[0], tuple(map(tuple, runs)))
 
     def matches(self, path: str) -> bool:
         """Whether the whole of ``path`` is as the pattern says."""
         if self.literal:
             return path == self.text
+        if not path.startswith(self._head):  # nearly always the answer, and ten times as quick
+            return False
         parts = path.split("/")
         if len(self._runs) == 1:
             return len(parts) == len(self._runs[0]) and _fits(self._runs[0], parts, 0)
@@ -121,7 +141,7 @@ def _fits(run: _Parts, parts: Sequence[str], at: int) -> bool:
 
 def _part(text: str, whole: str) -> _Part:
     pieces = [_piece(piece, whole) for piece in _split_stars(text)]
-    return _Part(tuple(re.compile(source, re.DOTALL) for source, _ in pieces), tuple(n for _, n in pieces))
+    return _Part(tuple(piece for piece, _ in pieces), tuple(length for _, length in pieces))
 
 
 def _split_stars(text: str) -> list[str]:
@@ -142,8 +162,10 @@ def _set_end(text: str, at: int) -> int:
     return text.find("]", at + (3 if text[at + 1 : at + 2] == "!" else 2))
 
 
-def _piece(text: str, whole: str) -> tuple[str, int]:
-    """(regular expression, characters that it takes) of a piece without stars."""
+def _piece(text: str, whole: str) -> tuple[str | re.Pattern[str], int]:
+    """A piece without stars, and how many characters it takes."""
+    if not _WILD & set(text):
+        return text, len(text)
     source, length, at = list[str](), 0, 0
     while at < len(text):
         letter = text[at]
@@ -159,7 +181,7 @@ def _piece(text: str, whole: str) -> tuple[str, int]:
             source.append(re.escape(letter))
         length += 1
         at += 1
-    return "".join(source), length
+    return re.compile("".join(source), re.DOTALL), length
 
 
 def _set(text: str, whole: str) -> str:

@@ -57,7 +57,7 @@ def test_the_engine_decides_as_the_reference_does(
             assert held is reference.may(who, verb, of, key), (verb, key.hex())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rule_lists(), WHO, maps().filter(lambda of: of.key_size > 0), st.data())
 def test_a_group_is_decided_element_by_element_as_the_reference_does(
     all_rules: Rules, who: str, of: Map, data: st.DataObject
