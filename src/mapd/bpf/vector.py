@@ -47,6 +47,7 @@ MAX_COPY_BYTES: Final = 8_192
 """Of all slots of one value: two instructions for each 8 of them, and one more for a miss."""
 
 PASSING: Final = (errno.EINTR, errno.EAGAIN, errno.EBUSY)
+"""What the kernel says when only the moment is wrong."""
 
 LOST_ERRNO: Final = 255
 """In a status: an errno that does not fit into a byte."""
@@ -110,7 +111,13 @@ def layout(key_size: int, stride: int, slot_bytes: int) -> Layout | None:
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """A vector program for one map. Sizes in bytes; ``cpus`` counts the slots of a per-CPU value."""
+    """A vector program for one map. Sizes in bytes.
+
+    Attributes:
+        cpus: slots of a per-CPU value.
+        writes: whether it is the one that writes.
+        passing: errnos at which a run ends, to be tried again.
+    """
 
     map_type: int
     key_size: int
@@ -118,6 +125,7 @@ class Vector:
     cpus: int
     slot_bytes: int
     writes: bool
+    passing: tuple[int, ...] = PASSING
 
     @classmethod
     def of(cls, request: LoadTemplate, *, writes: bool) -> Self:
@@ -259,7 +267,7 @@ class Vector:
         asm.label("answer")
         asm.jump_if(Jump.EQ, Reg.R0, 0, "done")
         asm.alu(Alu.NEG, Reg.R0, 0)
-        for number in PASSING:
+        for number in self.passing:
             asm.jump_if(Jump.EQ, Reg.R0, number, "stop")
         asm.jump_if(Jump.LT, Reg.R0, LOST_ERRNO, "done")
         asm.mov(Reg.R0, LOST_ERRNO)

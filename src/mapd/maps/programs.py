@@ -73,7 +73,9 @@ class Programs:
         self._lock = threading.Lock()
         self._maps: dict[int, MapPrograms] = {}
 
-    def __len__(self) -> int:
+    @property
+    def loaded(self) -> int:
+        """How many programs are loaded."""
         return sum(len(of.loaded) for of in list(self._maps.values()))
 
     def enter(self, map_id: int, owner: OwnedFd) -> MapPrograms:

@@ -18,7 +18,7 @@ import numpy as np
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import BatchCommand, Columns, Kernel
 from mapd.bpf.scratch import Slot
-from mapd.bpf.vector import HEAD, LOST_ERRNO, NEXT_AT, TAKEN_AT, UPDATE_OPS
+from mapd.bpf.vector import COUNT_AT, HEAD, LOST_ERRNO, NEXT_AT, TAKEN_AT, UPDATE_OPS
 from mapd.maps import statuses
 from mapd.maps.errors import MapError
 from mapd.maps.groups import Plan
@@ -32,6 +32,7 @@ LOOKUPS: Final = frozenset({Op.LOOKUP})
 
 _ONE_OP, _OP_EACH = 0, (1 << 64) - 1
 _U32: Final = struct.Struct("=I")
+_WRITES: Final = bytes(byte != Op.LOOKUP for byte in range(256))
 
 
 class Program(NamedTuple):
@@ -146,9 +147,11 @@ def _write(kernel: Kernel, map_fd: int, program: Program, work: Work, slot: Slot
         with vector.writing:
             # A program does not ask whether the map is frozen, or this descriptor read-only: 0.4 us.
             number = kernel.batch(map_fd, BatchCommand.UPDATE, NO_ELEMENTS).errno
+            if number and not _only_look_up(work, view):
+                number = 0
+            go(program.prog_fd)
             if number:
                 return number
-            go(program.prog_fd)
         (done,) = _U32.unpack_from(view, NEXT_AT)
         if done == work.count:
             return 0
@@ -159,6 +162,19 @@ def _write(kernel: Kernel, map_fd: int, program: Program, work: Work, slot: Slot
         _U32.pack_into(view, NEXT_AT, done + 1)
         if done + 1 == work.count:
             return 0
+
+
+def _only_look_up(work: Work, view: memoryview) -> bool:
+    """End the run before the next element that writes: those before it are answered, as syscalls would.
+
+    False where all that is left looks up.
+    """
+    (at,) = _U32.unpack_from(view, NEXT_AT)
+    writes = work.ops.translate(_WRITES)
+    end = at if len(writes) == 1 else writes.find(1, at)
+    if end >= 0:
+        _U32.pack_into(view, COUNT_AT, end)
+    return end >= 0
 
 
 def _again(kernel: Kernel, map_fd: int, program: Program, work: Work, slot: Slot, at: int) -> int:
