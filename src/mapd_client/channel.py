@@ -222,7 +222,7 @@ class Transport:
         try:
             yield
         except aio.AioRpcError as error:
-            raise failures.of_failure(self._failure(error, timeout), asked) from None
+            raise self.failed(error, asked, timeout) from None
         except TimeoutError:
             late = Failure("DEADLINE_EXCEEDED", "", None, self.target, timeout)
             raise failures.of_failure(late, asked) from None
@@ -242,6 +242,10 @@ class Transport:
     def translated(self, asked: Asked, timeout: float | None) -> Callable[[], Any]:
         """For the streams of this module."""
         return lambda: self._translated(asked, timeout)
+
+    def failed(self, error: aio.AioRpcError, asked: Asked, timeout: float | None) -> MapdError:
+        """The exception for a call that grpc says has failed."""
+        return failures.of_failure(self._failure(error, timeout), asked)
 
     def _failure(self, error: aio.AioRpcError, timeout: float | None) -> Failure:
         status: bytes | None = None
@@ -293,6 +297,8 @@ class Download(AsyncIterator[_Got], Generic[_Got]):
 
     def __init__(self, call: _Call[Any], transport: Transport, asked: Asked, timeout: float | None) -> None:
         self._call = call
+        self._transport = transport
+        self._asked = asked
         self._timeout = timeout
         self._translated = transport.translated(asked, timeout)
         self._cancelled = False
@@ -346,11 +352,45 @@ class Download(AsyncIterator[_Got], Generic[_Got]):
 class Conversation(Download[_Got], Generic[_Sent, _Got]):
     """A stream both ways."""
 
-    async def send(self, message: _Sent) -> None:
-        """Hand one message to the connection; raises as ``__anext__``."""
-        with self._translated():
-            async with asyncio.timeout(self._timeout):
-                await self._call.write(message)
+    async def send(self, message: _Sent) -> bool:
+        """Hand one message to the connection; False where the stream had ended before, so that nothing left.
+
+        Raises:
+            MapdError: the stream ended meanwhile; whether the message left is not known.
+        """
+        # No timeout and no context manager: this is done for each message of a session.
+        try:
+            await self._call.write(message)
+        except asyncio.InvalidStateError:
+            return False
+        except aio.AioRpcError as error:
+            raise self._broken(error) from None
+        return True
+
+    async def receive(self) -> _Got | None:
+        """The next message, None at the end of the stream. Cancelled: the stream is ended too.
+
+        Raises:
+            MapdError: as the daemon ended the stream, or the connection broke.
+        """
+        try:
+            message = await self._call.read()
+        except aio.AioRpcError as error:
+            raise self._broken(error) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._cancelled and (task is None or not task.cancelling()):
+                return None  # ended by cancel(), not this task
+            raise
+        return None if message is aio.EOF else cast("_Got", message)
+
+    def _broken(self, error: aio.AioRpcError) -> MapdError:
+        if error.details() == _FAILED_WRITE:
+            # grpc.aio's word for a connection that ended under a write, which it takes for the call's own end.
+            return Unavailable(
+                f"{self._asked}: the connection to {self._transport.target} broke under a write"
+            )
+        return self._transport.failed(error, self._asked, None)
 
     async def end(self) -> None:
         """Say that nothing more will be sent. Nothing happens on a stream that has ended."""

@@ -13,6 +13,7 @@ from mapd_client.errors import Misuse, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.handing import check_codecs, check_per_cpu, give_back, in_session
 from mapd_client.handle import MapHandle
+from mapd_client.held import Grip, Tenure
 from mapd_client.info import Btf, MapInfo, ServerInfo
 from mapd_client.keyless import FILTERS, QUEUES, Bloom, Queue, check_type
 from mapd_client.link import Link, Links
@@ -139,8 +140,8 @@ class Client:
         async def opened() -> Map[Any, Any]:
             asked = Asked("open", str(parsed))
 
-            async def made(link: Link, handle: int, info: MapInfo) -> Map[Any, Any]:
-                return await self._opened(link, handle, info, key, value, asked)
+            async def made(link: Link, grip: Grip, info: MapInfo) -> Map[Any, Any]:
+                return await self._opened(link, grip, info, key, value, asked)
 
             return await self._open(parsed, asked, made, read_only=read_only)
 
@@ -167,20 +168,20 @@ class Client:
         ref: MapRef,
         value: Codec[V],
         types: frozenset[MapType],
-        make: Callable[[Links, int, MapInfo, Codec[V], str], H],
+        make: Callable[[Links, Grip, MapInfo, Codec[V], str], H],
     ) -> Opening[H]:
         async def opened() -> H:
             asked = Asked("open", str(ref))
 
-            async def made(link: Link, handle: int, info: MapInfo) -> H:
+            async def made(link: Link, grip: Grip, info: MapInfo) -> H:
                 try:
                     check_type(info, types, asked)
                     server = await link.server()
                     values = value.bind(server.byteorder, server.possible_cpus)
                     check_codecs(info, Bytes(0), values, asked)
-                    return make(self._links, handle, info, values, asked.map)
+                    return make(self._links, grip, info, values, asked.map)
                 except BaseException:
-                    await give_back(link, handle, asked)
+                    await give_back(link, grip.handle, asked)
                     raise
 
             return await self._open(ref, asked, made)
@@ -191,16 +192,17 @@ class Client:
         self,
         ref: MapRef,
         asked: Asked,
-        made: Callable[[Link, int, MapInfo], Coroutine[Any, Any, H]],
+        made: Callable[[Link, Grip, MapInfo], Coroutine[Any, Any, H]],
         *,
         read_only: bool = False,
     ) -> H:
         link = await self._links.current()
 
-        async def ask(session: str) -> H:
-            request = requests.open_map(ref, read_only=read_only, session=session)
+        async def ask(tenure: Tenure) -> H:
+            request = requests.open_map(ref, read_only=read_only, session=tenure.session)
             response = await link.call(methods.OPEN_MAP, request, asked)
-            return await made(link, response.handle, replies.map_info(response.info))
+            grip = Grip(response.handle, tenure, ref, read_only)
+            return await made(link, grip, replies.map_info(response.info))
 
         return await in_session(link, ask)
 
@@ -259,7 +261,7 @@ class Client:
             asked = Asked("create", label, mutates=True)
             link = await self._links.current()
 
-            async def ask(session: str) -> Map[K, V]:
+            async def ask(tenure: Tenure) -> Map[K, V]:
                 request = requests.create_map(
                     name,
                     kind,
@@ -275,11 +277,12 @@ class Client:
                     exclusive_program_hash=exclusive_program_hash,
                     lease=lease,
                     exist_ok=exist_ok,
-                    session=session,
+                    session=tenure.session,
                 )
                 response = await link.call(methods.CREATE_MAP, request, asked)
                 info = replies.map_info(response.info)
-                return await self._opened(link, response.handle, info, key, value, asked)
+                grip = Grip(response.handle, tenure, None if name is None else Name(name))
+                return await self._opened(link, grip, info, key, value, asked)
 
             check_per_cpu(kind, value, asked)
             return await in_session(link, ask)
@@ -324,7 +327,7 @@ class Client:
     async def _opened(
         self,
         link: Link,
-        handle: int,
+        grip: Grip,
         info: MapInfo,
         key: Codec[Any] | None,
         value: Codec[Any] | None,
@@ -337,7 +340,7 @@ class Client:
             values = chosen.bind(server.byteorder, server.possible_cpus)
             if key is not None:
                 check_codecs(info, keys, values, asked)
-            return Map(self._links, handle, info, keys, values, asked.map, server.byteorder)
+            return Map(self._links, grip, info, keys, values, asked.map, server.byteorder)
         except BaseException:
-            await give_back(link, handle, asked)
+            await give_back(link, grip.handle, asked)
             raise

@@ -8,6 +8,7 @@ from mapd_api.ops import Op
 from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import Unsupported
 from mapd_client.handle import MapHandle
+from mapd_client.held import Grip
 from mapd_client.info import ByteOrder, MapInfo
 from mapd_client.link import Links
 from mapd_client.percpu import of_one_cpu
@@ -23,14 +24,14 @@ class Coded(MapHandle, Generic[K, V]):
     def __init__(
         self,
         links: Links,
-        handle: int,
+        grip: Grip,
         info: MapInfo,
         key: Codec[K],
         value: Codec[V],
         name: str,
         byteorder: ByteOrder,
     ) -> None:
-        super().__init__(links, handle, info, name, key)
+        super().__init__(links, grip, info, name, key, value)
         self._key = key
         self._value = value
         self._byteorder: ByteOrder = byteorder

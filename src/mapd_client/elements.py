@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_client import requests
+from mapd_client.asking import How
 from mapd_client.coded import Coded
 from mapd_client.info import UpdateFlag
 
@@ -46,8 +47,11 @@ class Elements(Coded[K, V], Generic[K, V]):
                 the feature "one-cpu" is missing.
             Misuse: the daemon's host has no such CPU.
         """
+        if cpu is None and not touch:
+            return await self._ask(Op.LOOKUP, self._encode_key(Op.LOOKUP, key), b"", timeout)
         if cpu is None:
-            return await self._fetch(Op.LOOKUP, key, touch=touch, timeout=timeout)
+            how = How(Op.LOOKUP, touch=True, raw=False)
+            return await self._ask_as(how, self._encode_key(Op.LOOKUP, key), b"", timeout)
         slot = self._slot(Op.LOOKUP)
         found, value = await self._one(
             Op.LOOKUP, self._encode_key(Op.LOOKUP, key), touch=touch, cpu=cpu, timeout=timeout
@@ -105,7 +109,10 @@ class Elements(Coded[K, V], Generic[K, V]):
         keys = self._encode_key(op, key)
         codec = self._value if cpu is None else self._slot(op)
         values = self._encode(op, codec, value, self._value_bytes(cpu), "value")
-        await self._one(op, keys, values, lock=lock, cpu=cpu)
+        if lock is None and cpu is None:
+            await self._ask(op, keys, values)
+        else:
+            await self._one(op, keys, values, lock=lock, cpu=cpu)
 
     async def delete(self, key: K) -> bool:
         """Remove one element; False if it was not there. Arrays refuse it with Unsupported.
@@ -115,8 +122,8 @@ class Elements(Coded[K, V], Generic[K, V]):
         Raises:
             MapFrozen: no writes from user space any more.
         """
-        status, _ = await self._one(Op.DELETE, self._encode_key(Op.DELETE, key))
-        return status != Reason.KEY_ABSENT
+        status = await self._ask(Op.DELETE, self._encode_key(Op.DELETE, key))
+        return bool(status != Reason.KEY_ABSENT)
 
     async def lookup_and_delete(self, key: K) -> V | None:
         """Take one element out: its value, None if it was not there. Atomic in the kernel.
@@ -126,8 +133,6 @@ class Elements(Coded[K, V], Generic[K, V]):
         Raises:
             Unsupported: not with this type of map.
         """
-        return await self._fetch(Op.LOOKUP_AND_DELETE, key)
-
-    async def _fetch(self, op: Op, key: K, *, touch: bool = False, timeout: float | None = None) -> V | None:
-        status, values = await self._one(op, self._encode_key(op, key), touch=touch, timeout=timeout)
-        return None if status == Reason.KEY_ABSENT else self._value.decode(values)
+        op = Op.LOOKUP_AND_DELETE
+        found: V | None = await self._ask(op, self._encode_key(op, key))
+        return found

@@ -14,6 +14,7 @@ from mapd_client.codec import Codec
 from mapd_client.errors import MapdError, MapExists, SizeMismatch, Unreachable
 from mapd_client.failures import Asked
 from mapd_client.handle import MapHandle
+from mapd_client.held import Tenure
 from mapd_client.info import MapInfo
 from mapd_client.link import Link
 from mapd_client.percpu import PerCpu, is_per_cpu
@@ -21,23 +22,23 @@ from mapd_client.percpu import PerCpu, is_per_cpu
 H = TypeVar("H", bound=MapHandle)
 
 
-async def in_session(link: Link, ask: Callable[[str], Coroutine[Any, Any, H]]) -> H:
+async def in_session(link: Link, ask: Callable[[Tenure], Coroutine[Any, Any, H]]) -> H:
     """Open under the session; once more under a new one if the daemon has forgotten it.
 
     The daemon refuses an unknown session before it does anything, so nothing is done twice. A create
     is never made an ``exist_ok`` for that: if the second finds the map, the message says why it may.
     """
-    session = await link.session()
+    session, tenure = await link.tenure()
     try:
-        return await link.finished(ask(session.id), _closed)
+        return await link.finished(ask(tenure), _closed)
     except MapdError as error:
         if error.reason not in (Reason.STALE_HANDLE, Reason.EPOCH_CHANGED):
             raise
         first = error
-    session.lost = True
-    session = await link.session()
+    session.forgotten(tenure)
+    _, tenure = await link.tenure()
     try:
-        return await link.finished(ask(session.id), _closed)
+        return await link.finished(ask(tenure), _closed)
     except MapExists as error:
         raise MapExists(
             f"{error}; this was the second try, and the first may have made it (it ended with: {first})",

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
-from mapd_api.ops import ANSWERS_VALUE, ATOMICS, MUTATES, Op
+from mapd_api.ops import MUTATES, Op
 from mapd_api.v1 import maps_pb2
 from mapd_client import batches, methods, replies, requests
+from mapd_client.asking import Asking, How
 from mapd_client.batches import Batch
 from mapd_client.codec import BadElement, Bytes, Codec
-from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable, Unsupported
+from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable
 from mapd_client.failures import Asked
+from mapd_client.held import Grip, Held
 from mapd_client.info import MapInfo
 from mapd_client.link import Link, Links
 from mapd_client.refs import Pin
 from mapd_client.replies import Outcome
 from mapd_client.tally import Tally
 
-_OF_PROGRAMS: Final = ATOMICS | {Op.COMPARE_UPDATE}
-"""Operations that need the feature "atomics"."""
-
-_LOCKLESS: Final = ATOMICS | {Op.DELETE}
-"""Operations that take no BPF_F_LOCK."""
-
-_LEAST_S: Final = 0.001
-"""What is left of a call's time when it is over: grpc is to say so, with the address."""
-
 _CLOSE_S: Final = 1.0
 """How long aclose() waits for a daemon that does not answer; it closes the handle with the session."""
 
 
-class MapHandle:
+class MapHandle(Asking):
     """One open map: ``Map``, ``Queue`` and ``Bloom`` are such.
 
     The handle ends with ``aclose``, with the client, or with the daemon; the map itself does not.
@@ -47,15 +39,23 @@ class MapHandle:
     """The map as it was when it was opened."""
 
     def __init__(
-        self, links: Links, handle: int, info: MapInfo, name: str, shown_as: Codec[Any] | None = None
+        self,
+        links: Links,
+        grip: Grip,
+        info: MapInfo,
+        name: str,
+        shown_as: Codec[Any] | None = None,
+        answers: Codec[Any] | None = None,
     ) -> None:
-        """``shown_as``: the codec that messages show keys by."""
-        self.info = info
-        self._links = links
-        self._handle = handle
-        self._name = name
-        self._closed = False
+        """``shown_as``: the codec that messages show keys by; ``answers``: of the values that are read."""
         self._shown_as: Codec[Any] = shown_as or Bytes(info.key_stride)
+        super().__init__(links, Held(grip, info, name, self._shown_as), answers)
+        self.info = info
+        self._name = name
+
+    @property
+    def _handle(self) -> int:
+        return self._held.handle
 
     async def pin(self, path: str) -> None:
         """Pin the map at one more absolute path on the daemon's host.
@@ -102,7 +102,8 @@ class MapHandle:
         """
         if self._closed or self._links.closed:
             return
-        self._closed = True
+        self._closed = self._held.closed = True
+        self._pipe = None
         link = await self._links.current()
         await link.finished(self._give_back(link))
 
@@ -113,11 +114,6 @@ class MapHandle:
             await link.call(methods.CLOSE_MAP, request, Asked("close", self._name), timeout)
 
     # Inside
-
-    async def _link(self) -> Link:
-        if self._closed:
-            raise Misuse(f"{self._name}: this map is closed")
-        return await self._links.current()
 
     async def _sizing(self, op: Op) -> tuple[Link, int]:
         """The link, and how many elements of an operation one message carries."""
@@ -139,27 +135,9 @@ class MapHandle:
         timeout: float | None = None,
     ) -> tuple[int, bytes]:
         """One element: its status, and the value that was answered."""
-        if timeout is not None:
-            requests.seconds(f"{self._asked(op)}: timeout", timeout)
-        began = asyncio.get_running_loop().time()
-        link = await self._link()
-        server = await link.server(timeout)
-        if timeout is not None:
-            timeout = max(timeout - (asyncio.get_running_loop().time() - began), _LEAST_S)
-        if touch:
-            requests.check_touch(server, self._name)
-        if cpu is not None:
-            requests.check_cpu(server, cpu, self._asked(op))
-        if op in _OF_PROGRAMS:
-            requests.check_atomics(server, self._asked(op))
-        batches.message_elements(op, self.info, server.limits, self._asked(op))
-        batch = Batch(0, 1, key, value)
-        outcome = await self._send(
-            link, op, batch, lock=lock, touch=touch, cpu=cpu, field=field, create=create, timeout=timeout
-        )
-        for at in outcome.failed():
-            raise self._element_error(op, outcome.statuses[at], outcome.errnos.get(at, 0), key)
-        return outcome.statuses[0], outcome.values
+        how = How(op, lock, touch, cpu, field, create)
+        status, answered = await self._ask_as(how, key, value, timeout)
+        return status, answered
 
     async def _mutate(
         self,
@@ -212,42 +190,7 @@ class MapHandle:
         create: bool = False,
         timeout: float | None = None,
     ) -> Outcome:
-        timeout = link.timeout if timeout is None else timeout
-        asked = self._asked(op)
-        request = requests.apply(
-            self._handle,
-            op,
-            batch.count,
-            batch.keys,
-            batch.values,
-            lock=self._locks(op, lock),
-            touch=touch,
-            cpu=cpu,
-            field=field,
-            create=create,
-            timeout=timeout,
-        )
-        response = await link.call(methods.APPLY, request, asked, timeout)
-        value_bytes = 0
-        if op in ANSWERS_VALUE:
-            value_bytes = self._value_bytes(cpu) if field is None else field[1]
-        return replies.outcome(response, count=batch.count, value_bytes=value_bytes, asked=asked)
-
-    def _value_bytes(self, cpu: int | None) -> int:
-        """Bytes of one value on the wire: all of it, or one CPU's slot."""
-        return self.info.value_stride if cpu is None else self.info.value_size
-
-    def _locks(self, op: Op, lock: bool | None) -> bool:
-        """Whether an operation holds the bpf_spin_lock: where there is one, unless told otherwise."""
-        if lock and not self.info.has_lock:
-            asked = self._asked(op)
-            raise Unsupported(
-                f"{asked}: lock=True, and the map has no lock: it was not created with BTF of a value with a "
-                "bpf_spin_lock",
-                operation=asked.operation,
-                map=asked.map,
-            )
-        return self.info.has_lock and op not in _LOCKLESS if lock is None else lock
+        return await self._ask_many(link, How(op, lock, touch, cpu, field, create), batch, timeout)
 
     def _asked(self, op: Op) -> Asked:
         return Asked(replies.asked_op(op), self._name, mutates=op in MUTATES)

@@ -37,14 +37,29 @@ class Tenure:
         self.ended = False
 
 
+@dataclass(frozen=True, slots=True)
+class Grip:
+    """How an open map is held, as its opening gave it.
+
+    Attributes:
+        handle: the daemon's number for it.
+        tenure: what the handle lives by; None where nobody told.
+        ref: how to open it again; None where it has no name, pin or id to be found by.
+        read_only: as it was opened.
+    """
+
+    handle: int
+    tenure: Tenure | None = None
+    ref: MapRef | None = None
+    read_only: bool = False
+
+
 class Held:
     """One open map, as the messages that name it see it.
 
     Attributes:
         handle: the daemon's number for it; another one once it was opened again.
-        tenure: what the handle lives by; None where nobody told.
-        ref: how to open it again; None where it has no name, pin or id to be found by.
-        read_only: as it was opened.
+        tenure, ref, read_only: as of Grip; the tenure is another one once it was opened again.
         info: the map as it was when it was opened.
         name: how the caller names it.
         shown_as: the codec that messages show keys by.
@@ -53,14 +68,14 @@ class Held:
 
     __slots__ = ("closed", "handle", "info", "name", "read_only", "ref", "shown_as", "tenure")
 
-    def __init__(self, handle: int, info: MapInfo, name: str, shown_as: Codec[Any]) -> None:
-        self.handle = handle
+    def __init__(self, grip: Grip, info: MapInfo, name: str, shown_as: Codec[Any]) -> None:
+        self.handle = grip.handle
         self.info = info
         self.name = name
         self.shown_as = shown_as
-        self.tenure: Tenure | None = None
-        self.ref: MapRef | None = None
-        self.read_only = False
+        self.tenure = grip.tenure
+        self.ref = grip.ref
+        self.read_only = grip.read_only
         self.closed = False
 
     def asked(self, op: int) -> Asked:

@@ -14,6 +14,7 @@ from mapd_client.codec import BadElement, Codec
 from mapd_client.errors import Unsupported
 from mapd_client.failures import Asked
 from mapd_client.handle import MapHandle, named
+from mapd_client.held import Grip
 from mapd_client.info import MapInfo
 from mapd_client.link import Links
 from mapd_client.windows import in_order
@@ -33,8 +34,8 @@ class Queue(MapHandle, Generic[V]):
     The kernel offers no way to read one without taking values out, but for ``peek``.
     """
 
-    def __init__(self, links: Links, handle: int, info: MapInfo, value: Codec[V], name: str) -> None:
-        super().__init__(links, handle, info, name)
+    def __init__(self, links: Links, grip: Grip, info: MapInfo, value: Codec[V], name: str) -> None:
+        super().__init__(links, grip, info, name)
         self._value = value
 
     def __repr__(self) -> str:
@@ -87,8 +88,8 @@ class Queue(MapHandle, Generic[V]):
 class Bloom(MapHandle, Generic[V]):
     """One open Bloom filter: a set that knows for sure what is not in it; from ``Client.open_bloom``."""
 
-    def __init__(self, links: Links, handle: int, info: MapInfo, value: Codec[V], name: str) -> None:
-        super().__init__(links, handle, info, name)
+    def __init__(self, links: Links, grip: Grip, info: MapInfo, value: Codec[V], name: str) -> None:
+        super().__init__(links, grip, info, name)
         self._value = value
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -10,15 +11,19 @@ from typing import Any, Final, TypeVar
 from mapd_api.v1 import maps_pb2
 from mapd_client import discovery, replies
 from mapd_client.channel import Transport
-from mapd_client.errors import MapdError, Misuse
+from mapd_client.errors import MapdError, Misuse, NotSent, Unreachable
 from mapd_client.failures import Asked
+from mapd_client.held import Tenure
 from mapd_client.info import ServerInfo
 from mapd_client.methods import GET_SERVER_INFO, Method, Request, Response
+from mapd_client.pipeline import Pipeline
 from mapd_client.session import Session
 
 T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("mapd_client")
+
+_ASKED: Final = Asked("open a session")
 
 _END_S: Final = 1.0
 """How long aclose() waits for what was cancelled and is given back, and for other loops' links."""
@@ -36,6 +41,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._working: set[asyncio.Task[Any]] = set()
         self._undoing: set[asyncio.Task[None]] = set()
+        self._in_calls = False
 
     async def call(
         self,
@@ -76,7 +82,7 @@ class Link:
             _ = _owned(asyncio.create_task(_undone(task, undo), name="mapd give back"), self._undoing)
             raise
 
-    async def session(self) -> Session:
+    async def session(self, asked: Asked = _ASKED, timeout: float | None = None) -> Session:
         """The open session; a new one if there is none, or the last is lost.
 
         Cancelled: a session that was about to open is not kept.
@@ -86,12 +92,47 @@ class Link:
             for one in self._sessions:
                 if not one.lost:
                     return one
-            epoch = "" if self._server is None else self._server.epoch
-            session = await Session.open(self.transport, epoch=epoch, timeout=self.timeout)
+            session = await Session.open(
+                self.transport,
+                epoch="" if self._server is None else self._server.epoch,
+                timeout=timeout or self.timeout,
+                renewed=self._forget_server,
+                asked=asked,
+            )
             self._sessions.append(session)
-            if session.epoch != epoch:
-                self._server = None  # another start of the daemon: its facts may have changed
+            if self._server is None or session.tenure.epoch != self._server.epoch:
+                self._forget_server()
+            self._in_calls = session.pipeline is None
             return session
+
+    async def pipeline(self, asked: Asked, timeout: float | None) -> Pipeline | None:
+        """Where operations travel; None where the daemon takes none in a session.
+
+        Raises:
+            NotSent: there is no session, and ``asked`` would change something.
+            MapdError: there is no session.
+        """
+        for one in self._sessions:
+            if not one.lost:
+                return one.pipeline
+        if self._in_calls:
+            return None  # a new session would know as little of the handle as none
+        try:
+            return (await self.session(dataclasses.replace(asked, mutates=False), timeout)).pipeline
+        except Unreachable as error:
+            if not asked.mutates:
+                raise
+            raise NotSent(str(error), operation=asked.operation, map=asked.map) from None
+
+    def _forget_server(self) -> None:
+        """Another start of the daemon: its facts may have changed."""
+        self._server = None
+        self._in_calls = False
+
+    async def tenure(self) -> tuple[Session, Tenure]:
+        """The session, with what handles that are opened under it now live by."""
+        session = await self.session()
+        return session, await session.live(self.timeout)
 
     async def aclose(self) -> None:
         """End the sessions and close the channels. Idempotent.

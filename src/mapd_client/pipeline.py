@@ -243,12 +243,12 @@ class Pipeline(Gathering):
 
     # Streams
 
-    def begun(self, tenure: Tenure, slots: int) -> None:
-        """A stream is open, with a new session. What was under way in the last one is not known to be done."""
-        last, self._tenure = self._tenure, tenure
-        last.ended = True
+    def lost(self) -> None:
+        """The session is over, and its replies with it: of what was under way nobody knows whether it was executed."""
+        self._tenure.ended = True
         flying, self._flying = self._flying, {}
         self._again.clear()
+        self._free.clear()
         fate = fates.lost(
             "the session was lost before the answer: the daemon was restarted, or away for too long"
         )
@@ -256,6 +256,11 @@ class Pipeline(Gathering):
         for group in groups:
             group.keep_reads(fate)
         self._ask_again(groups)
+
+    def begun(self, tenure: Tenure, slots: int) -> None:
+        """A stream is open, with a new session."""
+        self.lost()
+        self._tenure = tenure
         self._free = [_Slot(number) for number in range(slots)]
         self._go()
 

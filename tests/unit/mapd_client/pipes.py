@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from mapd_api.ops import ANSWERS_VALUE, MUTATES, TAKES_VALUE, Op
+from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.reasons import Reason
-from mapd_api.v1 import elements_pb2
+from mapd_api.v1 import elements_pb2, errors_pb2
 from mapd_client import replies
 from mapd_client.codec import U32, U64, Codec
-from mapd_client.held import Held, Tenure, Terms
+from mapd_client.held import Grip, Held, Tenure, Terms
 from mapd_client.pipeline import Pipeline
 from mapd_client.refs import Name
 from tests.unit.mapd_client.daemon import map_info
@@ -43,10 +43,8 @@ class World:
 def held(number: int, tenure: Tenure | None = None) -> Held:
     info = map_info(f"ns/map{number}")
     info.id = number
-    made = Held(1000 + number, replies.map_info(info), f"map{number}", U32)
-    made.tenure = tenure
-    made.ref = Name(f"map{number}")
-    return made
+    grip = Grip(1000 + number, tenure, Name(f"map{number}"))
+    return Held(grip, replies.map_info(info), f"map{number}", U32)
 
 
 def terms(of: Held, *, limit: int = 100, codec: Codec[int] | None = U64) -> Terms:
@@ -110,5 +108,27 @@ def connected(world: World, *, slots: int = 2) -> tuple[Pipeline, Tenure]:
     return pipeline, tenure
 
 
-def mutates(op: Op) -> bool:
-    return op in MUTATES
+def key(number: int) -> bytes:
+    return U32.encode(number)
+
+
+def value(number: int) -> bytes:
+    return U64.encode(number)
+
+
+def groups(request: elements_pb2.SessionRequest | None) -> list[tuple[int, int, bytes]]:
+    assert request is not None
+    return [(group.map.handle, group.count, group.ops) for group in request.apply.groups]
+
+
+def sent(pipeline: Pipeline) -> elements_pb2.SessionRequest:
+    request = pipeline.next()
+    assert request is not None
+    return request
+
+
+def refusal(request: elements_pb2.SessionRequest, reason: Reason) -> elements_pb2.ApplyResponse:
+    answer = elements_pb2.ApplyResponse(stamp=request.apply.stamp)
+    answer.error.reason = errors_pb2.Reason.Name(int(reason))  # type: ignore[assignment]  # by its name
+    answer.error.message = "no"
+    return answer

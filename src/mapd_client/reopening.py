@@ -1,0 +1,85 @@
+"""Opening a map again whose handle went with a session, as far as that is the same map still."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+from mapd_api.reasons import Reason, Refusal
+from mapd_api.v1 import maps_pb2
+from mapd_client import failures, methods, replies, requests
+from mapd_client.channel import Transport
+from mapd_client.errors import MapdError, Unreachable
+from mapd_client.failures import Asked
+from mapd_client.held import Held, Tenure
+from mapd_client.info import MapInfo
+from mapd_client.pipeline import Pipeline
+
+_PAUSE_S: Final = 0.01
+"""After a connection broke once more; the session waits for the next one."""
+
+
+class Conversing(Protocol):
+    """What is needed of a session."""
+
+    pipeline: Pipeline | None
+
+    async def live(self, timeout: float) -> Tenure:
+        """The tenure, once there is a stream."""
+        ...
+
+    def forgotten(self, tenure: Tenure) -> None:
+        """The daemon does not know the session."""
+        ...
+
+
+async def opened_again(held: Held, session: Conversing, transport: Transport, timeout: float) -> None:
+    """Give ``held`` a handle of the session that there is now.
+
+    Tries for as long as somebody waits for it; nothing has changed where nobody does any more.
+
+    Raises:
+        Incompatible: another map is there now.
+        MapdError: the daemon's refusal.
+    """
+    asked = Asked("open again", held.name)
+    assert held.ref is not None
+    while session.pipeline is not None and session.pipeline.waits_for(held):
+        tenure: Tenure | None = None
+        try:
+            tenure = await session.live(timeout)
+            request = requests.open_map(held.ref, read_only=held.read_only, session=tenure.session)
+            answer = await transport.unary(methods.OPEN_MAP, request, asked, timeout)
+        except MapdError as error:
+            if error.reason is Reason.STALE_HANDLE and tenure is not None:
+                session.forgotten(tenure)
+            elif not isinstance(error, Unreachable):
+                raise
+        else:
+            info = replies.map_info(answer.info)
+            if not _same(info, held.info):
+                await transport.unary(
+                    methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=answer.handle), asked, timeout
+                )
+                raise failures.of_refusal(_replaced(held, info), asked)
+            held.handle, held.tenure = answer.handle, tenure
+            return
+        await asyncio.sleep(_PAUSE_S)
+
+
+def _same(now: MapInfo, then: MapInfo) -> bool:
+    return (now.id, now.type, now.key_stride, now.value_stride) == (
+        then.id,
+        then.type,
+        then.key_stride,
+        then.value_stride,
+    )
+
+
+def _replaced(held: Held, now: MapInfo) -> Refusal:
+    return Refusal(
+        Reason.MAP_REPLACED,
+        f"{held.ref} is another map now (id {now.id}, it was {held.info.id}); nothing was executed; open it again if "
+        "that is the one you want",
+        {"map": held.name, "id": str(now.id)},
+    )
