@@ -36,9 +36,8 @@ class Field:
     signed: bool = False
 
     def __post_init__(self) -> None:
-        # As a caller without a type checker may pass them.
-        given: object
-        for what, given in (("offset", self.offset), ("size", self.size)):
+        for what in ("offset", "size"):
+            given: object = getattr(self, what)  # as a caller without a type checker may pass it
             if not isinstance(given, int):
                 raise TypeMismatch(f"Field: {what}={given!r}: an int, not {type(given).__name__}")
         if self.size not in SIZES:

@@ -24,6 +24,11 @@ class ArrayTable(Table):
         self._zeros = bytes(shape.stride)
         self._shared: Buffer | None = None
 
+    @property
+    def shared(self) -> bool:
+        """Whether others write the memory of the elements."""
+        return self._shared is not None
+
     def share(self) -> Buffer:
         """The elements in memory that others write too: one behind the other, each rounded up to 8 bytes.
 

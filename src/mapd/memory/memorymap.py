@@ -82,6 +82,8 @@ class MemoryMap:
         with self._lock:
             if not self.may(mode, Command.MAP_FREEZE):
                 return errno.EPERM
+            if isinstance(self.table, ArrayTable) and self.table.shared:
+                return errno.EBUSY  # somebody has it mapped to write, and nobody gives a mapping back
             self._frozen = True
             return 0
 
