@@ -8,6 +8,7 @@ import numpy as np
 
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import Columns, Kernel
+from mapd.maps import statuses
 from mapd.maps.answers import ElementFailure, element_reason
 from mapd.maps.groups import Plan
 from mapd.maps.opened import MapFacts, OpenMap
@@ -38,6 +39,12 @@ class Outcome:
         self.statuses[index] = reason
         if reason is not Reason.KEY_ABSENT and self.room > 0:
             self.errors.append(ElementFailure(index, reason, number))
+
+    def record(self, facts: MapFacts, start: int, ops: bytes, errnos: bytes) -> None:
+        """Record what became of the elements from ``start`` on, by tables: see ``statuses.reasons``."""
+        found = statuses.reasons(facts, ops, errnos)
+        self.statuses[start : start + len(found)] = found
+        self.errors.extend(statuses.failures(found, errnos, start, self.room))
 
     def refuse(self, start: int, reason: Reason, number: int) -> None:
         """Record that nothing from element ``start`` on was done."""

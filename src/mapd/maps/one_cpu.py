@@ -40,14 +40,14 @@ def run(job: Job, run: Run, columns: Columns, cpu: int) -> Refused | None:
     """
     if run.op is Op.LOOKUP:
         return _lookup(job, run, columns, cpu)
-    # Programs ignore that a map is frozen, or this descriptor read-only: a batch of nothing asks (0.4 us).
-    wide = replace(columns, count=0, value_stride=job.facts.value_stride)
-    number = job.kernel.batch(job.map_fd, BatchCommand.UPDATE, wide).errno
-    if number == errno.EPERM or number in UNSUPPORTED:
-        return 0, number
     if run.op is Op.UPDATE_NOEXIST:
         return _each(job, run, columns, _Slot(job, cpu, None))
-    with _load(job, run.op).lease() as prog_fd:
+    with _load(job, run.op).lease() as prog_fd, job.opened.programs.writing:
+        # Programs ignore that a map is frozen, or this descriptor read-only: a batch of nothing asks (0.4 us).
+        wide = replace(columns, count=0, value_stride=job.facts.value_stride)
+        number = job.kernel.batch(job.map_fd, BatchCommand.UPDATE, wide).errno
+        if number == errno.EPERM or number in UNSUPPORTED:
+            return 0, number
         return _each(job, run, columns, _Slot(job, cpu, prog_fd))
 
 

@@ -97,20 +97,13 @@ def run_piece(job: Job, program: Program, piece: Segment) -> tuple[int, int] | N
             count,
         )
         ran = run(job.kernel, job.map_fd, program, work)
-        _record(job, start, part, ran)
+        job.outcome.record(job.facts, start, part, ran.errnos)
         job.outcome.values.view[value_out : value_out + len(ran.answers)] = ran.answers
         value_in += taken * stride
         value_out += len(ran.answers)
         if ran.refused:
             return start - piece.start + len(ran.errnos), ran.refused
     return None
-
-
-def _record(job: Job, start: int, ops: bytes, ran: Ran) -> None:
-    outcome = job.outcome
-    found = statuses.reasons(job.facts, ops, ran.errnos)
-    outcome.statuses[start : start + len(found)] = found
-    outcome.errors.extend(statuses.failures(found, ran.errnos, start, outcome.room))
 
 
 def run(kernel: Kernel, map_fd: int, program: Program, work: Work) -> Ran:
