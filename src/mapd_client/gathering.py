@@ -66,6 +66,7 @@ class Gathering:
         self._future = home.create_future
         self._asleep = True
         self._queue: deque[Group] = deque()
+        self._begun = 0
         self._open: dict[int, Singles] = {}
         self._join_until = inf
         self._alarm = inf
@@ -123,6 +124,8 @@ class Gathering:
         return future
 
     def _enqueue(self, group: Group) -> None:
+        self._begun += 1
+        group.place = self._begun
         self._queue.append(group)
         if group.deadline < self._alarm:
             self._alarm = group.deadline
@@ -223,7 +226,11 @@ class Gathering:
         return groups < limits.GROUPS and more <= ALONE_BYTES and weight + more <= limits.COLUMN_BYTES
 
     def _requeue(self, groups: Iterable[Group]) -> None:
-        """Before all that waits."""
+        """Where they stood: of several messages in flight each may be refused by itself, the first one first."""
         again = [group for group in groups if group.count]
         self.queued += sum(group.cost for group in again)
-        self._queue.extendleft(reversed(again))
+        self._queue = deque(sorted((*again, *self._queue), key=_place))
+
+
+def _place(group: Group) -> int:
+    return group.place

@@ -30,9 +30,10 @@ class Group:
         late: they were told that it has passed.
         tries: how often they were put into a message.
         handle: of the map, in the last of these messages.
+        place: among all groups of its pipeline, in the order they were begun.
     """
 
-    __slots__ = ("deadline", "handle", "late", "terms", "timeout", "tries")
+    __slots__ = ("deadline", "handle", "late", "place", "terms", "timeout", "tries")
 
     def __init__(self, terms: Terms, timeout: float, deadline: float) -> None:
         self.terms = terms
@@ -41,6 +42,7 @@ class Group:
         self.late = False
         self.tries = 0
         self.handle = 0
+        self.place = 0
 
     @property
     def count(self) -> int:

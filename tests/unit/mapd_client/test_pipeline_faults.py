@@ -136,6 +136,26 @@ async def test_a_message_that_is_refused_as_a_whole_unexecuted_is_sent_in_the_ne
     assert await write == 0
 
 
+@pytest.mark.parametrize("reason", [Reason.EPOCH_CHANGED, Reason.DRAINING])
+async def test_messages_that_are_refused_one_after_the_other_are_sent_again_in_their_order(
+    reason: Reason,
+) -> None:
+    pipeline, _ = connected(World(), slots=4)
+    daemon, asked = Scripted(), terms(held(1))
+    flying: list[elements_pb2.SessionRequest] = []
+    for number in range(3):
+        _ = pipeline.single(asked, Op.UPDATE, key(number), value(1))
+        flying.append(sent(pipeline))
+    for request in flying:
+        pipeline.answered(refusal(request, reason))
+    _ = pipeline.single(asked, Op.UPDATE, key(3), value(1))
+    pipeline.cut("gone")
+    pipeline.begun(Tenure("s2", "e2"), 4)
+    while (again := pipeline.next()) is not None:
+        pipeline.answered(daemon.arrive(again))
+    assert daemon.executed == [(1001, Op.UPDATE, key(number)) for number in range(4)]
+
+
 async def test_after_a_goodbye_nothing_new_is_written_and_the_stream_ends_with_the_last_answer() -> None:
     world = World()
     pipeline, _ = connected(world)
