@@ -59,12 +59,30 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class PoolConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Table [pool]: threads of each lane, and how many calls may wait in a lane."""
+    """Table [pool]: threads of each lane, and how many calls may wait in a lane.
+
+    Attributes:
+        inline_elements: groups of a session with at most so many elements run in the event loop itself, without a
+            hop to a thread, on types that cannot block and where nothing waits for the map. 0: none.
+    """
 
     point_threads: Threads = 2
     bulk_threads: Threads = 2
     slow_threads: Threads = 2
     queue: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 4_096
+    inline_elements: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Table [server].
+
+    Attributes:
+        max_connection_age_s: a session's stream is told goodbye after so many seconds, a tenth more or less, and
+            ended max_connection_age_grace_s later; its session can be resumed. 0: never.
+    """
+
+    max_connection_age_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    max_connection_age_grace_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 5.0
 
 
 class PrincipalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,6 +114,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     daemon: DaemonConfig = DaemonConfig()
     pool: PoolConfig = PoolConfig()
+    server: ServerConfig = ServerConfig()
     principals: dict[str, PrincipalConfig] = msgspec.field(
         default_factory=lambda: {"admin": PrincipalConfig(namespace="admin")}
     )

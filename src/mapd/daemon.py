@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -40,16 +40,19 @@ from mapd.maps.programs import Programs
 from mapd.maps.store import MapStore
 from mapd.memory import MemoryKernel
 from mapd.notify import notify
+from mapd.rpc.apply import Applier
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server import Health, build
 from mapd.rpc.server_info import Facts, profile_of
+from mapd.rpc.session import Age, SessionHandlers
 from mapd.rpc.sockets import InstanceLock, PrincipalSocket, clean_staging
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
+from mapd.runtime.sessions import Sessions
 from mapd_api import contract, limits
 
 _log = structlog.stdlib.get_logger("mapd")
@@ -61,6 +64,7 @@ FEATURES: Final = (
     "dump-select",
     "load",
     "session-handles",
+    "session-apply",
     "btf",
     "queues",
     "lpm",
@@ -73,6 +77,10 @@ BY_PROGRAM: Final[Mapping[str, str]] = MappingProxyType(
     {"touch": Template.VECTOR_READ, "atomics": Template.ATOMIC}
 )
 """What it can do only where its kernel loads a program, and that program's name."""
+
+FAREWELL_S: Final = 0.1
+"""Once nothing runs any more, sessions have so long to end by themselves: what a client sent before it read the
+goodbye is refused as not executed, instead of being cut off."""
 
 EXIT_MARGIN_S: Final = 0.5
 """After the grace, and this, the process ends even if a thread is stuck in a syscall."""
@@ -92,6 +100,7 @@ class Ready:
     capabilities: frozenset[str]
     host: MapHost
     guard: Guard
+    sessions: Sessions
 
 
 def check_bpffs(config: Config) -> str:
@@ -195,14 +204,26 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
             trial = partial(trials.try_types, store.kernel, facts.possible_cpus)
             facts = replace(facts, trials=await pool.run(Lane.SLOW, "trials", trial))
             store.types = trials.served(facts.trials)
-            host = MapHost(store, pool, HandleTable(), ByteBudget(reserve=limits.DUMP_RESERVE_BYTES))
+            host = MapHost(
+                store,
+                pool,
+                HandleTable(),
+                ByteBudget(reserve=limits.DUMP_RESERVE_BYTES),
+                inline_elements=config.pool.inline_elements,
+            )
             guard = Guard(Authorizer())
             async with _programs(config, store, pool):
                 names = store.programs.names
                 more = [feature for feature, program in BY_PROGRAM.items() if program in names]
                 facts = replace(facts, programs=names, features=(*facts.features, *more))
                 # Handles last: what runs while the server drains needs them.
-                async with _idle_handles(host.handles), _server(config, host, guard, facts) as socket:
+                sessions = Sessions(host.handles, facts.epoch)
+                conversations = SessionHandlers(Applier(host), sessions, guard, _age(config))
+                async with (
+                    _idle_handles(host.handles),
+                    aclosing(conversations),
+                    _server(config, host, guard, facts, conversations) as socket,
+                ):
                     yield Ready(
                         config=config,
                         facts=facts,
@@ -210,6 +231,7 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
                         capabilities=capabilities,
                         host=host,
                         guard=guard,
+                        sessions=sessions,
                     )
     finally:
         lock.release()
@@ -232,11 +254,16 @@ async def _pool(config: Config) -> AsyncGenerator[SyscallPool]:
             _log.warning("a thread is still inside a syscall; leaving it behind")
 
 
+def _age(config: Config) -> Age:
+    return Age(limit=config.server.max_connection_age_s, grace=config.server.max_connection_age_grace_s)
+
+
 @asynccontextmanager
 async def _programs(config: Config, store: MapStore, pool: SyscallPool) -> AsyncGenerator[None]:
     """The store's programs and their scratch: what this kernel loads is used, and closed at the end."""
     size, kernel = config.pool, store.kernel
-    slots = size.point_threads + size.bulk_threads + size.slow_threads + 1  # the loop's own turn is a thread too
+    # The loop's own turn is a thread too.
+    slots = size.point_threads + size.bulk_threads + size.slow_threads + 1
     trial = partial(try_programs, kernel, slots, store.possible_cpus)
     store.programs = await pool.run(Lane.SLOW, "programs", trial, discard=Programs.close)
     try:
@@ -265,13 +292,13 @@ async def _idle_handles(handles: HandleTable) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def _server(
-    config: Config, host: MapHost, guard: Guard, facts: Facts
+    config: Config, host: MapHost, guard: Guard, facts: Facts, conversations: SessionHandlers
 ) -> AsyncGenerator[PrincipalSocket]:
     """The admin's server on its socket, drained at the end of the block."""
     (name, settings), *_ = config.principals.items()
     principal = Principal(name=name, namespace=settings.namespace or name)
     health = Health()
-    server = build(principal, guard, _handlers(host, facts, guard), health)
+    server = build(principal, guard, _handlers(host, facts, guard, conversations), health)
     socket = PrincipalSocket.prepare(Path(config.daemon.runtime_dir), name, settings.uids(), settings.gids())
     try:
         server.add_insecure_port(socket.address)
@@ -283,7 +310,9 @@ async def _server(
         notify("STOPPING=1")
         await health.set_draining()
         guard.draining.set()
-        if not await guard.wait_idle(config.daemon.grace_s):
+        if await guard.wait_idle(config.daemon.grace_s):
+            await guard.wait_ended(min(FAREWELL_S, config.daemon.grace_s))
+        else:
             _log.warning("grace is over, ending calls", calls=guard.running)
     finally:
         socket.withdraw()
@@ -291,10 +320,12 @@ async def _server(
         await guard.wait_ended(EXIT_MARGIN_S / 2)
 
 
-def _handlers(host: MapHost, facts: Facts, guard: Guard) -> Mapping[str, Handler]:
+def _handlers(
+    host: MapHost, facts: Facts, guard: Guard, conversations: SessionHandlers
+) -> Mapping[str, Handler]:
     """Every method's handler by full name."""
     maps = MapHandlers(host, facts).methods()
-    elements = ElementHandlers(host, facts.epoch, guard.draining).methods()
+    elements = {**ElementHandlers(host, facts.epoch, guard.draining).methods(), **conversations.methods()}
     return {
         contract.full_name(method): methods[method.name]
         for service, methods in ((contract.MAP_SERVICE, maps), (contract.ELEMENT_SERVICE, elements))

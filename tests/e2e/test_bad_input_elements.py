@@ -356,14 +356,14 @@ async def test_the_daemon_refuses_more_groups_than_a_message_has(ground: Ground,
         check(refusal, Reason.BAD_COLUMNS, limits.GROUPS + 1, limits.GROUPS)
 
 
-async def test_the_daemon_refuses_stamps_it_does_not_know(ground: Ground, flows: Flows) -> None:
-    """A stamp asks for exactly-once; without the feature it must not be taken and ignored."""
+async def test_the_daemon_refuses_stamps_outside_a_session(ground: Ground, flows: Flows) -> None:
+    """A stamp asks to be recognised when it comes again; where it is not, it must not be taken and ignored."""
     del flows
     group = pb.OpGroup(map=by_name("flows"), count=1, ops=bytes([Op.DELETE]), keys=U32.encode(1))
     request = pb.ApplyRequest(stamp=pb.Stamp(session="s", slot=1, sequence=1), groups=[group])
     with unchanged(ground.pin("flows")), ground.no_call():
         refusal = await ground.raw.refusal("Apply", request)
-        check(refusal, Reason.OPERATION_UNSUPPORTED, "session-apply", "without a stamp")
+        check(refusal, Reason.BAD_SPEC, "messages of a Session", "without a stamp")
 
 
 @pytest.mark.parametrize("flag", [4, 99])

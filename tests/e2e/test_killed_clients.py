@@ -77,14 +77,22 @@ def count(ready: Ready) -> Counts:
     )
 
 
-async def at_rest(ready: Ready, sockets: int) -> Counts:
-    """What there is when no client is connected any more, and nothing of one is being served."""
+async def at_rest(ready: Ready, idle: Counter[str]) -> Counts:
+    """What there is when no client is connected any more, and nothing of one is being served or kept.
+
+    ``idle``: the descriptors before the first client.
+    """
     await ready.guard.wait_ended(10)
+    # Those of clients that were killed are kept for limits.SESSION_RESUME_S.
+    assert await until(lambda: len(ready.sessions) == 0), "sessions of dead clients are kept"
     # grpc closes connections in threads of its own, and drops a call's task some turns after its end.
-    assert await until(lambda: fds_by_kind()["socket"] == sockets), "connections of dead clients are open"
+    assert await until(lambda: fds_by_kind()["socket"] == idle["socket"]), (
+        "connections of dead clients are open"
+    )
     assert await until(lambda: tasks_by_kind()["_schedule_rpc_coro"] == 0), "calls of dead clients are served"
     # A page that was being read for a cancelled dump is read to its end.
-    assert await until(lambda: map_fds() == len(ready.host.handles)), "maps of dead clients are open"
+    own = idle["anon_inode:bpf-map"]
+    assert await until(lambda: map_fds() == own + len(ready.host.handles)), "maps of dead clients are open"
     return count(ready)
 
 
@@ -223,18 +231,18 @@ async def test_a_hundred_killed_clients_leave_nothing_behind(
     local: Ready, tasks: list[str], served: int
 ) -> None:
     async with launcher(local) as launched:
-        sockets = fds_by_kind()["socket"]
+        idle = fds_by_kind()
         await fill(local.socket)
         # What grpc and asyncio make once and keep is made before the count.
         await kill_all(launched, tasks[:AT_ONCE], first=900)
-        before = await at_rest(local, sockets)
+        before = await at_rest(local, idle)
         launched.served.clear()
         await kill_all(launched, tasks, first=0)
         assert len(launched.served) == KILLS
         assert sum(map(bool, launched.served)) >= served, "the daemon was in the middle of too few calls"
         updaters = [at for at, task in enumerate(tasks) if task == "update"]
         await check_updates(local.socket, launched.history, updaters)
-        assert await at_rest(local, sockets) == before
+        assert await at_rest(local, idle) == before
     assert before.kernel_maps == 1
     assert (before.handles, before.sessions, before.calls) == (0, 0, 0)
 
@@ -242,11 +250,11 @@ async def test_a_hundred_killed_clients_leave_nothing_behind(
 async def test_a_handle_that_belongs_to_no_session_is_seen_in_the_count(local: Ready) -> None:
     """The canary: the count of the test above shows what a client leaves behind."""
     async with launcher(local) as launched:
-        sockets = fds_by_kind()["socket"]
+        idle = fds_by_kind()
         await fill(local.socket)
         await kill_all(launched, ["dump_reading"], first=900)
-        before = await at_rest(local, sockets)
+        before = await at_rest(local, idle)
         await launched.kill_in_the_middle(0, "leak", 1)
-        after = await at_rest(local, sockets)
+        after = await at_rest(local, idle)
     assert after.handles == before.handles + 1
     assert after.fds["anon_inode:bpf-map"] == before.fds["anon_inode:bpf-map"] + 1

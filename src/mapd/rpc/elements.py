@@ -6,31 +6,26 @@ import asyncio
 import time
 from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
-
-import grpc.aio
 
 from mapd.access.authorize import Authorized
 from mapd.maps.answers import element_error
 from mapd.maps.errors import MapError
-from mapd.maps.groups import Group, answer_bytes, distinct_ops
+from mapd.maps.groups import Group
 from mapd.maps.job import Outcome
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.scan import Page
 from mapd.maps.targets import Target
-from mapd.rpc import convert, dumps, targets
+from mapd.rpc import convert, dumps, reading, targets
 from mapd.rpc.admit import admitted
-from mapd.rpc.guard import Call, Handler, readable
+from mapd.rpc.apply import check_groups, expiry, room_for, run_group
+from mapd.rpc.guard import Call, Handler
 from mapd.runtime.host import MapHost
-from mapd_api import contract, limits
+from mapd_api import limits
 from mapd_api.ops import Op, Verb
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ElementFlag
 from mapd_api.v1 import elements_pb2 as pb
-from mapd_api.v1.errors_pb2 import REASON_DRAINING
 from mapd_api.v1.types_pb2 import MapRef
-
-_OP_VERBS = contract.op_verbs()
 
 
 class ElementHandlers:
@@ -53,7 +48,6 @@ class ElementHandlers:
             "Apply": self.apply,
             "Dump": self.dump,
             "Load": self.load,
-            "Session": self.session,
         }
 
     async def lookup(self, call: Call, request: pb.LookupRequest) -> pb.LookupResponse:
@@ -125,44 +119,21 @@ class ElementHandlers:
     async def apply(self, call: Call, request: pb.ApplyRequest) -> pb.ApplyResponse:
         """Groups in order; one that is refused does not stop the next."""
         if request.HasField("stamp"):
-            raise MapError(
-                Reason.OPERATION_UNSUPPORTED,
-                "apply: this daemon runs no stamped messages (feature 'session-apply'); send it without a stamp",
-                operation="apply",
+            raise convert.bad_spec(
+                "a stamp is for the messages of a Session, where they are recognised when they come again; send this "
+                "without a stamp",
+                "apply",
             )
-        if len(request.groups) > limits.GROUPS:
-            raise MapError(
-                Reason.BAD_COLUMNS,
-                f"apply: {len(request.groups)} groups; a message has at most {limits.GROUPS}",
-                operation="apply",
-            )
+        check_groups(len(request.groups))
         arrived = time.monotonic()
         results: list[pb.GroupResult] = []
-        # Kept free for a refusal of every group: what was executed must not be lost for want of room.
-        room = limits.MESSAGE_BYTES - (len(request.groups) + 1) * limits.REFUSAL_BYTES
+        room = room_for(len(request.groups))
         for message in request.groups:
-            result = await self._group(call, message, arrived, min(room, limits.COLUMN_BYTES))
+            expires = expiry(message, arrived, call.expires)
+            result = await run_group(self._host, call, message, expires, min(room, limits.COLUMN_BYTES))
             room -= max(0, result.ByteSize() - limits.REFUSAL_BYTES)
             results.append(result)
         return pb.ApplyResponse(results=results)
-
-    async def _group(self, call: Call, message: pb.OpGroup, arrived: float, room: int) -> pb.GroupResult:
-        expires = call.expires
-        if message.remaining_ms:
-            expires = min(expires, arrived + message.remaining_ms / 1000)
-        try:
-            group = convert.group(message)
-            verbs = frozenset(verb for op in distinct_ops(group.ops) for verb in _OP_VERBS[op])
-            async with admitted(self._host, call, message.map, group.operation, verbs) as opened:
-                _check_room(opened.target, group, room)
-                outcome = await self._host.apply(opened, group, expires=expires)
-            return convert.outcome(outcome)
-        except MapError as error:
-            refusal = call.fault(error) if error.reason is Reason.INTERNAL else error.refusal
-        except Exception as error:
-            # The groups before it were executed, and their results must reach the caller.
-            refusal = call.fault(error)
-        return pb.GroupResult(error=convert.error(refusal))
 
     async def dump(self, call: Call, request: pb.DumpRequest) -> None:
         """Header, chunks, trailer."""
@@ -186,7 +157,7 @@ class ElementHandlers:
 
     async def load(self, call: Call, _requests: object) -> pb.LoadResponse:
         """Columns written as they arrive."""
-        first = await self._read_on(call.context, "load")
+        first = await reading.read_on(call.context, "load", self._draining)
         if first is None:
             raise convert.bad_spec("the stream ended before it named a map", "load")
         response = pb.LoadResponse()
@@ -196,43 +167,12 @@ class ElementHandlers:
             try:
                 while message is not None:
                     await self._load_message(opened, op, message, response)
-                    message = await self._read_on(call.context, "load")
+                    message = await reading.read_on(call.context, "load", self._draining)
                     if message is not None and (message.HasField("map") or message.flag):
                         raise convert.bad_spec("map and flag stand in the first message only", "load")
             except MapError as error:
                 raise _stopped(error, response) from None
         return response
-
-    async def _read_on(self, context: grpc.aio.ServicerContext[Any, Any], operation: str) -> Any:
-        """The next message of a client who must go on; None when it has ended its side.
-
-        Raises:
-            MapError: QUOTA, nothing came for limits.STREAM_PROGRESS_S; DRAINING, at once; as ``_read``.
-        """
-        try:
-            async with asyncio.timeout(limits.STREAM_PROGRESS_S), asyncio.TaskGroup() as group:
-                draining = group.create_task(self._refuse_draining(operation), name=f"{operation} draining")
-                message = await _read(context)
-                draining.cancel()
-        except TimeoutError:
-            raise MapError(
-                Reason.QUOTA,
-                f"{operation}: nothing came for {limits.STREAM_PROGRESS_S:g} s; send faster, or begin when there is "
-                "something to send",
-                operation=operation,
-            ) from None
-        except BaseExceptionGroup as failed:
-            # One cause: the other half was cancelled for it.
-            raise failed.exceptions[0] from None
-        return message
-
-    async def _refuse_draining(self, operation: str) -> None:
-        await self._draining.wait()
-        raise MapError(
-            Reason.DRAINING,
-            f"{operation}: the daemon is stopping; connect again in a moment",
-            operation=operation,
-        )
 
     async def _load_message(
         self, opened: Authorized[OpenMap], op: Op, message: pb.LoadRequest, response: pb.LoadResponse
@@ -245,47 +185,6 @@ class ElementHandlers:
             response.errors.extend(convert.element_errors(outcome.errors[:room], offset))
             response.applied += done
             response.failed += group.count - done
-
-    async def session(self, call: Call, _requests: object) -> None:
-        """Owns what is opened with its id, until it ends."""
-        first = await self._read_on(call.context, "session")
-        if first is None or first.WhichOneof("message") != "open":
-            raise convert.bad_spec("a session begins with `open`", "session")
-        session = self._host.handles.open_session(call.principal)
-        try:
-            opened = pb.SessionOpened(session=session.id, epoch=self._epoch, slots=0)
-            await call.context.write(pb.SessionResponse(opened=opened))
-            await self._converse(call.context)
-        finally:
-            self._host.handles.close_session(session)
-
-    async def _converse(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Read until the client ends the stream; say goodbye once when the daemon is about to."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                goodbye = group.create_task(self._say_goodbye(context), name="session goodbye")
-                while (message := await _read(context)) is not None:
-                    await context.write(_not_in_a_session(message))
-                goodbye.cancel()
-        except BaseExceptionGroup as failed:
-            # One cause, which the guard knows what to do with: the other half was cancelled for it.
-            raise failed.exceptions[0] from None
-
-    async def _say_goodbye(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await self._draining.wait()
-        message = "the daemon is stopping; finish what is under way and connect again"
-        farewell = pb.Goodbye(reason=REASON_DRAINING, message=message)
-        await context.write(pb.SessionResponse(goodbye=farewell))
-
-
-async def _read(context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-    """The next message of the client, or None when it has ended its side.
-
-    Raises:
-        MapError: BAD_SPEC, these bytes are no message.
-    """
-    message = await context.read()
-    return None if message is grpc.aio.EOF else readable(message)
 
 
 def _stopped(error: MapError, response: pb.LoadResponse) -> MapError:
@@ -327,31 +226,3 @@ def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:
         )
         for start in range(0, columns.count, size)
     ]
-
-
-def _not_in_a_session(message: pb.SessionRequest) -> pb.SessionResponse:
-    """The refusal of a message that only later versions take."""
-    what = message.WhichOneof("message")
-    refusal = convert.error(
-        MapError(
-            Reason.OPERATION_UNSUPPORTED,
-            f"session: this daemon takes no {what or 'empty'} message in a session (feature 'session-apply'); "
-            "use Apply",
-            operation="session",
-        ).refusal
-    )
-    if message.HasField("apply"):
-        return pb.SessionResponse(apply=pb.ApplyResponse(stamp=message.apply.stamp, error=refusal))
-    return pb.SessionResponse(error=refusal)
-
-
-def _check_room(opened: OpenMap, group: Group, room: int) -> None:
-    """Refuse a group whose answer might not fit into what is left of the message."""
-    due = group.count + answer_bytes(group, opened.facts)
-    if due > room:
-        raise MapError(
-            Reason.BAD_COLUMNS,
-            f"{group.operation} {opened.facts.label}: up to {due} bytes would be answered; {room} of the message's "
-            f"{limits.COLUMN_BYTES} are left: ask for fewer values at once",
-            **opened.facts.about(group.operation),
-        )

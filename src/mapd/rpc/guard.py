@@ -110,18 +110,44 @@ def readable(message: Any) -> Any:
     return message
 
 
+class Messages:
+    """Counts the messages of sessions that are under way: they have no task each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def begin(self) -> None:
+        """One more."""
+        self.count += 1
+        if self.count == 1:
+            self._idle.clear()
+
+    def end(self) -> None:
+        """One less."""
+        self.count -= 1
+        if not self.count:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until there is none."""
+        await self._idle.wait()
+
+
 class Guard:
-    """Wraps the handlers of one daemon, whatever server they are on; knows which calls run."""
+    """Wraps the handlers of one daemon, whatever server they are on; knows which calls and messages run."""
 
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
         self._running: dict[asyncio.Task[Any], str] = {}
         self.draining = asyncio.Event()
+        self.messages = Messages()
 
     @property
     def running(self) -> int:
-        """Calls that are being served; conversations are none."""
-        return len(self._calls())
+        """Calls and messages of sessions that are being served; sessions themselves are none."""
+        return len(self._calls()) + self.messages.count
 
     def _calls(self) -> list[asyncio.Task[Any]]:
         return [task for task, name in self._running.items() if name != _SESSION]
@@ -176,14 +202,17 @@ class Guard:
         return guarded
 
     async def wait_idle(self, timeout: float) -> bool:
-        """Wait until no call runs; False if some still do after ``timeout`` seconds.
+        """Wait until no call and no message of a session runs; False if some still do after ``timeout`` seconds.
 
-        Conversations are not waited for: an idle client keeps one open for as long as it lives.
+        Sessions are not waited for: an idle client keeps one open for as long as it lives.
         """
-        calls = self._calls()
-        if calls:
-            await asyncio.wait(calls, timeout=timeout)
-        return not self._calls()
+        give_up = time.monotonic() + timeout
+        async with asyncio.TaskGroup() as group:
+            idle = group.create_task(self.messages.wait_idle(), name="messages under way")
+            while self.running and (left := give_up - time.monotonic()) > 0:
+                await asyncio.wait({*self._calls(), idle}, timeout=left)
+            idle.cancel()
+        return not self.running
 
     async def wait_ended(self, timeout: float) -> None:
         """Wait for every handler to end, after the server has cancelled them.

@@ -15,6 +15,7 @@ from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
 from mapd_api import limits
+from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
 
 
@@ -27,13 +28,24 @@ class Session:
     handles: set[int] = field(default_factory=set[int])
 
 
-@dataclass(slots=True)
-class _Handle:
+@dataclass(slots=True, eq=False)
+class Handle:
+    """One open map that a client holds.
+
+    Attributes:
+        rights: what was granted on it to its principal, by what was asked for; gone when it is closed.
+        used: clock when the last use ended.
+        borrowers: uses under way.
+    """
+
     opened: OpenMap
     principal: Principal
     session: Session | None
     used: float
     borrowers: int = 0
+    rights: dict[frozenset[Verb], Authorized[OpenMap]] = field(
+        default_factory=dict[frozenset[Verb], "Authorized[OpenMap]"]
+    )
 
 
 class HandleTable:
@@ -51,7 +63,7 @@ class HandleTable:
         idle_s: float = limits.HANDLE_IDLE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._handles: dict[int, _Handle] = {}
+        self._handles: dict[int, Handle] = {}
         self._sessions: dict[str, Session] = {}
         self._reserved: Counter[Principal] = Counter()
         self._opened: Counter[Principal] = Counter()
@@ -131,14 +143,13 @@ class HandleTable:
             opened.fd.close()
             raise MapError(Reason.STALE_HANDLE, f"session {session.id} ended while the map was opened")
         number = secrets.randbits(63) | 1
-        self._handles[number] = _Handle(opened, principal, session, self._clock())
+        self._handles[number] = Handle(opened, principal, session, self._clock())
         if session is not None:
             session.handles.add(number)
         return number
 
-    @contextmanager
-    def borrow(self, number: int, principal: Principal) -> Generator[OpenMap]:
-        """The open map behind a handle, in use until the block ends.
+    def take(self, number: int, principal: Principal) -> Handle:
+        """A handle to use until it is given back.
 
         Raises:
             MapError: STALE_HANDLE, also for another principal's handle.
@@ -152,11 +163,21 @@ class HandleTable:
                 operation="resolve",
             )
         handle.borrowers += 1
+        return handle
+
+    def give_back(self, handle: Handle) -> None:
+        """End a use; the handle may have been closed meanwhile."""
+        handle.borrowers -= 1
+        handle.used = self._clock()
+
+    @contextmanager
+    def borrow(self, number: int, principal: Principal) -> Generator[OpenMap]:
+        """The open map behind a handle, in use until the block ends. Raises as ``take``."""
+        handle = self.take(number, principal)
         try:
             yield handle.opened
         finally:
-            handle.borrowers -= 1
-            handle.used = self._clock()
+            self.give_back(handle)
 
     @contextmanager
     def opening(self, principal: Principal) -> Generator[None]:
@@ -205,6 +226,7 @@ class HandleTable:
 
     def _close(self, number: int) -> None:
         handle = self._handles.pop(number)
+        handle.rights.clear()
         if handle.session is not None:
             handle.session.handles.discard(number)
         handle.opened.fd.close()

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from mapd.access.authorize import Authorized
 from mapd.access.principal import Principal
 from mapd.maps import references
 from mapd.maps.counting import Counted, by_kernel, by_shape
+from mapd.maps.errors import MapError
 from mapd.maps.execute import execute, next_key
 from mapd.maps.groups import Group, Plan, plan
 from mapd.maps.job import Outcome
@@ -24,15 +25,36 @@ from mapd.maps.store import Btf, MapStore, NameRef, PinRef, Ref
 from mapd.maps.targets import Inner, Target
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
-from mapd.runtime.pool import Lane, SyscallPool
+from mapd.runtime.pool import Done, Lane, SyscallPool
 from mapd.runtime.scans import Dump
+from mapd.runtime.sessions import Order
 from mapd_api import contract
 from mapd_api.ops import MUTATES, Op, Verb
+from mapd_api.uapi import MapType
 
 T = TypeVar("T")
 
 BULK_FROM = 512
 """Elements from which a group runs in the bulk lane: about a millisecond of syscalls."""
+
+INLINE_BYTES: Final = 64 << 10
+"""Keys and values of a group that runs in the loop's own turn: some 10 us to copy."""
+
+_NEVER_BLOCKING: Final = frozenset(
+    {
+        MapType.HASH,
+        MapType.ARRAY,
+        MapType.PERCPU_HASH,
+        MapType.PERCPU_ARRAY,
+        MapType.LRU_HASH,
+        MapType.LRU_PERCPU_HASH,
+        MapType.QUEUE,
+        MapType.STACK,
+        MapType.BLOOM_FILTER,
+    }
+)
+"""Elements of these are reached under rcu_read_lock and spin locks (kernel/bpf/hashtab.c, arraymap.c,
+queue_stack_maps.c, bloom_filter.c); an LPM trie is walked as a whole for an exact prefix."""
 
 _OP_VERBS = contract.op_verbs()
 
@@ -75,10 +97,24 @@ async def _nothing(*_: object) -> None:
 
 
 class MapHost:
-    """The maps of this host, for one event loop. Cancelling any method leaves no fd behind."""
+    """The maps of this host, for one event loop. Cancelling any method leaves no fd behind.
 
-    def __init__(self, store: MapStore, pool: SyscallPool, handles: HandleTable, budget: ByteBudget) -> None:
+    Args:
+        inline_elements: groups of at most so many elements, on types that cannot block, run in the loop's own turn
+            where nothing is queued for the map; 0: none.
+    """
+
+    def __init__(
+        self,
+        store: MapStore,
+        pool: SyscallPool,
+        handles: HandleTable,
+        budget: ByteBudget,
+        *,
+        inline_elements: int = 0,
+    ) -> None:
         self._store = store
+        self._inline = inline_elements
         self._pool = pool
         self._budget = budget
         self.handles = handles
@@ -160,12 +196,48 @@ class MapHost:
         Cancelling: what a thread has begun is executed to its end, what waits is not.
         """
         checked = plan(group, opened.target)
-        target = opened.demand(verb for op in checked.ops for verb in _OP_VERBS[op])
-        # A program does not stop at a freeze: what it writes keeps in line with mapd's own freeze.
-        count = 1 if group.cpu is not None else group.count
-        lane = _lane(target, writes=not MUTATES.isdisjoint(checked.ops), count=count)
-        run = partial(_execute, self._store, target, checked)
-        return await self._on(target, lane, run, expires=expires)
+        target, lane = _placed(opened, checked)
+        return await self._on(target, lane, partial(_execute, self._store, target, checked), expires=expires)
+
+    def submit(
+        self,
+        opened: Authorized[OpenMap],
+        checked: Plan,
+        done: Done,
+        order: Order,
+        *,
+        expires: float | None = None,
+    ) -> Outcome | None:
+        """Run one group that ``plan`` has checked, without a task: ``done`` is told how it ended, once, in the loop.
+
+        Its outcome where it was run at once ([pool] inline_elements); ``done`` is told nothing then.
+
+        Args:
+            order: of the caller; groups for one map run in the order they were submitted with it.
+            expires: time.monotonic() after which it is not begun any more.
+
+        Raises:
+            MapError: BUSY, STALE_HANDLE, DRAINING; where it was run at once, whatever ``execute`` raises.
+        """
+        target, lane = _placed(opened, checked)
+        key = target.facts.id
+        lease = target.lease()
+        run = partial(_execute, self._store, target, checked, lease.fd)
+        if self._inline and _passes(target, checked, self._inline) and self._pool.idle(key):
+            with lease:
+                return run()
+
+        def ended(outcome: Outcome | None, error: BaseException | None) -> None:
+            order.leave(key)
+            done(outcome, error)
+
+        lane = order.enter(key, lane)
+        try:
+            self._pool.submit(lane, key, run, ended, lease=lease, expires=expires)
+        except MapError:
+            order.leave(key)
+            raise
+        return None
 
     async def update_reference(
         self,
@@ -248,6 +320,24 @@ class MapHost:
         return await self._pool.run(
             lane, opened.facts.id, partial(call, lease.fd), lease=lease, expires=expires
         )
+
+
+def _placed(opened: Authorized[OpenMap], checked: Plan) -> tuple[OpenMap, Lane]:
+    """The map of a group, whose rights are there, and the lane that it belongs to."""
+    target = opened.demand(verb for op in checked.ops for verb in _OP_VERBS[op])
+    # A program does not stop at a freeze: what it writes keeps in line with mapd's own freeze.
+    count = 1 if checked.group.cpu is not None else checked.group.count
+    return target, _lane(target, writes=not MUTATES.isdisjoint(checked.ops), count=count)
+
+
+def _passes(target: OpenMap, checked: Plan, most: int) -> bool:
+    """Whether a group is so short that the loop may run it."""
+    group = checked.group
+    return (
+        group.count <= most
+        and target.facts.info.map_type in _NEVER_BLOCKING
+        and len(group.keys) + len(group.values) + checked.answer_bytes <= INLINE_BYTES
+    )
 
 
 def _execute(store: MapStore, opened: OpenMap, checked: Plan, map_fd: int) -> Outcome:

@@ -284,9 +284,9 @@ class SyscallPool:
                 break
             key, jobs = found
             results: list[_Result] = [(job, *self._call(job)) for job in jobs]
-            self._release(lane_queue, key)
             if results:
-                self._post(results)
+                self._post(results)  # before another thread may run the key's next jobs, and tell of them
+            self._release(lane_queue, key)
         self._end(lane_queue)
 
     def _end(self, lane_queue: _LaneQueue) -> None:

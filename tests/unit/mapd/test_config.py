@@ -25,6 +25,7 @@ def test_an_empty_file_is_the_defaults() -> None:
     assert found.daemon.bpffs == "/sys/fs/bpf"
     assert found.daemon.grace_s == 5.0
     assert found.pool.queue == 4_096
+    assert (found.pool.inline_elements, found.server.max_connection_age_s) == (0, 0.0)
     assert found.principals == {"admin": PrincipalConfig(namespace="admin")}
 
 
@@ -44,6 +45,10 @@ def test_every_key_can_be_set() -> None:
         bulk_threads = 64
         slow_threads = 3
         queue = 1
+        inline_elements = 64
+        [server]
+        max_connection_age_s = 3600
+        max_connection_age_grace_s = 0.5
         [principals.admin]
         namespace = "ops"
         users = ["root", 65534]
@@ -52,6 +57,8 @@ def test_every_key_can_be_set() -> None:
     found = parse(text, "mapd.toml")
     assert found.daemon.pin_roots == ("/mnt/bpf/xdp",)
     assert (found.pool.point_threads, found.pool.bulk_threads, found.pool.queue) == (1, 64, 1)
+    assert found.pool.inline_elements == 64
+    assert (found.server.max_connection_age_s, found.server.max_connection_age_grace_s) == (3600.0, 0.5)
     assert found.principals["admin"].uids() == {0, 65_534}
     assert found.principals["admin"].gids() == {0}
 

@@ -347,7 +347,7 @@ async def test_too_many_groups_and_stamped_messages_are_refused() -> None:
         many = elements.ApplyRequest(groups=[elements.OpGroup()] * (limits.GROUPS + 1))
         assert (await wire.refusal(many)).reason is Reason.BAD_COLUMNS
         stamped = elements.ApplyRequest(stamp=elements.Stamp(session="x"))
-        assert (await wire.refusal(stamped)).reason is Reason.OPERATION_UNSUPPORTED
+        assert (await wire.refusal(stamped)).reason is Reason.BAD_SPEC
 
 
 async def test_a_group_whose_time_is_over_is_not_executed() -> None:

@@ -1,4 +1,4 @@
-"""Dumps, loads and sessions over a real socket: what they answer, and how they end."""
+"""Dumps and loads over a real socket: what they answer, and how they end; how a session may not begin."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from structlog.testing import capture_logs
 
 from mapd_api import limits
 from mapd_api.reasons import Reason, Refusal
 from mapd_api.v1 import elements_pb2 as elements
-from mapd_api.v1 import errors_pb2 as errors
-from mapd_api.v1 import maps_pb2 as maps
 from mapd_api.v1 import types_pb2 as types
 from tests.unit.mapd.dictkernel import n
-from tests.unit.mapd.rpc.test_handlers import FLOWS, add, opened
+from tests.unit.mapd.rpc.test_handlers import FLOWS, add
 from tests.unit.mapd.rpc.wire import EPOCH, WAIT_S, refusal_of, serving, turns
 
 pytestmark = pytest.mark.usefixtures("watched_loop")
@@ -135,43 +132,6 @@ async def test_a_load_ends_at_once_when_the_daemon_drains_and_says_what_was_writ
         assert await wire.guard.wait_idle(WAIT_S)
 
 
-@pytest.mark.parametrize("ends", ["done_writing", "cancel"])
-async def test_the_end_of_a_session_closes_what_it_opened_however_it_ends(ends: str) -> None:
-    async with serving() as wire:
-        add(wire, count=1)
-        stream = wire.callable("Session")()
-        await stream.write(elements.SessionRequest(open=elements.SessionOpen()))
-        session = (await stream.read()).opened
-        assert (session.epoch, session.slots) == (EPOCH, 0)
-        handle = await opened(wire, session.session)
-        assert (await wire.call(elements.LookupRequest(map=handle, key=n(0)))).value == n(100)
-        if ends == "cancel":
-            stream.cancel()
-        else:
-            await stream.done_writing()
-            assert await stream.code() is grpc.StatusCode.OK
-        await wire.guard.wait_ended(WAIT_S)
-        await turns()
-        assert (len(wire.host.handles), wire.host.handles.sessions) == (0, 0)
-        assert wire.kernel.open_fds == 0
-        found = await wire.refusal(maps.OpenMapRequest(map=FLOWS, session=session.session))
-        assert found.reason is Reason.STALE_HANDLE
-
-
-async def test_a_session_says_goodbye_when_the_daemon_drains_and_is_not_waited_for() -> None:
-    async with serving() as wire:
-        stream = wire.callable("Session")()
-        await stream.write(elements.SessionRequest(open=elements.SessionOpen()))
-        await stream.read()
-        assert wire.guard.running == 0
-        wire.guard.draining.set()
-        goodbye = (await stream.read()).goodbye
-        assert goodbye.reason == errors.REASON_DRAINING
-        assert await wire.guard.wait_idle(0.0)
-        await stream.done_writing()
-        assert await stream.code() is grpc.StatusCode.OK
-
-
 async def test_a_session_that_begins_otherwise_is_refused() -> None:
     async with serving() as wire:
         stream = wire.callable("Session")()
@@ -179,33 +139,3 @@ async def test_a_session_that_begins_otherwise_is_refused() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
         assert refusal_of(caught.value).reason is Reason.BAD_SPEC
-
-
-async def test_bytes_that_are_no_message_end_a_session_as_the_callers_fault() -> None:
-    async with serving() as wire:
-        channel: Any = wire.channel
-        stream = channel.stream_stream("/mapd_api.v1.ElementService/Session")()
-        await stream.write(elements.SessionRequest(open=elements.SessionOpen()).SerializeToString())
-        await stream.read()
-        with capture_logs() as logged:
-            await stream.write(b"\xff\xff\xff")
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stream.read()
-        assert refusal_of(caught.value).reason is Reason.BAD_SPEC
-        assert "fault" not in [event["event"] for event in logged]
-
-
-async def test_what_a_session_cannot_do_is_answered_and_the_session_goes_on() -> None:
-    async with serving() as wire:
-        stream = wire.callable("Session")()
-        await stream.write(elements.SessionRequest(open=elements.SessionOpen()))
-        await stream.read()
-        for _ in range(2):
-            stamp = elements.Stamp(slot=3, sequence=7)
-            await stream.write(elements.SessionRequest(apply=elements.ApplyRequest(stamp=stamp)))
-            answer = (await stream.read()).apply
-            assert (answer.stamp, answer.error.reason) == (stamp, errors.REASON_OPERATION_UNSUPPORTED)
-            await stream.write(elements.SessionRequest())
-            assert (await stream.read()).error.reason == errors.REASON_OPERATION_UNSUPPORTED
-        await stream.done_writing()
-        assert await stream.code() is grpc.StatusCode.OK

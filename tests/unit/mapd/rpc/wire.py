@@ -23,15 +23,18 @@ from mapd.access.authorize import Authorizer
 from mapd.access.principal import Principal
 from mapd.bpf import FaultyKernel
 from mapd.maps.store import MapStore
+from mapd.rpc.apply import Applier
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server import Health, build
 from mapd.rpc.server_info import Facts
+from mapd.rpc.session import Age, SessionHandlers
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
+from mapd.runtime.sessions import Sessions
 from mapd_api import contract
 from mapd_api.reasons import Refusal, decode
 from tests.unit.mapd.dictkernel import CPUS, ROOT, DictKernel
@@ -49,11 +52,23 @@ class Wire:
 
     kernel: DictKernel
     faulty: FaultyKernel
+    pool: SyscallPool
     host: MapHost
     guard: Guard
+    sessions: Sessions
     health: Health
     server: grpc.aio.Server
     channel: grpc.aio.Channel
+    address: str
+
+    def another_channel(self) -> grpc.aio.Channel:
+        """A connection of its own; whoever asks for it closes it."""
+        return grpc.aio.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    @property
+    def hops(self) -> int:
+        """Hops to threads so far, of short work."""
+        return self.pool.counts(Lane.POINT).hops
 
     def callable(self, name: str) -> Any:
         """Grpc's callable of a method, by the method's own name."""
@@ -105,7 +120,11 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 
 @asynccontextmanager
 async def serving(
-    handlers: Mapping[str, Handler] | None = None, principal: Principal = ADMIN
+    handlers: Mapping[str, Handler] | None = None,
+    principal: Principal = ADMIN,
+    *,
+    age: Age | None = None,
+    inline_elements: int = 0,
 ) -> AsyncGenerator[Wire]:
     """The real handlers, those in ``handlers`` (by method name) replaced; ended, all of it, afterwards."""
     kernel = DictKernel()
@@ -118,8 +137,10 @@ async def serving(
         names_root=ROOT,
         pin_roots=("/bpf",),
     )
-    host = MapHost(store, pool, HandleTable(), ByteBudget())
+    host = MapHost(store, pool, HandleTable(), ByteBudget(), inline_elements=inline_elements)
     guard, health = Guard(Authorizer()), Health()
+    sessions = Sessions(host.handles, EPOCH)
+    conversations = SessionHandlers(Applier(host), sessions, guard, age)
     facts = Facts(
         epoch=EPOCH,
         boot_id=store.boot_id,
@@ -134,6 +155,7 @@ async def serving(
     table: dict[str, Handler] = {
         **MapHandlers(host, facts).methods(),
         **ElementHandlers(host, EPOCH, guard.draining).methods(),
+        **conversations.methods(),
         **(handlers or {}),
     }
     server = build(
@@ -148,15 +170,16 @@ async def serving(
         await server.start()
         try:
             async with grpc.aio.insecure_channel(address) as channel:
-                yield Wire(kernel, faulty, host, guard, health, server, channel)
+                yield Wire(kernel, faulty, pool, host, guard, sessions, health, server, channel, address)
         finally:
             await server.stop(0)
             await guard.wait_ended(WAIT_S)
+            await conversations.aclose()
             host.handles.close_all()
             assert await pool.close(WAIT_S)
     assert kernel.open_fds == 0
     assert guard.running == 0
-    assert host.handles.sessions == 0
+    assert (len(sessions), host.handles.sessions, sessions.kept_replies) == (0, 0, 0)
 
 
 async def turns(count: int = 20) -> None:
