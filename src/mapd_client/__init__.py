@@ -70,6 +70,7 @@ from mapd_client.opening import Opening
 from mapd_client.percpu import PerCpu
 from mapd_client.references import ProgramRef
 from mapd_client.refs import Id, MapRef, Name, Pin
+from mapd_client.selecting import Reduce
 from mapd_client.structcodec import Struct
 
 __all__ = [
@@ -135,6 +136,7 @@ __all__ = [
     "Queue",
     "QuotaExceeded",
     "Reason",
+    "Reduce",
     "Refused",
     "ServerInfo",
     "SizeMismatch",

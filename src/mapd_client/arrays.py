@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, cast
 from mapd_api.layout import round_up8
 from mapd_client.codec import BadElement, Buffer, Bytes, Codec, shown
 from mapd_client.errors import Misuse, SizeMismatch, TypeMismatch, Unsupported
-from mapd_client.percpu import PerCpuSum, has_slots
+from mapd_client.percpu import PerCpuReduced, has_slots
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,10 +64,10 @@ def dtype_of(codec: Codec[Any]) -> np.dtype[Any]:
         raise Unsupported(
             "arrays need numpy, which is not installed: pip install 'bpf-mapd[numpy]'"
         ) from None
-    if isinstance(codec, PerCpuSum):
+    if isinstance(codec, PerCpuReduced):
         raise Unsupported(
-            f"{codec!r} is no array: a sum of integers may be wider than numpy's; open the map with "
-            f"{codec.per_cpu!r} and add up the array's axis 1"
+            f"{codec!r} is no array, but all CPUs' values: open the map with {codec.per_cpu!r} and reduce the array's "
+            f"axis 1, or ask for chunks(reduce=[Reduce({codec.kind!r}, ...)])"
         )
     if codec.dtype is None:
         raise Unsupported(

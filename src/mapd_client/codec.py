@@ -147,26 +147,26 @@ class Bytes(Codec[bytes]):
 
 
 class Int(Codec[int]):
-    """An integer of 1, 2, 4 or 8 bytes: U8 to U64 and I8 to I64."""
+    """An integer of 1, 2, 4 or 8 bytes: U8 to U64 and I8 to I64; ``signed``: two's complement."""
 
     def __init__(self, size: int, *, signed: bool, byteorder: ByteOrder = "little") -> None:
         self.size = size
-        self._signed = signed
+        self.signed = signed
         self._byteorder: ByteOrder = byteorder
         self._letter: _Letter = _SIGNED[size] if signed else _UNSIGNED[size]
         self._one = struct.Struct(ORDER[byteorder] + self._letter)
 
     def __repr__(self) -> str:
-        return f"{'I' if self._signed else 'U'}{self.size * 8}"
+        return f"{'I' if self.signed else 'U'}{self.size * 8}"
 
     @property
     def dtype(self) -> DTypeLike:
         """The integer of this size, in the byte order of the daemon's host."""
-        return f"{ORDER[self._byteorder]}{'i' if self._signed else 'u'}{self.size}"
+        return f"{ORDER[self._byteorder]}{'i' if self.signed else 'u'}{self.size}"
 
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[int]:  # noqa: ARG002, D102 - as Codec
         return (
-            self if byteorder == self._byteorder else Int(self.size, signed=self._signed, byteorder=byteorder)
+            self if byteorder == self._byteorder else Int(self.size, signed=self.signed, byteorder=byteorder)
         )
 
     def encode(self, value: int) -> bytes:  # noqa: D102 - as Codec
@@ -194,7 +194,7 @@ class Int(Codec[int]):
             return TypeMismatch(f"{self!r} takes an int, not {type(value).__name__}")
         low, high = (
             (-(1 << self.size * 8 - 1), (1 << self.size * 8 - 1) - 1)
-            if self._signed
+            if self.signed
             else (
                 0,
                 (1 << self.size * 8) - 1,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 from mapd_client import methods, requests
 from mapd_client.chunk import Chunk
+from mapd_client.codec import Bytes, Codec
 from mapd_client.coded import Coded
 from mapd_client.dump import Dump, Source, Stream
 from mapd_client.failures import Asked
+from mapd_client.percpu import PerCpuReduced, of_one_cpu
 from mapd_client.replies import DumpReader
+from mapd_client.selecting import EVERYTHING, Reduce, Selected
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,6 +29,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
         *,
         prefix: bytes = b"",
         limit: int | None = None,
+        nonzero: bool = False,
         resume: bytes | None = None,
         partial_ok: bool = False,
     ) -> Dump[tuple[K, V]]:
@@ -33,16 +38,21 @@ class Dumps(Coded[K, V], Generic[K, V]):
         Args:
             prefix: only keys whose bytes begin so.
             limit: at most so many elements.
+            nonzero: only elements whose value (of any CPU) has a byte other than zero. Needs the daemon's feature
+                "dump-select".
             resume: the ``token`` of an earlier dump of this map.
             partial_ok: do not raise DumpIncomplete where the daemon calls the dump incomplete.
         """
-        return self._dump("both", self._pairs, prefix, limit, resume, partial_ok)
+        return self._dump(
+            "both", self._pairs, prefix, limit, resume, partial_ok, wanted=Selected(nonzero=nonzero)
+        )
 
     def keys(
         self,
         *,
         prefix: bytes = b"",
         limit: int | None = None,
+        nonzero: bool = False,
         resume: bytes | None = None,
         partial_ok: bool = False,
     ) -> Dump[K]:
@@ -51,33 +61,54 @@ class Dumps(Coded[K, V], Generic[K, V]):
         def decode(chunk: Chunk) -> list[K]:
             return self._key.decode_many(chunk.keys)
 
-        return self._dump("keys", decode, prefix, limit, resume, partial_ok)
+        return self._dump("keys", decode, prefix, limit, resume, partial_ok, wanted=Selected(nonzero=nonzero))
 
     def values(
-        self, *, limit: int | None = None, resume: bytes | None = None, partial_ok: bool = False
+        self,
+        *,
+        limit: int | None = None,
+        nonzero: bool = False,
+        resume: bytes | None = None,
+        partial_ok: bool = False,
     ) -> Dump[V]:
         """Every value; arguments as ``items``."""
 
         def decode(chunk: Chunk) -> list[V]:
-            return self._value.decode_many(chunk.values)
+            return chunk.value_codec.decode_many(chunk.values)
 
-        return self._dump("values", decode, b"", limit, resume, partial_ok)
+        return self._dump("values", decode, b"", limit, resume, partial_ok, wanted=Selected(nonzero=nonzero))
 
     def chunks(
         self,
         *,
         prefix: bytes = b"",
         keys_only: bool = False,
+        nonzero: bool = False,
+        reduce: Sequence[Reduce] = (),
+        value_range: tuple[int, int] | None = None,
         resume: bytes | None = None,
         partial_ok: bool = False,
     ) -> Dump[Chunk]:
-        """The same as packed columns, up to 1 MiB each, not decoded; arguments as ``items``."""
+        """The same as packed columns, up to 1 MiB each, not decoded; arguments as ``items``.
+
+        Args:
+            prefix: only keys whose bytes begin so.
+            keys_only: no values.
+            nonzero: as for ``items``.
+            reduce: per-CPU maps: values come as one slot of value_size bytes, in which each of these integers is what
+                became of it over all CPUs and all else is zero. Unsupported for other types; the daemon refuses
+                integers that overlap or leave the value (Misuse).
+            value_range: (offset, size): only these bytes of each value, of the reduced one with ``reduce``.
+            resume: as for ``items``.
+            partial_ok: as for ``items``.
+        """
 
         def decode(chunk: Chunk) -> list[Chunk]:
             return [chunk]
 
         columns: requests.DumpColumns = "keys" if keys_only else "both"
-        return self._dump(columns, decode, prefix, None, resume, partial_ok, whole=True)
+        wanted = Selected(nonzero=nonzero, reduce=tuple(reduce), value_range=value_range)
+        return self._dump(columns, decode, prefix, None, resume, partial_ok, wanted=wanted, whole=True)
 
     # Inside
 
@@ -91,11 +122,18 @@ class Dumps(Coded[K, V], Generic[K, V]):
         partial_ok: bool,
         covered_by: bytes = b"",
         *,
+        wanted: Selected = EVERYTHING,
         whole: bool = False,
     ) -> Dump[T]:
         asked = Asked("dump", self._name)
         request = requests.dump(
-            self._handle, columns=columns, prefix=prefix, limit=limit, resume=resume, covered_by=covered_by
+            self._handle,
+            columns=columns,
+            prefix=prefix,
+            limit=limit,
+            resume=resume,
+            covered_by=covered_by,
+            wanted=wanted,
         )
         reader = DumpReader(
             asked,
@@ -108,12 +146,35 @@ class Dumps(Coded[K, V], Generic[K, V]):
 
         async def start() -> Stream:
             link = await self._link()
+            selected = wanted
             if covered_by:
                 requests.check_lpm(await link.server(), asked)
+            if not wanted.plain:
+                requests.check_select(await link.server(), asked)
+            reduction = None if whole or columns == "keys" else self._reduction()
+            # What the codec makes of all CPUs' values the daemon can make as well, if it is new enough.
+            if reduction and "dump-select" in (await link.server()).features:
+                selected = replace(wanted, reduce=(reduction,))
+                selected.write(request)
+            if selected.reduce or selected.value_range:
+                reader.expect(*self._narrowed(selected))
             return link.transport.download(methods.DUMP, request, asked, link.timeout)
 
         return Dump(Source(start, reader), decode, resume=resume, partial_ok=partial_ok, whole=whole)
 
+    def _reduction(self) -> Reduce | None:
+        """What a codec for one int of all CPUs' asks the daemon for."""
+        codec: Codec[Any] = self._value
+        return codec.reduction if isinstance(codec, PerCpuReduced) and self.info.per_cpu else None
+
+    def _narrowed(self, wanted: Selected) -> tuple[int, Codec[Any]]:
+        """Bytes and codec of values of which a part comes."""
+        if wanted.value_range:
+            return wanted.value_range[1], Bytes(wanted.value_range[1])
+        size = self.info.value_size
+        codec = of_one_cpu(self._value)
+        return size, codec if codec is not None and codec.size == size else Bytes(size)
+
     def _pairs(self, chunk: Chunk) -> list[tuple[K, V]]:
         keys = self._key.decode_many(chunk.keys)
-        return list(zip(keys, self._value.decode_many(chunk.values), strict=True))
+        return list(zip(keys, chunk.value_codec.decode_many(chunk.values), strict=True))

@@ -384,17 +384,25 @@ class DumpReader:
     ) -> None:
         """Bytes of the strides where there are no codecs."""
         self._asked = asked
-        self._strides = (key_stride, value_stride)
-        self._codecs = (key or Bytes(key_stride), value or Bytes(value_stride))
-        # What the columns must have per element: nothing, where a column was not asked for.
-        self._wanted = (0 if columns == "values" else key_stride, 0 if columns == "keys" else value_stride)
+        self._columns = columns
+        self._key_stride = key_stride
+        self._key = key or Bytes(key_stride)
+        self.expect(value_stride, value or Bytes(value_stride))
         self.trailer = None
         self.started = False
+
+    def expect(self, value_stride: int, value: Codec[Any]) -> None:
+        """Values of so many bytes and this codec, before anything has come."""
+        self._value_stride = value_stride
+        self._value = value
 
     def feed(self, message: elements_pb2.DumpResponse) -> Chunk | None:
         """The chunk in a message, if it is one; raises MapdError for columns of another length."""
         self.started = True
         match message.WhichOneof("message"):
+            case "header":
+                self._check_header(message.header)
+                return None
             case "chunk":
                 return self._chunk(message.chunk)
             case "trailer":
@@ -429,11 +437,22 @@ class DumpReader:
             map=self._asked.map,
         )
 
+    def _check_header(self, message: elements_pb2.DumpHeader) -> None:
+        """Values of the width that was asked for; an older daemon does not say."""
+        if message.value_bytes not in (0, self._value_stride):
+            raise MapdError(
+                f"{self._asked}: the daemon announced values of {message.value_bytes} bytes, {self._value_stride} are "
+                "due"
+            )
+
     def _chunk(self, message: elements_pb2.DumpChunk) -> Chunk:
         columns = message.columns
-        key_stride, value_stride = self._strides
         keys, values = columns.keys, columns.values
-        for column, stride in zip((keys, values), self._wanted, strict=True):
+        # Nothing, where a column was not asked for.
+        for column, stride in (
+            (keys, 0 if self._columns == "values" else self._key_stride),
+            (values, 0 if self._columns == "keys" else self._value_stride),
+        ):
             if len(column) != columns.count * stride:
                 raise MapdError(
                     f"{self._asked}: the daemon sent a column of {len(column)} bytes for {columns.count} "
@@ -443,11 +462,11 @@ class DumpReader:
             count=columns.count,
             keys=memoryview(keys),
             values=memoryview(values),
-            key_stride=key_stride,
-            value_stride=value_stride,
+            key_stride=self._key_stride,
+            value_stride=self._value_stride,
             token=message.token,
-            key_codec=self._codecs[0],
-            value_codec=self._codecs[1],
+            key_codec=self._key,
+            value_codec=self._value,
         )
 
 

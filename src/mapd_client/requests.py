@@ -18,6 +18,7 @@ from mapd_client.errors import Misuse, TypeMismatch, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.info import Btf, ServerInfo, UpdateFlag
 from mapd_client.refs import Id, MapRef, Name, Pin
+from mapd_client.selecting import EVERYTHING, Selected
 
 DumpColumns = Literal["both", "keys", "values"]
 
@@ -280,6 +281,11 @@ def check_cpu(server: ServerInfo, cpu: int, asked: Asked) -> None:
     _check_feature(server, "one-cpu", "cpu= is", asked)
 
 
+def check_select(server: ServerInfo, asked: Asked) -> None:
+    """Raises Unsupported unless the daemon selects and reduces: an older one would take no notice, and send all."""
+    _check_feature(server, "dump-select", "nonzero=, reduce= and value_range= are", asked)
+
+
 def check_lpm(server: ServerInfo, asked: Asked) -> None:
     """Raises Unsupported unless the daemon tells prefixes of an LPM trie apart."""
     _check_feature(server, "lpm", "exact and covered prefixes are", asked)
@@ -307,16 +313,18 @@ def dump(
     limit: int | None,
     resume: bytes | None,
     covered_by: bytes = b"",
+    wanted: Selected = EVERYTHING,
 ) -> elements_pb2.DumpRequest:
     """A dump.
 
     Raises:
-        Misuse: a limit that is none (0 would mean all).
+        Misuse: a limit that is none (0 would mean all), a range that is none.
         TypeMismatch: ``prefix`` or ``resume`` are no bytes.
     """
     if isinstance(limit, int) and limit < 1:
         raise Misuse(f"limit={shown(limit)}: a dump hands out at least one element; None for all")
-    return elements_pb2.DumpRequest(
+    wanted.check()
+    request = elements_pb2.DumpRequest(
         map=by_handle(handle),
         columns=_COLUMNS[columns],
         prefix=octets("prefix", prefix),
@@ -324,6 +332,8 @@ def dump(
         resume_token=b"" if resume is None else octets("resume", resume),
         covered_by=covered_by,
     )
+    wanted.write(request)
+    return request
 
 
 def update_flag(flags: UpdateFlag) -> elements_pb2.UpdateFlag:

@@ -130,6 +130,7 @@ class Map(MapHandle, Generic[K, V]):
         *,
         prefix: bytes = b"",
         limit: int | None = None,
+        nonzero: bool = False,
         resume: bytes | None = None,
         partial_ok: bool = False,
     ) -> Dump[tuple[K, V]]: ...
@@ -138,17 +139,26 @@ class Map(MapHandle, Generic[K, V]):
         *,
         prefix: bytes = b"",
         limit: int | None = None,
+        nonzero: bool = False,
         resume: bytes | None = None,
         partial_ok: bool = False,
     ) -> Dump[K]: ...
     def values(
-        self, *, limit: int | None = None, resume: bytes | None = None, partial_ok: bool = False
+        self,
+        *,
+        limit: int | None = None,
+        nonzero: bool = False,
+        resume: bytes | None = None,
+        partial_ok: bool = False,
     ) -> Dump[V]: ...
     def chunks(
         self,
         *,
         prefix: bytes = b"",
         keys_only: bool = False,
+        nonzero: bool = False,
+        reduce: Sequence[Reduce] = (),
+        value_range: tuple[int, int] | None = None,
         resume: bytes | None = None,
         partial_ok: bool = False,
     ) -> Dump[Chunk]: ...
@@ -207,6 +217,13 @@ class Map(MapHandle, Generic[K, V]):
 class Field:
     offset: int
     size: int
+    signed: bool = False
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    kind: Literal["sum", "min", "max"]
+    offset: int = 0
+    size: int = 8
     signed: bool = False
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +317,8 @@ class PerCpu(Codec[list[T]]):
     def stride(self) -> int: ...
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> PerCpu[T]: ...
     def sum(self: PerCpu[int]) -> Codec[int]: ...
+    def min(self: PerCpu[int]) -> Codec[int]: ...
+    def max(self: PerCpu[int]) -> Codec[int]: ...
     def encode(self, value: list[T]) -> bytes: ...
     def decode_many(self, column: Buffer) -> list[list[T]]: ...
 

@@ -299,8 +299,8 @@ RECORDS = (
     "that dtype converts"
 )
 SUM = (
-    "PerCpu(U64).sum() is no array: a sum of integers may be wider than numpy's; open the map with PerCpu(U64) "
-    "and add up the array's axis 1"
+    "PerCpu(U64).sum() is no array, but all CPUs' values: open the map with PerCpu(U64) and reduce the array's axis 1, "
+    "or ask for chunks(reduce=[Reduce('sum', ...)])"
 )
 
 
