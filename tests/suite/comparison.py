@@ -30,6 +30,7 @@ from mapd.maps.errors import MapError
 from mapd.maps.execute import execute
 from mapd.maps.groups import Group, plan
 from mapd.maps.opened import OpenMap
+from mapd.maps.program_trials import try_programs
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import MapStore, NameRef
@@ -73,6 +74,11 @@ class Side:
             opened.fd.close()
         self.openings.clear()
 
+    def close(self) -> None:
+        """Close everything, and what programs are run with."""
+        self.release()
+        self.store.programs.close()
+
 
 def side(kernel: Kernel, root: str) -> Side:
     """A store with its names below ``root``, where other pins may be too."""
@@ -82,6 +88,7 @@ def side(kernel: Kernel, root: str) -> Side:
         boot_id=uuid.UUID(int=1),
         names_root=f"{root}/names",
         pin_roots=(root,),
+        programs=try_programs(kernel, 1, CPUS),
     )
     return Side(kernel, store)
 
@@ -94,7 +101,7 @@ def linux_and_memory(folder: Path) -> Generator[tuple[Side, Side]]:
     with ExitStack() as stack:
         sides = side(LinuxKernel(), str(folder)), side(memory, str(folder))
         for one in sides:
-            stack.callback(one.release)
+            stack.callback(one.close)
         yield sides
 
 
@@ -206,13 +213,13 @@ def apply(one: Side, at: int, group: Group) -> Statuses:
     checked = plan(group, opened)
     with opened.lease() as map_fd:
         outcome = execute(one.kernel, map_fd, opened, checked)
-    stride, values, taken = opened.facts.value_stride, list[bytes](), 0
-    if group.cpu is not None:
-        stride = opened.facts.info.value_size
+    values, taken = list[bytes](), 0
     for index, status in enumerate(outcome.statuses):
-        if Op(group.ops[index % len(group.ops)]) in ANSWERS_VALUE:
-            values.append(b"" if status else outcome.values.take(stride, taken * stride))
-            taken += 1
+        op = Op(group.ops[index % len(group.ops)])
+        if op in ANSWERS_VALUE:
+            width = checked.widths.answered(op)
+            values.append(b"" if status else outcome.values.take(width, taken))
+            taken += width
     failures = [(failure.index, int(failure.reason), failure.errno) for failure in outcome.errors]
     return list(outcome.statuses), failures, values
 

@@ -13,11 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from mapd.bpf import BatchCommand
 from mapd.bpf.elements import COMMANDS
-from mapd.maps.groups import Group
+from mapd.maps.groups import FieldSpec, Group
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
 from mapd.maps.store import NameRef
-from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
+from mapd_api.ops import ANSWERS_VALUE, ATOMICS, TAKES_VALUE, Op
 from mapd_api.uapi import ElementFlag, MapFlag, MapType
 from tests.suite import comparison
 from tests.suite.comparison import EVICTING, LOCKED, MISTAKEN, NAMESPACE, Elements, Side, same
@@ -85,7 +85,9 @@ SPECS: Final[Mapping[MapType, Sequence[MapSpec]]] = MappingProxyType(
 )
 """Maps to compare, of each type that there is in memory."""
 
-_OPS: Final = sorted(Op)
+_PROGRAMS: Final = sorted(ATOMICS | {Op.COMPARE_UPDATE})
+_OPS: Final = sorted(set(Op).difference(_PROGRAMS))
+_FIELDS: Final = st.builds(FieldSpec, st.sampled_from((0, 4, 8, 12, 2)), st.sampled_from((4, 8)))
 _NUMBERS: Final = st.lists(st.integers(0, 15), min_size=1, max_size=6)
 _SALT: Final = st.integers(0, 3)
 _LOCK: Final = st.sampled_from((0, 0, 0, int(ElementFlag.LOCK)))
@@ -140,6 +142,36 @@ class Comparison(RuleBasedStateMachine):
         keys, _ = self.elements.columns([number for _, number in pairs], 0)
         taken = b"".join(self.elements.value(number) for op, number in pairs if op in TAKES_VALUE)
         self._apply(Group(count=len(pairs), ops=bytes(op for op, _ in pairs), keys=keys, values=taken), 1)
+
+    @rule(
+        op=st.sampled_from(_PROGRAMS),
+        numbers=_NUMBERS,
+        salt=_SALT,
+        field=_FIELDS,
+        create=st.booleans(),
+        at=st.integers(0, 2),
+    )
+    def programs(
+        self, op: Op, numbers: list[int], salt: int, field: FieldSpec, create: bool, at: int
+    ) -> None:
+        """Atomics, and compare-and-update: what is expected is there where salt is that of an update."""
+        keys, values = self.elements.columns(numbers, salt)
+        _, others = self.elements.columns(numbers, salt + 1)
+        stride = self.elements.stride
+        taken = b""
+        for begin in range(0, len(values), stride):
+            there, new = values[begin : begin + stride], others[begin : begin + stride]
+            if op is Op.COMPARE_UPDATE:
+                taken += there + new
+                continue
+            end = field.offset + field.size
+            operand = new[field.offset : end].ljust(field.size, b"\1")
+            expected = there[field.offset : end].ljust(field.size, b"\1")
+            taken += expected + operand if op is Op.COMPARE_EXCHANGE else operand
+        group = Group(
+            count=len(numbers), ops=bytes([op]), keys=keys, values=taken, field=field, create=create
+        )
+        self._both(op.name, partial(comparison.apply, at=at, group=group))
 
     @rule(
         op=st.sampled_from((Op.LOOKUP, Op.UPDATE, Op.UPDATE_NOEXIST, Op.UPDATE_EXIST, Op.DELETE)),

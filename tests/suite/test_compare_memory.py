@@ -89,6 +89,7 @@ def kept(table: object, value: bytes) -> bytes:
 PLANTED: Mapping[str, tuple[MapType, type[object], str, object]] = {
     "a full map grows": (MapType.HASH, HashTable, "_make_room", always(0)),
     "a lock is copied": (MapType.HASH, HashTable, "stored", kept),
+    "what an atomic writes is forgotten": (MapType.HASH, HashTable, "overwrite", always(None)),
     "an update is forgotten": (MapType.ARRAY, ArrayTable, "update", always(0)),
     "a key that is gone ends the walk": (MapType.LPM_TRIE, LpmTable, "next_key", always(errno.ENOENT)),
     "peek finds nothing": (MapType.QUEUE, QueueTable, "lookup", always(errno.ENOENT)),

@@ -351,7 +351,7 @@ def two_ways(kernel: Kernel | None = None) -> Generator[type[Comparison]]:
                 there = Remote(runner, runner.run(start()))
                 yield type("RemoteComparison", (Comparison,), {"here": here, "there": there})
             finally:
-                here.release()
+                here.close()
                 runner.run(stack.aclose())
 
 
