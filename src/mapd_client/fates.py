@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mapd_api.reasons import Reason
 from mapd_client.errors import (
     DeadlineExceeded,
     MapdError,
@@ -39,13 +40,13 @@ def late(target: str, timeout: float, *, written: bool, why: str) -> Fate:
     return fate
 
 
-def lost(why: str) -> Fate:
-    """It was written, and the session it was written in is gone with its stored replies."""
+def lost(why: str, reason: Reason | None = None) -> Fate:
+    """It was written, and its answer is not to be had any more; ``reason`` is the daemon's, if it said why."""
 
     def fate(asked: Asked) -> MapdError:
         if asked.mutates:
-            return _made(OutcomeUnknown, f"{asked}: {why}; it may have been executed", asked)
-        return _made(Unavailable, f"{asked}: {why}", asked)
+            return _made(OutcomeUnknown, f"{asked}: {why}; it may have been executed", asked, reason)
+        return _made(Unavailable, f"{asked}: {why}", asked, reason)
 
     return fate
 
@@ -82,5 +83,5 @@ def unsent(cause: MapdError) -> Fate:
     return fate
 
 
-def _made(kind: type[MapdError], message: str, asked: Asked) -> MapdError:
-    return kind(message, operation=asked.operation, map=asked.map)
+def _made(kind: type[MapdError], message: str, asked: Asked, reason: Reason | None = None) -> MapdError:
+    return kind(message, reason=reason, operation=asked.operation, map=asked.map)

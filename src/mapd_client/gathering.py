@@ -64,7 +64,8 @@ class Gathering:
         self.queued = 0
         self._port = port
         self._future = home.create_future
-        self._asleep = True
+        self._ready = False  # messages can be written
+        self._asleep = True  # the next call rouses
         self._queue: deque[Group] = deque()
         self._begun = 0
         self._open: dict[int, Singles] = {}
@@ -133,7 +134,7 @@ class Gathering:
 
     def _rouse(self) -> None:
         if self._asleep:
-            self._asleep = False
+            self._asleep = not self._ready
             self._port.rouse()
 
     def _sleep(self) -> None:
@@ -145,6 +146,11 @@ class Gathering:
         if self._open and self._port.now() > self._join_until:
             self._close_groups()
         self._rouse()
+
+    def _close_group(self, group: Group) -> None:
+        """Nobody joins it any more."""
+        if self._open.get(group.terms.map_id) is group:
+            del self._open[group.terms.map_id]
 
     def _close_groups(self) -> None:
         """Nobody joins what waits any more."""
@@ -207,8 +213,7 @@ class Gathering:
                 break
             queue.popleft()
             self.queued -= group.cost
-            if self._open.get(group.terms.map_id) is group:
-                del self._open[group.terms.map_id]
+            self._close_group(group)
             group.drop_done()
             if group.count and not aside(group):
                 taken.append(group)

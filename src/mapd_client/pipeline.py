@@ -81,7 +81,6 @@ class Pipeline(Gathering):
         self.trouble = "not connected yet"
         self.target = target
         self._tenure = Tenure("", "")
-        self._ready = False
         self._free: list[_Slot] = []
         self._flying: dict[int, Message] = {}
         self._again: deque[Message] = deque()
@@ -197,7 +196,7 @@ class Pipeline(Gathering):
             return
         for group in message.groups:
             if reason == errors_pb2.REASON_OUTCOME_UNKNOWN:
-                group.keep_reads(refused(error))
+                group.keep_reads(fates.lost(error.message, Reason.OUTCOME_UNKNOWN))
             else:
                 group.fail(refused(error))
         if reason == errors_pb2.REASON_OUTCOME_UNKNOWN:
@@ -340,6 +339,7 @@ class Pipeline(Gathering):
         if group.deadline > now:
             return group.deadline
         group.late = True
+        self._close_group(group)
         group.fail(fates.late(self.target, group.timeout, written=written, why=why))
         return inf
 

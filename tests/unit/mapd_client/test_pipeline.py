@@ -328,6 +328,20 @@ async def test_what_was_never_written_in_time_was_not_sent() -> None:
     assert pipeline.queued == 0
 
 
+async def test_a_call_behind_one_that_was_late_has_its_own_time_also_without_a_connection() -> None:
+    world = World()
+    pipeline, _ = connected(world)
+    pipeline.cut("it broke")
+    asked = terms(held(1))
+    for _ in range(2):
+        call = pipeline.single(asked, Op.LOOKUP, key(1), b"", 0.5)
+        world.time = world.alarms[-1]
+        pipeline.expire()
+        with pytest.raises(DeadlineExceeded, match=r"not sent within 0\.5 s: it broke"):
+            await call
+    assert pipeline.queued == 0
+
+
 async def test_a_group_says_how_much_time_is_left_to_it_when_it_leaves() -> None:
     world = World()
     pipeline, _ = connected(world)
