@@ -22,7 +22,7 @@ from mapd.bpf import Fault, FaultyKernel, LinuxKernel
 from mapd.bpf.abi import Command
 from mapd.config import Config, parse
 from mapd.daemon import EXIT_MARGIN_S, Ready, running
-from mapd_client import U64, Bytes, Client, Map, OutcomeUnknown, Reason, Unavailable
+from mapd_client import U64, Bytes, Client, Map, NotSent, OutcomeUnknown, Reason, Unavailable
 from tests.e2e import stuck_daemon
 from tests.e2e.settling import until
 from tests.support.counts import thread_names
@@ -133,10 +133,14 @@ async def test_a_socket_that_somebody_else_put_there_is_not_removed(place: Place
 
 async def test_sigterm_ends_new_calls_and_lets_a_running_dump_and_updates_end(place: Place) -> None:
     with daemon_process(place, extra="grace_s = 10.0") as daemon:
-        async with mapd_client.connect(str(place.socket)) as client, health(place.socket) as states:
+        async with (
+            mapd_client.connect(str(place.socket)) as client,
+            mapd_client.connect(str(place.socket), timeout=2) as hasty,
+            health(place.socket) as states,
+        ):
             assert await anext(states) == SERVING
             big = client.create_map("big", "hash", key=U64, value=Bytes(128), max_entries=150_000)
-            async with big as filled, words(client) as found:
+            async with big as filled, words(hasty) as found:
                 assert await filled.load((n, bytes(128)) for n in range(100_000)) == 100_000
                 async with filled.chunks() as dump:
                     elements = (await anext(dump)).count
@@ -159,9 +163,9 @@ async def test_sigterm_ends_new_calls_and_lets_a_running_dump_and_updates_end(pl
 
 
 async def write_until_refused(found: Words) -> int:
-    """Count up in element 0; the last number whose update was acknowledged."""
+    """Count up in element 0 until no daemon takes an update in time; the last number that was acknowledged."""
     number = 1
-    with contextlib.suppress(Unavailable):
+    with contextlib.suppress(NotSent):
         while True:
             await found.update(0, number + 1)
             number += 1
@@ -227,7 +231,7 @@ async def test_a_point_call_that_runs_when_the_drain_begins_is_finished(place: P
         stopped.cancel()
         assert await anext(states) == NOT_SERVING
         with pytest.raises(Unavailable) as refused:
-            await found.lookup(1)
+            await client.server_info()
         assert refused.value.reason is Reason.DRAINING
         assert not update.done()
         wait.set()
