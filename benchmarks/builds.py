@@ -61,6 +61,7 @@ def go(folder: Path) -> Path:
         # As Debian has it: libraries as source trees, no modules, nothing fetched.
         environment = {
             **os.environ,
+            "CGO_ENABLED": "0",
             "GO111MODULE": "off",
             "GOPATH": f"{name}:{GOCODE}",
             "GOCACHE": str(folder / "gocache"),
