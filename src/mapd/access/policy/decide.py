@@ -23,6 +23,9 @@ CACHED: Final = 4_096
 
 _EVERYTHING: Final = frozenset(Verb)
 
+_OF_NO_MAP: Final = frozenset({Verb.CREATE, Verb.ADMIN})
+"""Rights that are refused alike whatever maps there are, so that the refusal tells of none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
@@ -94,8 +97,7 @@ class Grants:
             missing=missing,
             filters=MappingProxyType({verb: self.filters[verb] for verb in verbs & self.filters.keys()}),
             rules=tuple(dict.fromkeys(rule for verb in about for rule in self.because.get(verb, ()))),
-            # Whether a map may be created does not depend on there being one.
-            reveal=self.reveal or Verb.CREATE in missing,
+            reveal=self.reveal or (bool(missing) and missing <= _OF_NO_MAP),
             version=self.version,
         )
 
@@ -189,7 +191,7 @@ def grants(policy: Policy, principal: str, subject: Subject | None) -> Grants:
         whole=frozenset(whole),
         filters=MappingProxyType(filters),
         because=MappingProxyType({verb: rules for verb, rules in because.items() if rules}),
-        reveal=subject is None or Verb.LIST in whole,
+        reveal=Verb.LIST in whole,
     )
 
 

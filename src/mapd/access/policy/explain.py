@@ -48,8 +48,10 @@ def refusal(policy: Policy, decision: Decision, asked: Asked, *, missing: str) -
     )
 
 
-def key_refusal(policy: Policy, decision: Decision, asked: Asked) -> str:
+def key_refusal(policy: Policy, decision: Decision, asked: Asked, *, missing: str) -> str:
     """What is told to one whose rights hold for other keys than those he used, or who did what takes every key."""
+    if not decision.reveal:
+        return missing
     held = "; ".join(f"{roles.names(frozenset({verb}))} {keys}" for verb, keys in decision.filters.items())
     return (
         f"{asked.operation} {asked.what}: you are {decision.principal!r}, and here you may {held}; others, and "

@@ -76,11 +76,19 @@ def test_the_line_in_a_refusal_admits_what_was_refused() -> None:
 def test_who_has_other_keys_is_told_which() -> None:
     read = policy({**VIEWER, "key_prefixes": ["0a00"]})
     decision = grants(read, "web", FLOWS).decide(frozenset({Verb.READ}))
-    said = key_refusal(read, decision, Asked(operation="count", what="web/flows", selector="web/flows"))
+    count = Asked(operation="count", what="web/flows", selector="web/flows")
+    said = key_refusal(read, decision, count, missing=MISSING)
     assert said.startswith(
         "count web/flows: you are 'web', and here you may read keys that begin with 0a00; others"
     )
     assert said.endswith("for: mapd policy allow web viewer web/flows")
+
+
+def test_who_has_some_keys_of_a_map_that_he_may_not_see_is_told_of_none() -> None:
+    read = policy({"who": ["web"], "verbs": ["read"], "names": ["web/*"], "key_prefixes": ["0a00"]})
+    decision = grants(read, "web", FLOWS).decide(frozenset({Verb.READ}))
+    assert decision.allowed
+    assert key_refusal(read, decision, UPDATE, missing=MISSING) == MISSING
 
 
 # ---- for the administrator ----------------------------------------------------------------------------
