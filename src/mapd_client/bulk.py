@@ -157,7 +157,7 @@ class Bulk(Coded[K, V], Generic[K, V]):
         def placed(batch: Batch, outcome: Outcome) -> list[None]:
             first, end = batch.first, batch.first + batch.count
             column[first * stride : end * stride] = np.frombuffer(outcome.values, np.uint8)
-            present[first:end] = np.frombuffer(outcome.statuses, np.uint8) == Reason.DONE
+            present[first:end] = np.frombuffer(outcome.statuses, np.uint8) == int(Reason.DONE)
             return []
 
         await self._lookups(keys, placed, touch=touch)
