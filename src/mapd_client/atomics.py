@@ -151,7 +151,7 @@ class Atomics(Coded[K, V], Generic[K, V]):
         """``fetch_add`` on many keys, in order; what each field was before, None for each key that is not there.
 
         ``operands`` is one for each key, or one int for all. For a numpy array of keys: an array of old values, and
-        one that says which keys were there, as ``lookup_many``. Cut into messages, one in flight; a key may come
+        one that says which keys were there, as ``lookup_many``. Cut into messages, executed in order; a key may come
         several times. Elements that the kernel refuses do not stop the rest.
 
         Cancelled: any number of them may have been applied.

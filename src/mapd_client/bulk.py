@@ -72,7 +72,7 @@ class Bulk(Coded[K, V], Generic[K, V]):
 
         ``items`` is a mapping, pairs, or a tuple of two numpy arrays, ``(keys, values)``.
 
-        Cut into messages, one in flight: of two values for one key the later one stays. Elements that
+        Cut into messages, executed in order: of two values for one key the later one stays. Elements that
         the kernel refuses do not stop the rest. ``items`` is read as it is sent.
 
         Cancelled: any number of elements may have been written.

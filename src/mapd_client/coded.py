@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from mapd_api.ops import Op
 from mapd_client.codec import Bytes, Codec
-from mapd_client.errors import Unsupported
+from mapd_client.errors import Misuse, Unsupported
 from mapd_client.handle import MapHandle
 from mapd_client.held import Grip
 from mapd_client.info import ByteOrder, MapInfo
@@ -33,6 +33,7 @@ class Coded(MapHandle, Generic[K, V]):
     ) -> None:
         super().__init__(links, grip, info, name, key, value)
         self._key = key
+        self._key_stride = info.key_stride
         self._value = value
         self._byteorder: ByteOrder = byteorder
 
@@ -67,4 +68,11 @@ class Coded(MapHandle, Generic[K, V]):
         return of_one_cpu(self._value) or Bytes(self.info.value_size)
 
     def _encode_key(self, op: Op, key: K) -> bytes:
-        return self._encode(op, self._key, key, self.info.key_stride, "key")
+        # As _encode, without its arguments: this is done for each call.
+        try:
+            data = self._key.encode(key)
+        except Misuse as error:
+            raise self._misused(op, "key", error) from None
+        if len(data) != self._key_stride:
+            raise self._missized(op, "key", len(data), self._key_stride)
+        return data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from mapd_client.link import Link, Links
 from mapd_client.refs import Pin
 from mapd_client.replies import Outcome
 from mapd_client.tally import Tally
+from mapd_client.writing import WINDOW, write_all
 
 _CLOSE_S: Final = 1.0
 """How long aclose() waits for a daemon that does not answer; it closes the handle with the session."""
@@ -151,27 +152,23 @@ class MapHandle(Asking):
     ) -> int:
         """Many elements, a message at a time; how many were written. ``read`` is shown each answer."""
         tally = Tally(self._asked(op), self.info, self._shown_as)
-        while True:
-            try:
-                batch = next(source, None)
-            except BadElement as bad:
-                cause = named(bad, self._asked(op))
-                raise tally.ended_before(cause, bad.index) from (cause if tally.sent else None)
-            except Exception as error:
-                # The caller's own: passed on as it is.
-                error.add_note(f"{self._asked(op)}: {tally.applied} elements had been written before")
-                raise
-            if batch is None:
-                break
-            try:
-                outcome = await self._send(link, op, batch, field=field, create=create)
-            except MapdError as cause:
-                if not tally.sent:
-                    raise
-                raise tally.ended_by(cause, batch) from cause
-            tally.add(batch, outcome)
-            if read is not None:
-                read(batch, outcome)
+        asked = self._asked(op)
+
+        def send(batch: Batch) -> Coroutine[Any, Any, Outcome]:
+            return self._send(link, op, batch, field=field, create=create)
+
+        window = 1 if await link.pipeline(asked, None) is None else WINDOW
+        try:
+            await write_all(source, send, tally, window, read)
+        except BadElement as bad:
+            cause = named(bad, asked)
+            raise tally.ended_before(cause, bad.index) from (cause if tally.answered else None)
+        except Exception as error:
+            if error is tally.cause:
+                raise tally.ended() from (error if tally.answered else None)
+            # The caller's own: passed on as it is.
+            error.add_note(f"{asked}: {tally.applied} elements had been written before")
+            raise
         failure = tally.failure()
         if failure is not None:
             raise failure
@@ -199,11 +196,17 @@ class MapHandle(Asking):
         try:
             data = codec.encode(value)
         except Misuse as error:
-            asked = self._asked(op)
-            raise type(error)(f"{asked}: {what}: {error}", operation=asked.operation, map=asked.map) from None
+            raise self._misused(op, what, error) from None
         if len(data) != stride:
-            raise SizeMismatch(f"{self._asked(op)}: {what} of {len(data)} bytes, the map's have {stride}")
+            raise self._missized(op, what, len(data), stride)
         return data
+
+    def _misused(self, op: Op, what: str, error: Misuse) -> Misuse:
+        asked = self._asked(op)
+        return type(error)(f"{asked}: {what}: {error}", operation=asked.operation, map=asked.map)
+
+    def _missized(self, op: Op, what: str, size: int, stride: int) -> SizeMismatch:
+        return SizeMismatch(f"{self._asked(op)}: {what} of {size} bytes, the map's have {stride}")
 
     def _element_error(self, op: Op, status: int, errno: int, key: bytes, what: str = "key") -> MapdError:
         shown = f"{what}: {replies.key_text(key, self._shown_as)}" if key else what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,6 +108,7 @@ class Terms:
         cpu: this CPU's slot alone.
         field: offset and size of what atomics work on.
         create: atomics create absent keys.
+        cost: bytes that one element counts for while it waits to leave.
     """
 
     held: Held
@@ -120,8 +122,7 @@ class Terms:
     cpu: int | None = None
     field: tuple[int, int] | None = None
     create: bool = False
+    cost: int = dataclasses.field(init=False)
 
-    @property
-    def cost(self) -> int:
-        """Bytes that one element counts for while it waits to leave."""
-        return self.weight + ELEMENT_COST
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cost", self.weight + ELEMENT_COST)

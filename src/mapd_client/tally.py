@@ -99,14 +99,20 @@ class Tally:
     Attributes:
         applied: elements written so far.
         sent: elements that left this process so far; none after them did.
+        answered: whether any message was answered.
+        cause: what the first message that failed as a whole failed with.
     """
 
     applied: int
     sent: int
+    answered: bool
+    cause: MapdError | None
 
     def __init__(self, asked: Asked, info: MapInfo, key: Codec[Any]) -> None:
         self.applied = 0
         self.sent = 0
+        self.answered = False
+        self.cause = None
         self._asked = asked
         self._errors = ElementErrors(asked, info, key)
 
@@ -116,6 +122,7 @@ class Tally:
         failed = batch.count - done - outcome.absent
         self.applied += done
         self.sent = batch.first + batch.count
+        self.answered = True
         if failed:
             self._errors.append(_Part(batch, failed, outcome.statuses, outcome.errnos))
 
@@ -123,21 +130,25 @@ class Tally:
         """The exception for a call that came to its end, None if nothing failed."""
         return self._made(None) if self._errors else None
 
-    def ended_by(self, cause: MapdError, batch: Batch) -> MapdError:
-        """The exception for a call that ended with ``batch``, none of which is known to be written.
-
-        It is ``cause`` itself where no message had been answered before.
-        """
-        if not self.sent:
-            return cause
-        if not isinstance(cause, NotSent):
+    def fail(self, batch: Batch, error: MapdError) -> None:
+        """A message of which nothing is known to be written."""
+        if self.cause is None:
+            self.cause = error
+        if not isinstance(error, NotSent):
             self.sent = batch.first + batch.count
-        self._errors.append(_Part(batch, batch.count, b"", MappingProxyType({}), cause))
-        return self._made(cause)
+        self._errors.append(_Part(batch, batch.count, b"", MappingProxyType({}), error))
+
+    def ended(self) -> MapdError:
+        """The exception for a call that ended because a message failed.
+
+        It is the cause itself where no message was answered.
+        """
+        assert self.cause is not None
+        return self._made(self.cause) if self.answered else self.cause
 
     def ended_before(self, cause: MapdError, index: int) -> MapdError:
         """The exception for a call that ended because the element at ``index`` cannot be encoded."""
-        if not self.sent:
+        if not self.answered:
             return cause
         self._errors.append(_Part(Batch(index, 1, b""), 1, b"", MappingProxyType({}), cause))
         return self._made(cause)
