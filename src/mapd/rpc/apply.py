@@ -53,9 +53,12 @@ def kind_of(column: bytes) -> Kind:
 def only_reads(groups: Sequence[pb.OpGroup]) -> bool:
     """Whether a message with these groups can change nothing."""
     try:
-        return all(kind_of(group.ops).reads for group in groups)
+        for group in groups:
+            if not kind_of(group.ops).reads:
+                return False
     except MapError:
-        return False
+        return False  # no operation: the group is refused
+    return True
 
 
 def check_groups(count: int) -> None:

@@ -233,7 +233,7 @@ class MapHost:
 
         lane = order.enter(key, lane)
         try:
-            self._pool.submit(lane, key, run, ended, lease=lease, expires=expires)
+            self._pool.submit(lane, key, run, ended, lease=lease, expires=expires, at_once=True)
         except MapError:
             order.leave(key)
             raise
