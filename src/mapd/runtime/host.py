@@ -331,11 +331,12 @@ def _placed(opened: Authorized[OpenMap], checked: Plan) -> tuple[OpenMap, Lane]:
 
 
 def _passes(target: OpenMap, checked: Plan, most: int) -> bool:
-    """Whether a group is so short that the loop may run it."""
+    """Whether a group is so short that the loop may run it. The program of COMPARE_UPDATE is found by trial."""
     group = checked.group
     return (
         group.count <= most
         and target.facts.info.map_type in _NEVER_BLOCKING
+        and Op.COMPARE_UPDATE not in checked.ops
         and len(group.keys) + len(group.values) + checked.answer_bytes <= INLINE_BYTES
     )
 
