@@ -63,7 +63,9 @@ class PoolConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     Attributes:
         inline_elements: groups of a session with at most so many elements run in the event loop itself, without a
-            hop to a thread, on types that cannot block and where nothing waits for the map. 0: none.
+            hop to a thread, on types that cannot block and where nothing waits for the map. 0: none. One lookup at a
+            time over a bare stream: 184 us instead of 214, and 114 us of the daemon's CPU instead of 143 (two CPUs, a
+            virtual machine). Whatever blocks the kernel there blocks every client, so it is off.
     """
 
     point_threads: Threads = 2
