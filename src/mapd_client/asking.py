@@ -126,8 +126,23 @@ class Asking:
         await self._room(pipe, terms, how.op, terms.cost, call)
         return await pipe.single(terms, how.op, key, value, call.left())
 
-    async def _ask_many(self, link: Link, how: How, batch: Batch, timeout: float | None = None) -> Outcome:
+    def _ask_many(
+        self, link: Link, how: How, batch: Batch, timeout: float | None = None
+    ) -> asyncio.Future[Outcome]:
         """Many elements of one operation, as many as fit into a message."""
+        pipe = self._pipe
+        terms = self._known.get(how)
+        if (
+            terms is not None
+            and pipe is not None
+            and pipe.home is asyncio.get_running_loop()
+            and pipe.queued < QUEUE_BYTES
+        ):
+            return pipe.bulk(terms, how.op, batch.count, batch.keys, batch.values, timeout)
+        return asyncio.create_task(self._ask_many_slowly(link, how, batch, timeout))
+
+    async def _ask_many_slowly(self, link: Link, how: How, batch: Batch, timeout: float | None) -> Outcome:
+        """The same where something has to be found out first, or waited for."""
         call = _Clock(timeout)
         terms = self._known.get(how)
         if terms is None:
@@ -138,6 +153,7 @@ class Asking:
             bulk = Bulk(terms, 0, 0, how.op, batch.count, batch.keys, batch.values, all_of_it)
             await self._call(link, bulk, how.op, call.left() or link.timeout)
             return await all_of_it
+        self._pipe = pipe
         await self._room(pipe, terms, how.op, len(batch.keys) + len(batch.values), call)
         return await pipe.bulk(terms, how.op, batch.count, batch.keys, batch.values, call.left())
 

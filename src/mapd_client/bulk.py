@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
@@ -175,16 +176,16 @@ class Bulk(Coded[K, V], Generic[K, V]):
         if touch:
             requests.check_touch(await link.server(), self._name)
 
-        async def one(batch: Batch) -> list[T]:
-            outcome = await self._send(link, Op.LOOKUP, batch, touch=touch)
-            for at in outcome.failed():
-                raise self._batch_error(Op.LOOKUP, batch, outcome, at)
-            return read(batch, outcome)
+        def begin(batch: Batch) -> asyncio.Future[Outcome]:
+            return self._send(link, Op.LOOKUP, batch, touch=touch)
 
         found: list[T] = []
+        source = batches.of_keys(keys, self._key, per_message)
         try:
-            async for part in in_order(batches.of_keys(keys, self._key, per_message), one, _LOOKUP_WINDOW):
-                found.extend(part)
+            async for batch, outcome in in_order(source, begin, _LOOKUP_WINDOW):
+                for at in outcome.failed():
+                    raise self._batch_error(Op.LOOKUP, batch, outcome, at)
+                found.extend(read(batch, outcome))
         except BadElement as bad:
             raise named(bad, self._asked(Op.LOOKUP)) from None
         return found

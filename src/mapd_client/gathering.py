@@ -202,9 +202,13 @@ class Gathering:
 
     # Leaving
 
-    def _take(self, aside: Callable[[Group], bool]) -> list[Group]:
-        """The groups of the next message; none, or more than none. Takes out those that ``aside`` takes."""
+    def _take(self, waits: Callable[[Group], bool], aside: Callable[[Group], bool]) -> list[Group]:
+        """The groups of the next message; none, or more than none.
+
+        One that ``waits`` stays, and what is asked of its map after it. Takes out those that ``aside`` takes.
+        """
         taken: list[Group] = []
+        staying: list[Group] = []
         weight = 0
         queue = self._queue
         while queue:
@@ -212,6 +216,9 @@ class Gathering:
             if taken and not self._fits(group, len(taken), weight):
                 break
             queue.popleft()
+            if waits(group) or (staying and _of_one_map(group, staying)):
+                staying.append(group)
+                continue
             self.queued -= group.cost
             self._close_group(group)
             group.drop_done()
@@ -220,6 +227,7 @@ class Gathering:
                 weight += group.weight + limits.REFUSAL_BYTES
                 if group.weight > ALONE_BYTES:
                     break
+        queue.extendleft(reversed(staying))
         if not queue:
             self._close_groups()
         self._admit()
@@ -235,6 +243,10 @@ class Gathering:
         again = [group for group in groups if group.count]
         self.queued += sum(group.cost for group in again)
         self._queue = deque(sorted((*again, *self._queue), key=_place))
+
+
+def _of_one_map(group: Group, others: list[Group]) -> bool:
+    return any(other.terms.map_id == group.terms.map_id for other in others)
 
 
 def _place(group: Group) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -154,7 +155,7 @@ class MapHandle(Asking):
         tally = Tally(self._asked(op), self.info, self._shown_as)
         asked = self._asked(op)
 
-        def send(batch: Batch) -> Coroutine[Any, Any, Outcome]:
+        def send(batch: Batch) -> asyncio.Future[Outcome]:
             return self._send(link, op, batch, field=field, create=create)
 
         window = 1 if await link.pipeline(asked, None) is None else WINDOW
@@ -174,7 +175,7 @@ class MapHandle(Asking):
             raise failure
         return tally.applied
 
-    async def _send(
+    def _send(
         self,
         link: Link,
         op: Op,
@@ -186,8 +187,9 @@ class MapHandle(Asking):
         field: tuple[int, int] | None = None,
         create: bool = False,
         timeout: float | None = None,
-    ) -> Outcome:
-        return await self._ask_many(link, How(op, lock, touch, cpu, field, create), batch, timeout)
+    ) -> asyncio.Future[Outcome]:
+        """A message of many elements; it has its place behind what was asked before when this returns."""
+        return self._ask_many(link, How(op, lock, touch, cpu, field, create), batch, timeout)
 
     def _asked(self, op: Op) -> Asked:
         return Asked(replies.asked_op(op), self._name, mutates=op in MUTATES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from mapd_client.handle import MapHandle, named
 from mapd_client.held import Grip
 from mapd_client.info import MapInfo
 from mapd_client.link import Links
+from mapd_client.replies import Outcome
 from mapd_client.windows import in_order
 
 V = TypeVar("V")
@@ -125,17 +127,16 @@ class Bloom(MapHandle, Generic[V]):
         """``contains`` of many values, in their order. Cancelled: nothing has changed."""
         link, per_message = await self._sizing(Op.CONTAINS)
 
-        async def one(batch: Batch) -> list[bool]:
-            outcome = await self._send(link, Op.CONTAINS, batch)
-            for at in outcome.failed():
-                raise self._batch_error(Op.CONTAINS, batch, outcome, at)
-            return [status == Reason.DONE for status in outcome.statuses]
+        def begin(batch: Batch) -> asyncio.Future[Outcome]:
+            return self._send(link, Op.CONTAINS, batch)
 
         found: list[bool] = []
         source = batches.of_values(values, self._value, per_message)
         try:
-            async for answers in in_order(source, one, _QUESTION_WINDOW):
-                found.extend(answers)
+            async for batch, outcome in in_order(source, begin, _QUESTION_WINDOW):
+                for at in outcome.failed():
+                    raise self._batch_error(Op.CONTAINS, batch, outcome, at)
+                found.extend(status == Reason.DONE for status in outcome.statuses)
         except BadElement as bad:
             raise named(bad, self._asked(Op.CONTAINS)) from None
         return found

@@ -1,8 +1,9 @@
 """The messages of one session: what may leave when, and what comes of each. Sans-I/O.
 
 A message leaves as soon as there is something to send and a slot is free; while all slots are busy, calls gather.
-The daemon executes what a session asks of one map in the order in which it arrives, whatever the slots; a message
-that is sent again after the stream broke keeps its stamp, and its place among the others.
+What is asked of one map is executed in the order it was called: the daemon begins the first groups of messages in
+the order in which they arrive, the others when those before them have ended. A message that is sent again after the
+stream broke keeps its stamp, and its place among the others.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class _Slot:
 class Message:
     """Some groups under one stamp."""
 
-    __slots__ = ("acknowledged", "groups", "sequence", "slot", "streams")
+    __slots__ = ("_behind", "acknowledged", "groups", "sequence", "slot", "streams")
 
     def __init__(self, slot: _Slot, groups: list[Group]) -> None:
         slot.sequence += 1
@@ -52,6 +53,21 @@ class Message:
         self.acknowledged = slot.acknowledged
         self.groups = groups
         self.streams = 0  # that it was handed to
+        self._behind: dict[
+            int, bool
+        ] = {}  # maps of groups that are not the first, and whether one changes it
+        for group in groups[1:]:
+            map_id = group.terms.map_id
+            self._behind[map_id] = self._behind.get(map_id, False) or group.mutates
+
+    def precedes(self, group: Group) -> bool:
+        """Whether ``group`` must not be sent while this is under way.
+
+        The daemon begins a group when the one before it in its message has ended, but the first of a message when that
+        arrives: it might overtake one that was sent earlier.
+        """
+        changes = self._behind.get(group.terms.map_id)
+        return changes is not None and (changes or group.mutates)
 
     def encode(self, tenure: Tenure, now: float) -> elements_pb2.SessionRequest:
         """As it is sent; groups say how much time is left to them."""
@@ -130,7 +146,7 @@ class Pipeline(Gathering):
     def _compose(self) -> Message | None:
         if not self._queue or not self._free:
             return None
-        groups = self._take(self._set_aside_stale)
+        groups = self._take(self._waits, self._set_aside_stale)
         if not groups:
             return None
         for group in groups:
@@ -138,6 +154,9 @@ class Pipeline(Gathering):
         message = Message(self._free.pop(), groups)
         self._flying[message.slot.number] = message
         return message
+
+    def _waits(self, group: Group) -> bool:
+        return any(message.precedes(group) for message in self._flying.values())
 
     def _ask_again(self, groups: Iterable[Group]) -> None:
         """What was tried too often is given up."""

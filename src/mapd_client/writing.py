@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 
 from mapd_client.batches import Batch
 from mapd_client.errors import MapdError
 from mapd_client.replies import Outcome
 from mapd_client.tally import Tally
+from mapd_client.windows import give_up
 
 WINDOW: Final = 3
 """Messages under way: one is encoded and one travels while the daemon executes one. In the session alone, where they
-are executed in order."""
+are executed in order. 500,000 updates from numpy arrays, ns an element, median and best of seven: 233, 202 with one
+under way; 203, 168 with two; 195, 157 with three; 262, 161 with four."""
 
-Send: TypeAlias = Callable[[Batch], Coroutine[Any, Any, Outcome]]
+Send: TypeAlias = Callable[[Batch], asyncio.Future[Outcome]]
 Read: TypeAlias = Callable[[Batch, Outcome], None]
 
-_Flying: TypeAlias = deque[tuple[Batch, asyncio.Task[Outcome]]]
+_Flying: TypeAlias = deque[tuple[Batch, asyncio.Future[Outcome]]]
 
 
 async def write_all(
@@ -45,18 +47,14 @@ async def write_all(
                 break
             if batch is None:
                 break
-            flying.append((batch, asyncio.create_task(send(batch))))
+            flying.append((batch, send(batch)))
             if len(flying) >= window:
                 failed = await _landed(flying, tally, read)
         while flying:
             late = await _landed(flying, tally, read)
             failed = failed or late
     finally:
-        tasks = [task for _, task in flying]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await give_up(future for _, future in flying)
     if failed is not None:
         raise failed
     if ended is not None:
@@ -65,9 +63,9 @@ async def write_all(
 
 async def _landed(flying: _Flying, tally: Tally, read: Read | None) -> MapdError | None:
     """The first of those under way has ended: what failed it."""
-    batch, task = flying[0]
+    batch, future = flying[0]
     try:
-        outcome = await task
+        outcome = await future
     except MapdError as error:
         tally.fail(batch, error)
         return error

@@ -103,6 +103,7 @@ async def test_a_message_has_no_more_groups_and_bytes_than_the_daemon_takes() ->
     for number in range(1, limits.GROUPS + 11):
         _ = pipeline.single(terms(held(number)), Op.LOOKUP, key(1))
     assert [len(sent(pipeline).apply.groups) for _ in range(2)] == [limits.GROUPS, 10]
+    pipeline, _ = connected(World(), slots=8)
     half = gathering.ALONE_BYTES - 1
     for number in range(100):
         _ = pipeline.bulk(terms(held(number + 1)), Op.UPDATE, 1, b"", bytes(half))
@@ -366,3 +367,27 @@ async def test_calls_of_long_ago_are_not_joined_for_they_end_earlier() -> None:
     pipeline.answered(Scripted().arrive(first))
     left = [group.remaining_ms for group in sent(pipeline).apply.groups]
     assert left == [pytest.approx(1000 * (TIMEOUT - age), abs=11) for age in (3, 2, 1)]
+
+
+async def test_a_group_does_not_overtake_one_of_its_map_that_stands_behind_another_in_its_message() -> None:
+    daemon = Scripted()
+    pipeline, _ = connected(World(), slots=8)
+    first, second = terms(held(1)), terms(held(2))
+    _ = pipeline.single(first, Op.UPDATE, key(1), value(1))
+    _ = pipeline.single(second, Op.UPDATE, key(1), value(1))
+    both = sent(pipeline)
+    _ = pipeline.single(second, Op.LOOKUP, key(1))
+    _ = pipeline.single(first, Op.UPDATE, key(1), value(2))
+    _ = pipeline.bulk(second, Op.UPDATE, 1, key(1), value(2))
+    assert groups(sent(pipeline)) == [(1001, 1, bytes([Op.UPDATE]))]
+    assert pipeline.next() is None
+    pipeline.answered(daemon.arrive(both))
+    assert groups(sent(pipeline)) == [(1002, 1, bytes([Op.LOOKUP])), (1002, 1, bytes([Op.UPDATE]))]
+
+
+async def test_reads_of_many_maps_overtake_nothing_and_do_not_wait() -> None:
+    pipeline, _ = connected(World(), slots=8)
+    for _ in range(3):
+        for number in (1, 2, 3):
+            _ = pipeline.single(terms(held(number)), Op.LOOKUP, key(1))
+        assert len(sent(pipeline).apply.groups) == 3

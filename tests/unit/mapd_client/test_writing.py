@@ -28,11 +28,11 @@ class Wire:
         self.sent: list[Batch] = []
         self.answers: list[asyncio.Future[Outcome]] = []
 
-    async def send(self, batch: Batch) -> Outcome:
+    def send(self, batch: Batch) -> asyncio.Future[Outcome]:
         self.sent.append(batch)
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.answers.append(answer)
-        return await answer
+        return answer
 
     def done(self, at: int, *statuses: Reason) -> None:
         self.answers[at].set_result(Outcome(bytes(statuses or (Reason.DONE, Reason.DONE)), b""))
