@@ -87,8 +87,8 @@ def chunks(page: Page, facts: MapFacts, value_bytes: int) -> list[bytes]:
     Only the last of several has a token: the kernel cannot go on inside a bucket. A page without elements is
     one message, for its token.
 
-    Written by hand, for each column is copied once so, and three times through a message: of the 1 ms that 1 MiB
-    took, 0.2 are left.
+    Written by hand, for each column is copied once so, and three times through a message: 0.02 ms for 1 MiB instead
+    of 0.8.
     """
     key_stride = facts.key_stride if page.keys else 0
     value_stride = value_bytes if page.values else 0
