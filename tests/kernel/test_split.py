@@ -316,4 +316,6 @@ def test_a_fence_that_forgets_what_was_read_repeats_it(
         return Fence(reach, frozenset())
 
     monkeypatch.setattr(split, "Fence", forgetful)
-    assert flaws(boundary, rounds(boundary.made, 2, 1 << 14))[1] > 0
+    # Now and then the last call of a range happens to end where the range does: never for all sizes of pages.
+    repeated = [flaws(boundary, rounds(boundary.made, 2, size))[1] for size in range(8_000, 24_000, 1_000)]
+    assert sum(repeated) > 0
