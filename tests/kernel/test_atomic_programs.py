@@ -99,7 +99,7 @@ class Atomics:
             ):
                 memory[at : at + len(column)] = column
             assert slot.run(prog_fd) == 0
-            errnos = memory[layout.errnos : layout.errnos + 4 * len(ops)].cast("I").tolist()
+            errnos = list(memory[layout.errnos : layout.errnos + len(ops)])
             old = [
                 int.from_bytes(memory[at : at + size], "little")
                 for at in range(layout.old, layout.old + size * len(ops), size)
@@ -237,8 +237,7 @@ def compare_run(
         ):
             memory[at : at + len(part)] = part
         assert slot.run(prog_fd) == 0
-        number = int.from_bytes(memory[layout.errnos : layout.errnos + 4], "little")
-        return number, bytes(memory[layout.old : layout.old + made.value_size])
+        return memory[layout.errnos], bytes(memory[layout.old : layout.old + made.value_size])
 
 
 def read(made: TestMap, key: bytes) -> bytes:

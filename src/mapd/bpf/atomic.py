@@ -31,6 +31,9 @@ HEAD: Final = struct.Struct("=III4x")
 CREATES: Final = 8
 """Where the last of these stands."""
 
+LOST_ERRNO: Final = 255
+"""Stands for every errno that does not fit into a byte."""
+
 TRIES: Final = 4
 """How often one element is looked up and created where others create and remove it meanwhile; then EBUSY."""
 
@@ -59,7 +62,7 @@ class AtomicLayout:
         operands: what is added, or-ed ...; of COMPARE_EXCHANGE what is new. field_size each.
         expected: of COMPARE_EXCHANGE; field_size each.
         old: what each field was, written where the errno is 0; field_size each.
-        errnos: u32 each, 0: done.
+        errnos: a byte each, 0: done; LOST_ERRNO for one that does not fit.
         ops: a byte each, ``mapd_api.ops``.
         keys: packed.
         blank: a whole value, zeros before and after each run that creates; None: none fits, and nothing is created.
@@ -81,7 +84,7 @@ class AtomicLayout:
 @lru_cache(maxsize=256)
 def atomic_layout(key_size: int, value_size: int, field_size: int, slot_bytes: int) -> AtomicLayout | None:
     """The layout for elements of these sizes; None where there is no such field, or no element fits into a slot."""
-    row, blank = 3 * field_size + 4 + 1 + key_size, round_up8(value_size)
+    row, blank = 3 * field_size + 2 + key_size, round_up8(value_size)
     room = slot_bytes - HEAD.size
     creates = blank + 8 * row <= room
     rows = (
@@ -93,7 +96,7 @@ def atomic_layout(key_size: int, value_size: int, field_size: int, slot_bytes: i
     expected = operands + rows * field_size
     old = expected + rows * field_size
     errnos = old + rows * field_size
-    ops = errnos + rows * 4
+    ops = errnos + rows
     return AtomicLayout(
         key_size=key_size,
         value_size=value_size,
@@ -153,8 +156,11 @@ def row_begins(asm: Assembler, rows: int) -> None:
 def row_ends(asm: Assembler, errnos: int) -> None:
     """From "done" on: R9 is the row's errno, and the loop goes on."""
     asm.label("done")
-    row_pointer(asm, Reg.R1, errnos, 4)
-    asm.store(Size.W, Reg.R1, 0, Reg.R9)
+    asm.jump_if(Jump.LE, Reg.R9, LOST_ERRNO, "fits")
+    asm.mov(Reg.R9, LOST_ERRNO)
+    asm.label("fits")
+    row_pointer(asm, Reg.R1, errnos, 1)
+    asm.store(Size.B, Reg.R1, 0, Reg.R9)
     asm.mov(Reg.R0, 0)
     asm.label("end")
     asm.exit()

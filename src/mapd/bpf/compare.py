@@ -46,7 +46,7 @@ class CompareLayout:
         rows: elements of one run at most.
         pairs: what is expected, and what is new behind it; twice value_room each.
         old: values as they were, written where the errno is 0; value_room each.
-        errnos: u32 each, 0: the old value is there.
+        errnos: a byte each, 0: the old value is there.
         keys: packed.
     """
 
@@ -64,7 +64,7 @@ class CompareLayout:
 def compare_layout(key_size: int, value_size: int, slot_bytes: int) -> CompareLayout | None:
     """The layout for elements of these sizes; None where values are too large, or no element fits into a slot."""
     value_room = round_up8(value_size)
-    rows = min(MAX_ELEMENTS, (slot_bytes - HEAD.size - 4) // (3 * value_room + 4 + key_size))
+    rows = min(MAX_ELEMENTS, (slot_bytes - HEAD.size) // (3 * value_room + 1 + key_size))
     if not LOCK_BYTES < value_size <= MAX_VALUE_BYTES or rows < 1:
         return None
     old = HEAD.size + rows * 2 * value_room
@@ -77,7 +77,7 @@ def compare_layout(key_size: int, value_size: int, slot_bytes: int) -> CompareLa
         pairs=HEAD.size,
         old=old,
         errnos=errnos,
-        keys=errnos + rows * 4,
+        keys=errnos + rows,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from typing import Final
 
 from mapd.bpf.buffer import Buffer
@@ -65,11 +64,17 @@ def _execute(
             job = Job(kernel, map_fd, opened, plan, Buffer.of(keys), Buffer.of(group.values), outcome)
             _refuse(job, len(ran.errnos), ran.refused)
         return outcome
+    of_programs = not plan.ops.isdisjoint(atomics.OPS)
+    ended = atomics.whole(kernel, map_fd, opened, plan, keys) if of_programs else None
+    if isinstance(ended, Outcome):
+        return ended
     outcome = Outcome(bytearray(group.count), Buffer.allocate(plan.answer_bytes))
     job = Job(kernel, map_fd, opened, plan, Buffer.of(keys), Buffer.of(group.values), outcome)
+    if ended is not None:
+        _refuse(job, 0, ended)
     if group.cpu is not None:
         one_cpu.prepare(job)
-    if plan.ops.isdisjoint(atomics.OPS):
+    if not of_programs:
         _segments(job, program, {})
     else:
         with atomics.leased(job) as leased:
@@ -77,7 +82,7 @@ def _execute(
     return outcome
 
 
-def _segments(job: Job, program: Program | None, leased: Mapping[Kind, int]) -> None:
+def _segments(job: Job, program: Program | None, leased: atomics.Leased) -> None:
     for segment in job.plan.segments():
         if segment.kind is Kind.PLAIN:
             refused = _segment(job, segment, program)

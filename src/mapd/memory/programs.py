@@ -105,7 +105,7 @@ def _atomic(request: LoadTemplate, over: MemoryMap, slot: memoryview) -> None:
         number = _atomic_row(
             layout, over, slot, row, offset, create=bool(create) and layout.blank is not None
         )
-        slot[layout.errnos + 4 * row :][:4] = number.to_bytes(4, sys.byteorder)
+        slot[layout.errnos + row] = number
 
 
 def _atomic_row(
@@ -143,7 +143,7 @@ def _compare(request: LoadTemplate, over: MemoryMap, slot: memoryview) -> None:
     (count,) = compare.HEAD.unpack_from(slot)
     for row in range(min(count, layout.rows)):
         number = _compare_row(layout, over, slot, row)
-        slot[layout.errnos + 4 * row :][:4] = number.to_bytes(4, sys.byteorder)
+        slot[layout.errnos + row] = number
 
 
 def _compare_row(layout: CompareLayout, over: MemoryMap, slot: memoryview, row: int) -> int:
