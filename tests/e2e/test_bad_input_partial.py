@@ -9,7 +9,7 @@ import pytest
 
 from mapd.bpf import Fault, LinuxKernel, OpenPin
 from mapd.bpf.abi import Command
-from mapd.bpf.vector import MAX_ELEMENTS
+from mapd.bpf.vector_columns import MAX_ELEMENTS
 from mapd_api import limits
 from mapd_api.reasons import Reason
 from mapd_api.v1 import elements_pb2 as pb

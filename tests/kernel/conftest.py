@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -61,3 +62,12 @@ def empty(folder: Path) -> None:
             entry.rmdir()
         else:
             entry.unlink()
+
+
+@pytest.fixture
+def one_cpu() -> Generator[None]:
+    """This thread on one CPU: what an LRU map evicts depends on where it is written."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usable)})
+    yield
+    os.sched_setaffinity(0, usable)

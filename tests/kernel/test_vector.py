@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Generator
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from mapd.bpf import FaultyKernel
 from mapd.bpf.abi import Command
-from mapd.bpf.vector import TYPES
+from mapd.bpf.vector_columns import TYPES
 from mapd.maps.vector import LOAD_FROM
 from mapd_api import limits
 from mapd_api.ops import Op
@@ -20,17 +18,10 @@ from mapd_api.uapi import MapType
 from tests.kernel.maps import KERNEL
 from tests.kernel.vectors import KINDS, Kind, served, vectors
 
+pytestmark = pytest.mark.usefixtures("one_cpu")
+
 KEYS = 14
 """Of which eight fit into a map: it is full, or evicts; an array ends before the last."""
-
-
-@pytest.fixture(autouse=True)
-def on_one_cpu() -> Generator[None]:
-    """What an LRU map evicts depends on the CPU."""
-    usable = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(usable)})
-    yield
-    os.sched_setaffinity(0, usable)
 
 
 def elements(kind: Kind) -> st.SearchStrategy[list[tuple[Op, int, int]]]:

@@ -26,7 +26,7 @@ from mapd.bpf import (
 from mapd.bpf.abi import Command
 from mapd.bpf.kernel import ControlRequest, R
 from mapd.bpf.vector import Vector as Assembly
-from mapd.bpf.vector import write_ops
+from mapd.bpf.vector_columns import write_ops
 from mapd.maps.errors import MapError
 from mapd.maps.execute import execute
 from mapd.maps.groups import Plan
@@ -39,6 +39,8 @@ from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps
 from tests.kernel.vectors import KINDS, Kind, Served, served, vectors
+
+pytestmark = pytest.mark.usefixtures("one_cpu")
 
 FREEZE = """
 import sys

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mapd.bpf import LoadTemplate, ProgramRefused, SyscallError, Template, possible_cpus
 from mapd.bpf.cpus import check_cpus
 from mapd.bpf.scratch import Scratch, Slot
-from mapd.bpf.vector import HEAD, HEAD_BYTES, MAX_ELEMENTS, TYPES, Layout, layout, write_ops
+from mapd.bpf.vector_columns import HEAD, HEAD_BYTES, MAX_ELEMENTS, TYPES, Layout, layout, write_ops
 from mapd_api.layout import value_stride
 from mapd_api.ops import Op
 from mapd_api.uapi import PER_CPU_TYPES, MapFlag, MapType

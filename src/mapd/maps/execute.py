@@ -7,7 +7,7 @@ from typing import Final
 
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import BatchCommand, Columns, Elements, Kernel, SyscallError
-from mapd.bpf.vector import LOST_ERRNO
+from mapd.bpf.vector_columns import LOST_ERRNO
 from mapd.maps import atomics, lpm, one_cpu
 from mapd.maps.answers import map_refusal
 from mapd.maps.errors import PASSING, UNSUPPORTED, MapError

@@ -25,7 +25,7 @@ from mapd.bpf.fd import FdLease
 from mapd.bpf.kernel import BatchCommand, Columns, Kernel, LoadTemplate, SyscallError
 from mapd.bpf.scratch import Scratch
 from mapd.bpf.templates import Template
-from mapd.bpf.vector import TYPES, Layout, layout, write_ops
+from mapd.bpf.vector_columns import TYPES, Layout, layout, write_ops
 from mapd.maps.errors import UNSUPPORTED, MapError
 from mapd.maps.groups import Group, Plan
 from mapd.maps.opened import MapFacts

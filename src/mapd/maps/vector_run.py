@@ -18,7 +18,7 @@ import numpy as np
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.kernel import BatchCommand, Columns, Kernel
 from mapd.bpf.scratch import Slot
-from mapd.bpf.vector import COUNT_AT, HEAD, LOST_ERRNO, NEXT_AT, TAKEN_AT, UPDATE_OPS
+from mapd.bpf.vector_columns import COUNT_AT, HEAD, LOST_ERRNO, NEXT_AT, TAKEN_AT, UPDATE_OPS
 from mapd.maps import statuses
 from mapd.maps.errors import MapError
 from mapd.maps.groups import Plan

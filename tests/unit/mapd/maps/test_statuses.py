@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapd.bpf.kernel import RawMapInfo
-from mapd.bpf.vector import TYPES, write_ops
+from mapd.bpf.vector_columns import TYPES, write_ops
 from mapd.maps.answers import ElementFailure, element_reason
 from mapd.maps.opened import MapFacts, facts
 from mapd.maps.statuses import ERRNOS, failures, reasons
