@@ -30,7 +30,7 @@ from mapd_api.v1 import maps_pb2 as maps
 from mapd_api.v1.types_pb2 import MapRef
 from tests.e2e.settling import until
 from tests.support.counts import map_fds
-from tests.support.daemon import DaemonProcess, Place, daemon_process
+from tests.support.daemon import Place, daemon_process
 from tests.support.rawsession import RawSession, group
 
 WAIT_S = 10.0
@@ -266,16 +266,18 @@ class Pusher:
                     ), repr(failed)
 
 
+@pytest.mark.parametrize("extra", ["", "[pool]\ninline_elements = 64"], ids=["by threads", "in the loop"])
 async def test_numbers_pushed_through_streams_that_are_cut_anywhere_are_all_there_once(
-    daemon: DaemonProcess,
+    place: Place, extra: str
 ) -> None:
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"seed {seed}")  # shown where it fails
     chance = random.Random(seed)  # noqa: S311 - of moments, not of secrets
-    pusher = Pusher(daemon.place, 3_000)
-    await pusher.push_all([chance.uniform(0.001, 0.03) for _ in range(40)])
-    assert pusher.streams > 10
-    assert await pushed(daemon.place) == dict.fromkeys(range(1, 3_001), 1)
+    with daemon_process(place, extra=extra):
+        pusher = Pusher(place, 3_000)
+        await pusher.push_all([chance.uniform(0.001, 0.03) for _ in range(40)])
+        assert pusher.streams > 10
+        assert await pushed(place) == dict.fromkeys(range(1, 3_001), 1)
 
 
 async def test_numbers_pushed_through_streams_that_grow_old_are_all_there_once(place: Place) -> None:
