@@ -144,7 +144,8 @@ def plan(group: Group, opened: OpenMap) -> Plan:
             or READ_ONLY, with the numbers that disagree.
     """
     facts, count = opened.facts, group.count
-    facts.check_message(group.asked or "apply")
+    if facts.key_stride + facts.value_stride > limits.COLUMN_BYTES:
+        facts.check_message(group.operation)
     if not 1 <= count <= limits.BATCH_ELEMENTS:
         raise _columns(group, facts, f"count is {count}; a group has 1 to {limits.BATCH_ELEMENTS} elements")
     if len(group.ops) not in (1, count):
