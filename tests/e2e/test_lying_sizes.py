@@ -18,7 +18,7 @@ from mapd.bpf import OpenPin, possible_cpus
 from mapd.bpf.abi import Command
 from mapd_api import limits
 from mapd_api.layout import value_stride
-from mapd_api.ops import TAKES_VALUE, Op
+from mapd_api.ops import ATOMICS, TAKES_VALUE, Op
 from mapd_api.reasons import Reason, Refusal
 from mapd_api.uapi import PER_CPU_TYPES, MapType
 from mapd_api.v1 import elements_pb2 as pb
@@ -179,6 +179,35 @@ async def test_a_group_that_lies_is_refused_and_changes_nothing(ground: Ground, 
         group = pb.OpGroup(map=by_name(victim.name), count=1, ops=bytes([Op.POP]))
         answer = await ground.raw.call("Apply", pb.ApplyRequest(groups=[group]), pb.ApplyResponse)
         assert answer.results[0].statuses == bytes([Reason.KEY_ABSENT]), "something was pushed"
+
+
+@pytest.mark.parametrize("kind", [MapType.HASH, MapType.LRU_HASH, MapType.ARRAY])
+async def test_atomics_that_lie_are_refused_and_change_nothing(ground: Ground, kind: MapType) -> None:
+    """Of the field, of the columns, or of both."""
+    victim = Victim(kind)
+    await victim.make(ground)
+
+    def lie(data: st.DataObject, ask: Ask) -> None:
+        op = data.draw(st.sampled_from(sorted(ATOMICS)))
+        count = data.draw(st.integers(1, 4))
+        offset = data.draw(st.integers(0, VALUE_SIZE + 8) | st.sampled_from((*HUGE, 0xFFFF_FFFC)))
+        size = data.draw(st.sampled_from((4, 8)) | st.integers(0, 17) | st.sampled_from(HUGE))
+        operand = size * (2 if op is Op.COMPARE_EXCHANGE else 1)
+        keys = data.draw(lengths(count, victim.key_size))
+        values = data.draw(lengths(count, min(operand, 64), 4, 8, 16))
+        field_fits = size in (4, 8) and offset % size == 0 and offset + size <= VALUE_SIZE
+        assume(not field_fits or (keys, values) != (count * victim.key_size, count * operand))
+        group = pb.OpGroup(
+            map=by_name(victim.name), count=count, ops=bytes([op]), keys=bytes(keys), values=b"\xee" * values
+        )
+        group.field.offset, group.field.size = offset & 0xFFFF_FFFF, size & 0xFFFF_FFFF
+        with ground.no_call(OpenPin, LOOK):
+            refusal = ask(ground.raw.group_refusal(group))
+        columns = (Reason.BAD_COLUMNS, Reason.KEY_SIZE_MISMATCH)
+        assert refusal.reason in (columns if field_fits else (Reason.BAD_SPEC,)), (refusal.message, group)
+
+    with unchanged(ground.pin(victim.name)):
+        await told(lie)
 
 
 @pytest.mark.parametrize("kind", KEYED)

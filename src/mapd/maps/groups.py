@@ -212,7 +212,8 @@ def _widths(group: Group, facts: MapFacts) -> Widths:
         MapError: it names a CPU, and the map has no slots, or not so many (BAD_SPEC, with both numbers), or an
             operation cannot be done to one slot.
     """
-    field = group.field.size if group.field is not None else 0
+    # A field that plan() refuses answers nothing.
+    field = group.field.size if group.field is not None and group.field.size in FIELD_SIZES else 0
     if group.cpu is None:
         return Widths(facts.value_stride, field)
     operation = group.operation
