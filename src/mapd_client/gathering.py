@@ -49,6 +49,23 @@ class Port(Protocol):
         ...
 
 
+class Nobody:
+    """The port of a pipeline that is closed: a real one would keep the connection until Python collects cycles."""
+
+    def now(self) -> float:
+        """As Port."""
+        return inf
+
+    def rouse(self) -> None:
+        """As Port."""
+
+    def alarm(self, when: float) -> None:
+        """As Port."""
+
+    def reopen(self, held: Held) -> None:
+        """As Port."""
+
+
 class Gathering:
     """The calls of one event loop that wait to leave.
 
@@ -62,7 +79,7 @@ class Gathering:
         self.home: AbstractEventLoop | None = home
         self.timeout = timeout
         self.queued = 0
-        self._port = port
+        self._port: Port = port
         self._future = home.create_future
         self._ready = False  # messages can be written
         self._asleep = True  # the next call rouses

@@ -144,6 +144,7 @@ class Link:
             for session in self._sessions:
                 await session.aclose()
         finally:
+            self._sessions.clear()  # they know this link: its connections would stay until Python collects cycles
             await self.transport.aclose()
             await _ended(self._working | self._undoing)
 
@@ -153,6 +154,7 @@ class Link:
         if self._loop.is_closed():
             for session in self._sessions:
                 session.abandon()
+            self._sessions.clear()
 
 
 def _owned(task: asyncio.Task[T], owner: set[asyncio.Task[T]]) -> asyncio.Task[T]:

@@ -20,7 +20,7 @@ from mapd_api.v1 import elements_pb2, errors_pb2
 from mapd_client import fates, requests
 from mapd_client.errors import MapdError, NotSent, Unavailable
 from mapd_client.failures import Asked
-from mapd_client.gathering import Gathering, Port
+from mapd_client.gathering import Gathering, Nobody, Port
 from mapd_client.groups import Group, refused
 from mapd_client.held import Held, Tenure
 
@@ -335,6 +335,12 @@ class Pipeline(Gathering):
         for group in self._groups_queued():
             group.fail(fates.closed(written=False))
         self._turn_away()
+        self._port = Nobody()
+
+    def abandon(self) -> None:
+        """Serve nobody any more; for a loop that is closed, where nobody can be told."""
+        self.home = None
+        self._port = Nobody()
 
     # Time
 

@@ -64,7 +64,7 @@ class Session:
     ) -> None:
         self.tenure = Tenure(opened.session, opened.epoch)
         self.lost = False
-        self._stream = stream
+        self._stream: _Stream | None = stream
         self._transport = transport
         self._timeout = timeout
         self._renewed = renewed
@@ -141,7 +141,7 @@ class Session:
         elif tenure is self.tenure and not tenure.ended:
             tenure.ended = True
             self._connected.clear()
-            self._stream.cancel()
+            self._end_stream()
 
     # What the pipeline asks for
 
@@ -185,6 +185,10 @@ class Session:
 
     # Streams
 
+    def _end_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+
     async def _keep(self) -> None:
         try:
             await self._converse()
@@ -195,7 +199,7 @@ class Session:
                 await self._converse()
         except asyncio.CancelledError:
             self.lost = True
-            self._stream.cancel()
+            self._end_stream()
             if not self._closing:
                 await self._settle()
             raise
@@ -205,7 +209,7 @@ class Session:
     def _finish(self) -> None:
         self.lost = self.tenure.ended = True
         self._connected.set()  # who waits for it looks at `lost`
-        self._stream.cancel()
+        self._end_stream()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._reopening:
@@ -216,6 +220,7 @@ class Session:
     async def _converse(self) -> None:
         """Use the stream until it ends."""
         stream, why = self._stream, "the daemon ended the stream of the session"
+        assert stream is not None
         writer: asyncio.Task[None] | None = None
         if self.pipeline is not None:
             writer = asyncio.create_task(self._write(self.pipeline, stream), name="mapd session writer")
@@ -325,22 +330,24 @@ class Session:
             self.pipeline.close()
         try:
             async with asyncio.timeout(_END_S):
-                if self._connected.is_set():
+                if self._connected.is_set() and self._stream is not None:
                     await self._stream.end()
                     await asyncio.wait({self._keeper})
         except (TimeoutError, MapdError):
             _LOG.debug("session %s: the daemon did not end it", self.tenure.session)
         finally:
-            self._stream.cancel()
+            self._end_stream()
             self._keeper.cancel()
             await asyncio.wait({self._keeper, *self._reopening})
+            self._stream = None
 
     def abandon(self) -> None:
         """Let go of the stream; for a loop that is closed."""
         self.lost = True
         if self.pipeline is not None:
-            self.pipeline.home = None
-        self._stream.release()
+            self.pipeline.abandon()
+        if self._stream is not None:
+            self._stream.release()
 
 
 async def _begin(

@@ -7,6 +7,7 @@ an addition that was executed twice shows in the sum.
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import re
 import threading
@@ -26,7 +27,7 @@ from mapd_client import U64, Client, Id, Incompatible, Map, NotSent, OutcomeUnkn
 from mapd_client.errors import DeadlineExceeded
 from tests.e2e.settling import until
 from tests.support.counts import open_fds
-from tests.support.daemon import Place, daemon_process, spawn, wait_ready
+from tests.support.daemon import DaemonProcess, Place, daemon_process, spawn, wait_ready
 from tests.support.relay import Relay, relaying
 
 Words = Map[int, int]
@@ -301,9 +302,7 @@ async def test_without_a_daemon_calls_end_with_their_time_and_say_that_nobody_is
             await found.update(0, 7)
             daemon.process.kill()
             await asyncio.to_thread(daemon.process.wait)
-            with pytest.raises(
-                DeadlineExceeded, match=r"lookup words: .* within 0\.5 s: .*no daemon at"
-            ):
+            with pytest.raises(DeadlineExceeded, match=r"lookup words: .* within 0\.5 s: .*no daemon at"):
                 await found.lookup(0)
             with pytest.raises(NotSent, match=r"update words: not sent within 0\.5 s"):
                 await found.update(0, 8)
@@ -368,3 +367,21 @@ async def test_cut_streams_leave_no_task_and_no_descriptor(place: Place, local: 
 def running_tasks() -> Counter[str]:
     """How many there are of each kind; those that nobody named are grpc's and this test's."""
     return Counter(re.sub("[0-9a-f]{16}|[0-9]+", "", task.get_name()) for task in asyncio.all_tasks())
+
+
+async def test_a_closed_client_leaves_no_connection_to_the_garbage_collector(daemon: DaemonProcess) -> None:
+    async def use() -> None:
+        async with mapd_client.connect(str(daemon.place.socket)) as client, words(client) as found:
+            await found.update(1, 1)
+            assert await found.lookup(1) == 1
+
+    await use()
+    fds = open_fds().total()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await use()
+        assert await until(lambda: open_fds().total() <= fds)
+    finally:
+        gc.enable()
