@@ -50,8 +50,8 @@ ELEMENTS: Final = """
 
 Operations are those of `OpGroup` and the calls of `ElementService`. A dump is *exact* where every key that was present
 throughout comes exactly once ([guarantees](../explanation/guarantees.md)); *best effort* where the kernel's walk
-begins again when its key has gone. The cursor is what it goes by. `fetch_add` to `compare_exchange` work on a field of 4 or
-8 bytes; `compare_update` is for maps whose values have a `bpf_spin_lock` (`MapInfo.has_lock`).
+begins again when its key has gone. The cursor is what it goes by. `fetch_add` to `compare_exchange` work on a field of
+4 or 8 bytes; `compare_update` is for maps whose values have a `bpf_spin_lock` (`MapInfo.has_lock`).
 
 """
 

@@ -174,9 +174,28 @@ class ElementServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """A conversation that owns what it opened: handles opened with its session id are
-        closed when the session ends: with its stream, however that ends, or SessionOpened.resume_within later. Carries Apply messages with slots
-        where ServerInfo.features has "session-apply".
+        """A conversation that owns what it opened, and carries Apply messages in slots where ServerInfo.features has
+        "session-apply".
+
+        How it ends. The client ends its side: what is under way is answered, the session is closed with the handles
+        that were opened with its id, and the stream ends with OK. The stream breaks, or the daemon ends it: the session
+        is kept for SessionOpened.resume_within, what is under way goes on, and a new stream can go on with it
+        (SessionOpen). The new stream has it from then on; an earlier one that is still there is ended (STALE_HANDLE).
+
+        What a message is answered, by its stamp:
+        another epoch                                  EPOCH_CHANGED
+        another session, no such slot, sequence 0,
+        or at most acknowledged                        BAD_SPEC
+        the sequence under way in its slot             nothing more; its answer comes, once, on the stream there is then
+        another one while its slot has one under way   BAD_SPEC, or OUTCOME_UNKNOWN where it was begun before
+        a higher sequence than any before              what it does; sequences may skip numbers
+        one whose answer is kept                       that answer
+        a lower one whose answer is not kept           OUTCOME_UNKNOWN; made again where it only reads
+        All but the answer proper stand in ApplyResponse.error, and nothing was executed for them. An answer may come
+        again after a resumption; it is known by slot and sequence.
+
+        Order: groups that name one map by handle are executed in the order of their messages, as far as each is the
+        first group of its message. A later group begins when the one before it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
