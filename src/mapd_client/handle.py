@@ -31,10 +31,16 @@ _CLOSE_S: Final = 1.0
 class MapHandle(Asking):
     """One open map: ``Map``, ``Queue`` and ``Bloom`` are such.
 
-    The handle ends with ``aclose``, with the client, or with the daemon; the map itself does not.
+    The handle ends with ``aclose`` or with the client; the map itself does not. Operations on elements
+    that are called in one turn of the event loop leave as one message, and those of one map are executed
+    in the order they were called. While the connection is broken or the daemon restarts they wait, for their
+    timeout at most; reads are repeated, and after a restart the map is opened again by its name, pin or id.
+
+    Cancelled before its message is written, an operation is never sent; after that it goes on.
+
     Every call may raise Unavailable (nothing was executed; with reason STALE_HANDLE: open the map
     again), PermissionDenied and Unsupported; a call that changes the map may raise NotSent and
-    OutcomeUnknown, one that only reads DeadlineExceeded.
+    OutcomeUnknown, one that only reads DeadlineExceeded; Incompatible where another map has the name now.
     """
 
     info: MapInfo
