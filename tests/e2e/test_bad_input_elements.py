@@ -323,12 +323,6 @@ UPDATE, LOOKUP = bytes([Op.UPDATE]), bytes([Op.LOOKUP])
             ("flags 0x80000000",),
             id="unknown-flag",
         ),
-        pytest.param(
-            {"count": 1, "ops": LOOKUP, "keys": bytes(4), "touch": True},
-            Reason.OPERATION_UNSUPPORTED,
-            ("recency", "feature 'touch'"),
-            id="touch",
-        ),
     ],
 )
 async def test_the_daemon_refuses_a_group_that_does_not_add_up_whole(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
+from mapd_api.ops import ATOMICS
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag
 from tests.suite.backend import (
@@ -212,6 +214,8 @@ async def test_what_a_map_says_it_can_do_is_what_it_does(make: Make, shape: Shap
         "load": None,
         "lookup_exact": lambda: found.lookup_exact(key),
         "count": found.count,
+        **{op.name.lower(): partial(found.atomic, op, key, 1, (0, 8)) for op in sorted(ATOMICS)},
+        "compare_update": None,  # for values with a lock, which these have not
         "freeze": found.freeze,
     }
     assert found.facts.operations <= set(calls)
