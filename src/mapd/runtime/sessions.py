@@ -232,13 +232,31 @@ class Sessions:
     def open(self, principal: Principal) -> Conversation:
         """Begin a session; the caller attaches it, or closes it.
 
+        Where the principal has all the sessions it may, the one of them that has been without a stream for longest
+        ends for it: clients that were killed do not keep new ones out.
+
         Raises:
-            MapError: QUOTA, the principal has all the sessions it may; detached ones count.
+            MapError: QUOTA, and all of them have a stream.
         """
-        owner = self._handles.open_session(principal)
+        try:
+            owner = self._handles.open_session(principal)
+        except MapError:
+            longest = self._longest_detached(principal)
+            if longest is None:
+                raise
+            self.close(longest)
+            owner = self._handles.open_session(principal)
         made = Conversation(owner, Slots(limits.SLOTS, limits.SESSION_REPLY_BYTES))
         self._conversations[owner.id] = made
         return made
+
+    def _longest_detached(self, principal: Principal) -> Conversation | None:
+        waiting = [
+            (one.expiry.when(), one)
+            for one in self._conversations.values()
+            if one.expiry is not None and one.owner.principal == principal
+        ]
+        return min(waiting, key=lambda found: found[0])[1] if waiting else None
 
     def find(self, name: str, epoch: str, principal: Principal) -> Conversation | None:
         """The session to go on with, if it is of this start of the daemon, of this principal, and still kept."""

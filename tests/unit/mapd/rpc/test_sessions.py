@@ -463,18 +463,22 @@ async def test_another_principals_session_or_another_start_is_not_gone_on_with(
         await other.end()
 
 
-async def test_detached_sessions_count_for_the_quota() -> None:
+async def test_clients_that_were_cut_off_keep_no_new_one_out() -> None:
     async with serving() as wire:
         talks = [await RawSession.open(wire.channel) for _ in range(limits.SESSIONS)]
-        for talk in talks:
-            talk.cut()
-        await until(lambda: wire.sessions.detached == limits.SESSIONS)
         with pytest.raises(grpc.aio.AioRpcError, match="64 sessions open, its limit is 64") as caught:
             await RawSession.open(wire.channel)
         assert refusal_of(caught.value).reason is Reason.QUOTA
-        again = await RawSession.open(wire.channel, talks[0].opened)
+        talks[0].cut()
+        await until(lambda: wire.sessions.detached == 1)
+        talks[1].cut()
+        await until(lambda: wire.sessions.detached == 2)
+        new = await RawSession.open(wire.channel)
+        assert not new.opened.resumed
+        again = await RawSession.open(wire.channel, talks[1].opened)
         assert again.opened.resumed
         await again.end()
+        await new.end()
 
 
 # ---- the daemon ends it -----------------------------------------------------------------------

@@ -284,16 +284,29 @@ async def test_a_session_is_gone_on_with_by_its_principal_in_its_epoch_alone(ses
     assert sessions.find(conversation.id, EPOCH, ADMIN) is None
 
 
-async def test_detached_sessions_count_for_the_quota_and_closed_ones_do_not(sessions: Sessions) -> None:
+async def test_the_session_that_was_detached_first_ends_for_a_new_one_at_the_quota(
+    sessions: Sessions,
+) -> None:
     first, stream = opened(sessions)
-    opened(sessions)
+    second, other = opened(sessions)
+    sessions.detach(second, other)
     sessions.detach(first, stream)
+    third, _ = opened(sessions)
+    assert (first.closed, second.closed, third.closed) == (False, True, False)
+    assert sessions.find(second.id, EPOCH, ADMIN) is None
+
+
+async def test_sessions_with_streams_and_those_of_others_end_for_nobody(sessions: Sessions) -> None:
+    opened(sessions)
+    opened(sessions)
+    detached = sessions.open(OTHER)
+    stream = Heard()
+    sessions.attach(detached, stream)
+    sessions.detach(detached, stream)
     with pytest.raises(MapError, match="2 sessions open") as caught:
         sessions.open(ADMIN)
     assert caught.value.reason is Reason.QUOTA
-    sessions.close(first)
-    sessions.close(first)
-    sessions.open(ADMIN)
+    assert not detached.closed
 
 
 def test_what_ends_after_its_session_was_closed_is_told_nobody_and_kept_nowhere(sessions: Sessions) -> None:
