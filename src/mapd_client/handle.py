@@ -33,8 +33,12 @@ class MapHandle(Asking):
 
     The handle ends with ``aclose`` or with the client; the map itself does not. Operations on elements
     that are called in one turn of the event loop leave as one message, and those of one map are executed
-    in the order they were called. While the connection is broken or the daemon restarts they wait, for their
-    timeout at most; reads are repeated, and after a restart the map is opened again by its name, pin or id.
+    in the order they were called; only the first call of a kind on a map, and the first after a restart, may be
+    overtaken by calls of the same moment, for the daemon's facts are asked for first. Await one before the next
+    where that matters. While the connection is broken or the daemon restarts they wait, for their timeout at
+    most; reads are repeated, and after a restart the map is opened again by its name, pin or id. A dump, a load,
+    ``count``, ``freeze`` and ``pin`` do not open it again: they raise Unavailable (STALE_HANDLE) until an operation
+    on an element has.
 
     Cancelled before its message is written, an operation is never sent; after that it goes on.
 
