@@ -75,6 +75,22 @@ def test_a_map_that_another_process_froze_is_looked_up_and_not_written(kind: Kin
         assert set(fast.run(kind.group(looking)).statuses) == {0}
 
 
+@pytest.mark.parametrize("looked_up", [1, 4_097])
+def test_a_single_lookup_before_what_only_syscalls_do_is_answered_on_a_frozen_map(looked_up: int) -> None:
+    """A piece, or the last run of one, that is one lookup: its column of operations has one byte."""
+    with vectors() as programs, served(HASH.create, programs) as fast, served(HASH.create) as slow:
+        rows = [(Op.LOOKUP, at % 5, 0) for at in range(looked_up)]
+        group = HASH.group([*rows, (Op.LOOKUP_AND_DELETE, 1, 0), (Op.UPDATE, 1, 9)])
+        for one in (fast, slow):
+            one.run(HASH.group([(Op.UPDATE, key, key) for key in range(4)]))
+            freeze_elsewhere(one.opened.facts.id)
+        told = fast.told(group)
+        assert told == slow.told(group)
+        assert isinstance(told[0], bytes)
+        assert told[0][-2:] == bytes([Reason.MAP_FROZEN] * 2)
+        assert Reason.MAP_FROZEN not in told[0][:-2]
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_an_opening_that_only_reads_writes_by_no_path(kind: Kind) -> None:
     with vectors() as programs, served(kind.create, programs) as writer:

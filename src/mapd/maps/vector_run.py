@@ -166,7 +166,7 @@ def _only_look_up(work: Work, view: memoryview) -> bool:
     """
     (at,) = _U32.unpack_from(view, NEXT_AT)
     writes = work.ops.translate(_WRITES)
-    end = at if len(writes) == 1 else writes.find(1, at)
+    end = (at if writes[0] else -1) if len(writes) == 1 else writes.find(1, at)
     if end >= 0:
         _U32.pack_into(view, COUNT_AT, end)
     return end >= 0
