@@ -46,6 +46,7 @@ def encode(position: Position, facts: MapFacts, boot_id: uuid.UUID) -> bytes:
     if isinstance(position, Place):
         method = METHODS.index(position.method)
         return _HEAD.pack(_ONE, method, facts.id, boot_id.bytes) + position.cursor
+    assert len(position) <= MOST_RANGES, f"{len(position)} ranges: nobody could resume this"
     parts = [_HEAD.pack(_RANGES, METHODS.index(BatchWalker.method), facts.id, boot_id.bytes)]
     for one in position:
         marks = sorted(one.fence.marks) if one.fence else []

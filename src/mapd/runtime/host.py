@@ -23,6 +23,7 @@ from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
 from mapd.maps.store import Btf, MapStore, NameRef, PinRef, Ref
 from mapd.maps.targets import Inner, Target
+from mapd.maps.tokens import MOST_RANGES
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.pool import Done, Lane, SyscallPool
@@ -282,7 +283,7 @@ class MapHost:
     def dump(self, opened: Authorized[OpenMap], options: ScanOptions) -> Dump:
         """A dump to ``run``."""
         # A thread for each CPU is as fast as it gets, and the lane has no more.
-        ranges = min(self._pool.threads(Lane.BULK), len(os.sched_getaffinity(0)))
+        ranges = min(self._pool.threads(Lane.BULK), len(os.sched_getaffinity(0)), MOST_RANGES)
         scan = self._store.scan(opened.demand({Verb.READ}), options, ranges=ranges)
         return Dump(self._pool, self._budget, opened, scan)
 
@@ -325,9 +326,7 @@ class MapHost:
 def _placed(opened: Authorized[OpenMap], checked: Plan) -> tuple[OpenMap, Lane]:
     """The map of a group, whose rights are there, and the lane that it belongs to."""
     target = opened.demand(verb for op in checked.ops for verb in _OP_VERBS[op])
-    # A program does not stop at a freeze: what it writes keeps in line with mapd's own freeze.
-    count = 1 if checked.group.cpu is not None else checked.group.count
-    return target, _lane(target, writes=not MUTATES.isdisjoint(checked.ops), count=count)
+    return target, _lane(target, writes=not MUTATES.isdisjoint(checked.ops), count=checked.group.count)
 
 
 def _passes(target: OpenMap, checked: Plan, most: int) -> bool:

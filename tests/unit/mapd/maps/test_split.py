@@ -370,13 +370,23 @@ def test_no_bytes_behind_a_tokens_head_do_anything_but_work_or_be_refused(noise:
         (BucketRange(5, 4),),
         (BucketRange(0, 10), BucketRange(9, 20)),
         (BucketRange(0, 10, Fence(12, frozenset())), BucketRange(11, 20)),
-        tuple(BucketRange(at, at + 1) for at in range(MOST_RANGES + 1)),
     ],
 )
 def test_ranges_that_no_scan_has_are_damaged(ranges: tuple[BucketRange, ...]) -> None:
     facts = described()
     with pytest.raises(MapError, match="the token is damaged"):
         parse(encode(ranges, facts, BOOT), facts, BOOT)
+
+
+def test_a_token_has_no_more_ranges_than_can_be_resumed() -> None:
+    facts = described()
+    ranges = tuple(BucketRange(at, at + 1) for at in range(MOST_RANGES + 1))
+    most, last = encode(ranges[:-1], facts, BOOT), encode(ranges[-1:], facts, BOOT)
+    assert parse(most, facts, BOOT) == ranges[:-1]
+    with pytest.raises(MapError, match="the token is damaged"):
+        parse(most + last[len(encode((), facts, BOOT)) :], facts, BOOT)
+    with pytest.raises(AssertionError):
+        encode(ranges, facts, BOOT)
 
 
 @pytest.mark.parametrize("map_type", [MapType.ARRAY, MapType.LPM_TRIE, MapType.PROG_ARRAY])

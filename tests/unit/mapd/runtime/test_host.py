@@ -1,0 +1,77 @@
+"""Where work of the host runs, and in how many parts."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mapd.access.authorize import Authorized, Authorizer
+from mapd.access.principal import Principal
+from mapd.maps.groups import Group
+from mapd.maps.opened import OpenMap
+from mapd.maps.scan import Scan, ScanOptions
+from mapd.maps.store import MapStore
+from mapd.maps.tokens import MOST_RANGES
+from mapd.runtime.budget import ByteBudget
+from mapd.runtime.handles import HandleTable
+from mapd.runtime.host import BULK_FROM, MapHost
+from mapd.runtime.pool import Lane, LaneSize, SyscallPool
+from mapd_api.ops import Op, Verb
+from mapd_api.uapi import MapType
+from tests.unit.mapd.dictkernel import CPUS, ROOT, DictKernel, DictMap, raw_info
+
+ADMIN = Principal(name="admin", namespace="admin")
+
+
+class Store(MapStore):
+    """Notes in how many ranges a scan was wanted."""
+
+    wanted: int = 0
+
+    def scan(self, opened: OpenMap, options: ScanOptions, *, ranges: int = 1) -> Scan:
+        self.wanted = ranges
+        return super().scan(opened, options, ranges=ranges)
+
+
+@asynccontextmanager
+async def hosting(
+    kernel: DictKernel, bulk_threads: int = 1
+) -> AsyncGenerator[tuple[MapHost, SyscallPool, Store]]:
+    threads = {Lane.POINT: 1, Lane.BULK: bulk_threads, Lane.SLOW: 1}
+    pool = SyscallPool({lane: LaneSize(threads=count, queue=10) for lane, count in threads.items()})
+    boot = uuid.UUID(int=7)
+    store = Store(kernel=kernel, possible_cpus=CPUS, boot_id=boot, names_root=ROOT, pin_roots=("/bpf",))
+    try:
+        yield MapHost(store, pool, HandleTable(), ByteBudget()), pool, store
+    finally:
+        await pool.close(10)
+
+
+def allowed(opened: OpenMap, verbs: Iterable[Verb]) -> Authorized[OpenMap]:
+    return Authorizer().authorize(ADMIN, frozenset(verbs), opened)
+
+
+async def test_a_dump_has_no_more_ranges_than_its_token_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    kernel = DictKernel()
+    opened = kernel.open(kernel.add(DictMap(raw_info())))
+    async with hosting(kernel, bulk_threads=MOST_RANGES + 1) as (host, _, store):
+        host.dump(allowed(opened, {Verb.READ}), ScanOptions())
+        assert store.wanted == MOST_RANGES
+    opened.fd.close()
+
+
+@pytest.mark.parametrize(("count", "lane"), [(BULK_FROM - 1, Lane.POINT), (BULK_FROM, Lane.BULK)])
+async def test_a_group_for_one_cpu_runs_in_the_lane_of_its_size(count: int, lane: Lane) -> None:
+    kernel = DictKernel()
+    info = raw_info(map_type=MapType.PERCPU_HASH, key_size=4, value_size=8)
+    opened = kernel.open(kernel.add(DictMap(info)))
+    group = Group(count=count, ops=bytes([Op.LOOKUP]), keys=bytes(4 * count), values=b"", cpu=0)
+    async with hosting(kernel) as (host, pool, _):
+        await host.apply(allowed(opened, {Verb.READ}), group)
+        assert {one: pool.counts(one).hops for one in Lane} == {one: int(one is lane) for one in Lane}
+    opened.fd.close()
