@@ -17,15 +17,19 @@ from mapd.bpf import atomic, compare
 from mapd.bpf.atomic import AtomicLayout
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.compare import CompareLayout
-from mapd.bpf.kernel import BatchCommand, Kernel
+from mapd.bpf.kernel import BatchCommand, Kernel, SyscallError
+from mapd.bpf.scratch import NO_SLOT
 from mapd.maps import statuses
 from mapd.maps.atomic_programs import Program, atomic_program, compare_program
+from mapd.maps.errors import MapError
 from mapd.maps.groups import Group, Plan
 from mapd.maps.job import Job, Outcome, Refused
 from mapd.maps.opened import OpenMap
 from mapd.maps.vector import NO_ELEMENTS
+from mapd.maps.vector_run import Broken
 from mapd.maps.widths import Kind, Segment, offsets
 from mapd_api.ops import ATOMICS, Op
+from mapd_api.reasons import Reason
 
 OPS: Final = ATOMICS | {Op.COMPARE_UPDATE}
 """What is done here."""
@@ -101,6 +105,10 @@ def run(job: Job, segment: Segment, program: Program[Any]) -> Refused | None:
     """The elements of a segment, in order, in as many runs as it takes. Blocks.
 
     Returns the element at which the map itself refuses and the errno, None otherwise.
+
+    Raises:
+        SyscallError: the group's first run failed.
+        Broken: a later one did.
     """
     group, widths, size = job.plan.group, job.plan.widths, job.facts.key_stride
     execute = _compares if segment.kind is Kind.COMPARE else _atomics
@@ -111,7 +119,12 @@ def run(job: Job, segment: Segment, program: Program[Any]) -> Refused | None:
         taken = widths.taken(ops[0]) * count if len(ops) == 1 else sum(map(widths.taken, ops))
         keys = job.keys.view[start * size : (start + count) * size]
         work = Work(group, ops, count, keys, job.values.view[value_in : value_in + taken])
-        ran = execute(job.kernel, job.map_fd, job.opened, program, program.lease.fd, work)
+        try:
+            ran = execute(job.kernel, job.map_fd, job.opened, program, program.lease.fd, work)
+        except SyscallError as error:
+            if start == 0:
+                raise
+            raise Broken(start, error.errno or 0) from error
         if ran.refused:
             return start, ran.refused
         job.outcome.values.view[value_out : value_out + len(ran.answers)] = ran.answers
@@ -135,7 +148,8 @@ def _go(kernel: Kernel, map_fd: int, opened: OpenMap, run: Callable[[int], int],
         number = kernel.batch(map_fd, BatchCommand.UPDATE, NO_ELEMENTS).errno
         if number:
             return number
-        run(prog_fd)
+        if run(prog_fd) == NO_SLOT:
+            raise MapError(Reason.INTERNAL, f"atomics {opened.facts.label}: the program found no slot")
     return 0
 
 

@@ -15,7 +15,7 @@ from mapd.maps.groups import Group, Plan
 from mapd.maps.job import Job, Outcome, Refused, part
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.vector import check_touch
-from mapd.maps.vector_run import LOOKUPS, Program, pieces, run_piece, whole
+from mapd.maps.vector_run import LOOKUPS, Broken, Program, pieces, run_piece, whole
 from mapd.maps.widths import Kind, Run, Segment
 from mapd_api.ops import TAKES_VALUE, Op
 from mapd_api.reasons import Reason
@@ -84,10 +84,16 @@ def _execute(
 
 def _segments(job: Job, program: Program | None, leased: atomics.Leased) -> None:
     for segment in job.plan.segments():
-        if segment.kind is Kind.PLAIN:
-            refused = _segment(job, segment, program)
-        else:
-            refused = atomics.run(job, segment, leased[segment.kind])
+        try:
+            if segment.kind is Kind.PLAIN:
+                refused = _segment(job, segment, program)
+            else:
+                refused = atomics.run(job, segment, leased[segment.kind])
+        except Broken as broken:
+            # For want of memory a run is not begun; of any other failure nobody knows when it came.
+            reason = Reason.KERNEL_MEMORY if broken.number == errno.ENOMEM else Reason.OUTCOME_UNKNOWN
+            job.outcome.refuse(broken.at, reason, broken.number)
+            return
         if refused is not None:
             _refuse(job, *refused)
             return

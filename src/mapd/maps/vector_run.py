@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from mapd.bpf.buffer import Buffer
-from mapd.bpf.kernel import BatchCommand, Columns, Kernel
+from mapd.bpf.kernel import BatchCommand, Columns, Kernel, SyscallError
 from mapd.bpf.scratch import Slot
 from mapd.bpf.vector_columns import COUNT_AT, HEAD, LOST_ERRNO, NEXT_AT, TAKEN_AT, UPDATE_OPS
 from mapd.maps import statuses
@@ -42,6 +42,15 @@ class Program(NamedTuple):
     prog_fd: int
     writes: bool
     ops: frozenset[Op]
+
+
+class Broken(Exception):
+    """A run in the middle of a group failed: elements before ``at`` were executed, it and those behind it unknown."""
+
+    def __init__(self, at: int, number: int) -> None:
+        super().__init__(at, number)
+        self.at = at
+        self.number = number
 
 
 class Ran(NamedTuple):
@@ -85,6 +94,10 @@ def run_piece(job: Job, program: Program, piece: Segment) -> tuple[int, int] | N
     """Consecutive elements that the program does, in as many runs as it takes.
 
     Returns how many were executed and the errno where the map itself refused, None otherwise.
+
+    Raises:
+        SyscallError: the group's first run failed.
+        Broken: a later one did.
     """
     ops, where, stride = job.plan.group.ops, program.vector.layout, job.plan.value_stride
     value_in, value_out = piece.value_in, piece.value_out
@@ -98,7 +111,12 @@ def run_piece(job: Job, program: Program, piece: Segment) -> tuple[int, int] | N
             job.values.view[value_in : value_in + taken * stride],
             count,
         )
-        ran = run(job.kernel, job.map_fd, program, work)
+        try:
+            ran = run(job.kernel, job.map_fd, program, work)
+        except SyscallError as error:
+            if start == 0:
+                raise
+            raise Broken(start, error.errno or 0) from error
         job.outcome.record(job.facts, start, part, ran.errnos)
         job.outcome.values.view[value_out : value_out + len(ran.answers)] = ran.answers
         value_in += taken * stride
