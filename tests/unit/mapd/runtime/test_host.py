@@ -55,8 +55,12 @@ def allowed(opened: OpenMap, verbs: Iterable[Verb]) -> Authorized[OpenMap]:
     return Authorizer().authorize(ADMIN, frozenset(verbs), opened)
 
 
+def many_cpus(_: int) -> set[int]:
+    return set(range(64))
+
+
 async def test_a_dump_has_no_more_ranges_than_its_token_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "sched_getaffinity", many_cpus)
     kernel = DictKernel()
     opened = kernel.open(kernel.add(DictMap(raw_info())))
     async with hosting(kernel, bulk_threads=MOST_RANGES + 1) as (host, _, store):
