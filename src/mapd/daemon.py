@@ -240,16 +240,28 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
 @asynccontextmanager
 async def _pool(config: Config) -> AsyncGenerator[SyscallPool]:
     size = config.pool
+    usable = os.sched_getaffinity(0)
+    cpu = None if size.cpu < 0 else size.cpu
+    if cpu is not None and cpu not in usable:
+        raise StartError(
+            f"[pool] cpu = {cpu}: mapd may not run there; it may use "
+            f"{', '.join(map(str, sorted(usable)))}; name one of these, or -1 for none"
+        )
     pool = SyscallPool(
         {
             Lane.POINT: LaneSize(threads=size.point_threads, queue=size.queue),
             Lane.BULK: LaneSize(threads=size.bulk_threads, queue=size.queue),
             Lane.SLOW: LaneSize(threads=size.slow_threads, queue=size.queue),
-        }
+        },
+        cpu=cpu,
     )
     try:
+        if cpu is not None:
+            # The loop's own thread, and those that gRPC makes from now on; the pool's are there already.
+            os.sched_setaffinity(0, {cpu})
         yield pool
     finally:
+        os.sched_setaffinity(0, usable)
         if not await pool.close(EXIT_MARGIN_S / 2):
             _log.warning("a thread is still inside a syscall; leaving it behind")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import stat
@@ -22,7 +23,7 @@ from mapd.bpf import Fault, FaultyKernel, LinuxKernel
 from mapd.bpf.abi import Command
 from mapd.config import Config, parse
 from mapd.daemon import EXIT_MARGIN_S, Ready, running
-from mapd_client import U64, Bytes, Client, Map, NotSent, OutcomeUnknown, Reason, Unavailable
+from mapd_client import U32, U64, Bytes, Client, Map, NotSent, OutcomeUnknown, Reason, Unavailable
 from tests.e2e import stuck_daemon
 from tests.e2e.settling import until
 from tests.support.counts import thread_names
@@ -326,3 +327,37 @@ def test_the_kernel_refuses_a_stranger_at_connect(daemon: DaemonProcess) -> None
     ):
         out, _ = process.communicate()
     assert int(out) == 13
+
+
+# ---- where threads run ------------------------------------------------------------------------
+
+
+def allowed(pid: int) -> list[tuple[str, set[int]]]:
+    """The names of threads, and the CPUs that each may use."""
+    return [
+        ((task / "comm").read_text().strip(), os.sched_getaffinity(int(task.name)))
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    ]
+
+
+async def test_short_calls_stay_on_the_cpu_that_is_named_and_others_use_all(place: Place) -> None:
+    usable = os.sched_getaffinity(0)
+    cpu = max(usable)
+    with daemon_process(place, extra=f"[pool]\ncpu = {cpu}") as daemon:
+        async with mapd_client.connect(str(place.socket)) as client:
+            flows = await client.create_map("flows", "hash", key=U32, value=U64, max_entries=4)
+            await flows.update(1, 10)
+            assert await flows.lookup(1) == 10
+            threads = allowed(daemon.pid)
+        assert os.sched_getaffinity(daemon.pid) == {cpu}  # the loop's own thread
+    assert all(cpus == {cpu} for name, cpus in threads if name == "event_engine")
+    # The loop and two for short calls; two for large groups and two for slow calls.
+    assert sum(cpus == {cpu} for name, cpus in threads if name != "event_engine") >= 3
+    assert sum(cpus == usable for _, cpus in threads) >= 4
+
+
+def test_a_cpu_that_is_not_there_is_refused_with_those_that_are(place: Place) -> None:
+    status, said = exit_of(spawn(place, extra="[pool]\ncpu = 8191"))
+    assert status == 1
+    assert "cpu = 8191" in said
+    assert ", ".join(map(str, sorted(os.sched_getaffinity(0)))) in said

@@ -109,9 +109,13 @@ class SyscallPool:
     """Daemon threads, so that a syscall that never returns cannot keep the process from exiting.
 
     Made inside a running loop; results arrive in that loop.
+
+    Args:
+        cpu: threads of Lane.POINT stay on it; None: wherever the scheduler has them.
     """
 
-    def __init__(self, sizes: Mapping[Lane, LaneSize]) -> None:
+    def __init__(self, sizes: Mapping[Lane, LaneSize], *, cpu: int | None = None) -> None:
+        self._cpu = cpu
         self._loop = asyncio.get_running_loop()
         self._results: deque[list[_Result]] = deque()
         self._waking = False
@@ -284,6 +288,8 @@ class SyscallPool:
         os.eventfd_write(lane_queue.bell, 1)
 
     def _work(self, lane_queue: _LaneQueue) -> None:
+        if self._cpu is not None and lane_queue is self._lanes[Lane.POINT]:
+            os.sched_setaffinity(0, {self._cpu})
         while True:
             os.eventfd_read(lane_queue.bell)
             found = self._take(lane_queue)

@@ -25,7 +25,7 @@ def test_an_empty_file_is_the_defaults() -> None:
     assert found.daemon.bpffs == "/sys/fs/bpf"
     assert found.daemon.grace_s == 5.0
     assert found.pool.queue == 4_096
-    assert (found.pool.inline_elements, found.server.max_connection_age_s) == (0, 0.0)
+    assert (found.pool.inline_elements, found.pool.cpu, found.server.max_connection_age_s) == (0, -1, 0.0)
     assert found.principals == {"admin": PrincipalConfig(namespace="admin")}
 
 
