@@ -85,7 +85,8 @@ def column(array: NDArray[Any], codec: Codec[Any], what: str) -> memoryview:
     """An array as the packed column of its elements: its own memory where that is one already.
 
     Integers of another type are converted if each number fits; other dtypes must have the codec's
-    layout, whatever their fields are called. Padding is zeros, as in what a codec encodes.
+    layout, whatever their fields are called. Padding is zeros, as in what a codec encodes. An empty array of one
+    axis may have any dtype.
 
     Args:
         array: elements along its first axis.
@@ -108,9 +109,12 @@ def _column(array: NDArray[Any], codec: Codec[Any], what: str) -> memoryview:
 
     if isinstance(array, np.ma.MaskedArray):
         raise TypeMismatch(f"{what}s: a masked array; pass the elements that count: array.compressed()")
+    empty = array.ndim == 1 and not array.size  # numpy makes an empty list float64: its dtype says nothing
     if isinstance(codec, Bytes):
-        return _packed(_raw(array, codec, what))
+        return memoryview(b"") if empty else _packed(_raw(array, codec, what))
     dtype = dtype_of(codec)
+    if empty:
+        return memoryview(b"")
     shape = dtype.shape
     if has_slots(codec):
         shape = (codec.stride // round_up8(codec.size), *shape)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
+from operator import index
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 
 from mapd_api import limits
 from mapd_api.ops import ANSWERS_VALUE, ATOMICS, TAKES_VALUE, Op
 from mapd_client import arrays
-from mapd_client.codec import BadElement, Codec
+from mapd_client.codec import BadElement, Codec, shown
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch
 from mapd_client.failures import Asked
 from mapd_client.info import Limits, MapInfo
@@ -129,7 +130,7 @@ def of_columns(
 
     Args:
         keys: a sequence, or an array.
-        values: likewise, by itself; one int is the same for all keys.
+        values: likewise, by itself; one int, numpy's too, is the same for all keys.
         key: codec of the keys.
         value: codec of the values, which may be another than the map's.
         per_message: elements of one message.
@@ -138,26 +139,54 @@ def of_columns(
     Raises:
         BadElement: an element; or not as many values as keys.
     """
-    if isinstance(values, int):
-        (same,) = _parts([values], cast("Codec[int]", value), what, 1)
+    one = _one_int(values)
+    if one is not None:
+        (same,) = _parts([one], cast("Codec[int]", value), what, 1)
         for first, count, packed in _parts(keys, key, "key", per_message):
             yield Batch(first, count, packed, same[2] * count)
         return
-    if _length(keys, "key") != _length(values, what):
+    each = cast("Sequence[V] | NDArray[Any]", values)
+    counts = (
+        _length(keys, "key", "a sequence or an array is taken"),
+        _length(each, what, "one int for all keys, or a sequence or an array of one for each, is taken"),
+    )
+    if counts[0] != counts[1]:
         raise BadElement(
-            0, SizeMismatch(f"{len(keys)} keys and {len(values)} {what}s: as many of both are due")
+            0, SizeMismatch(f"{counts[0]} keys and {counts[1]} {what}s: as many of both are due")
         )
-    parts = zip(_parts(keys, key, "key", per_message), _parts(values, value, what, per_message), strict=True)
+    parts = zip(_parts(keys, key, "key", per_message), _parts(each, value, what, per_message), strict=True)
     for (first, count, packed), (_, _, operands) in parts:
         yield Batch(first, count, packed, operands)
 
 
-def _length(elements: Sequence[Any] | NDArray[Any], what: str) -> int:
+def _one_int(values: object) -> int | None:
+    """What stands for all keys; None for an array, which may have __index__ as well, and what is no int."""
+    if arrays.is_array(values) or not hasattr(values, "__index__"):
+        return None
+    try:
+        return index(cast("int", values))
+    except TypeError:
+        return None
+
+
+def _length(elements: object, what: str, taken: str) -> int:
     if arrays.is_array(elements) and not elements.ndim:
         raise BadElement(
             0, SizeMismatch(f"{what}s: an array without axes; its first one counts the elements")
         )
+    if not isinstance(elements, Sized):
+        raise _no_elements(elements, what, taken)
     return len(elements)
+
+
+def _no_elements(given: object, what: str, taken: str) -> BadElement:
+    text = shown(given) if isinstance(given, int) else repr(given)
+    return BadElement(0, TypeMismatch(f"{what}s: {text} ({type(given).__name__}): {taken}"))
+
+
+def _iterates(source: object) -> bool:
+    # Not by iter(): a TypeError that the caller's own __iter__ raises is passed on as it is.
+    return isinstance(source, Iterable) or hasattr(type(source), "__getitem__")
 
 
 def _parts(
@@ -171,6 +200,8 @@ def _parts(
             count = min(per_message, len(source) - first)
             yield first, count, bytes(column[first * stride : (first + count) * stride])
         return
+    if not _iterates(source):
+        raise _no_elements(source, what, "an iterable or a numpy array is taken")
     elements = iter(source)
     while part := list(islice(elements, per_message)):
         yield first, len(part), _column(codec, part, first, what)
@@ -195,6 +226,8 @@ def _are_arrays(items: object) -> TypeGuard[tuple[NDArray[Any], NDArray[Any]]]:
 def _pairs(pairs: Mapping[K, V] | Iterable[tuple[K, V]]) -> Iterator[tuple[K, V]]:
     if isinstance(pairs, Mapping):
         return iter(cast("Mapping[K, V]", pairs).items())
+    if not _iterates(pairs):
+        raise _no_elements(pairs, "pair", "a mapping, (key, value) pairs or two numpy arrays are taken")
     return iter(pairs)
 
 

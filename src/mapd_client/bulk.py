@@ -82,7 +82,7 @@ class Bulk(Coded[K, V], Generic[K, V]):
             BatchFailed: some elements were not written.
             SizeMismatch, TypeMismatch: an element of the first message; nothing was sent.
         """
-        op = requests.update_op(flags)
+        op = requests.update_op(flags, map=self._name)
         link, per_message = await self._sizing(op)
         source = batches.of_pairs(items, self._key, self._value, per_message)
         return await self._mutate(link, op, source)
@@ -122,16 +122,19 @@ class Bulk(Coded[K, V], Generic[K, V]):
         if type(source).__module__.partition(".")[0] == "pyarrow":
             raise TypeMismatch("load: a pyarrow.Table cannot be loaded yet: pass pairs, or a mapping")
         asked = Asked("load", self._name, mutates=True)
-        requests.update_op(flags)
+        requests.update_op(flags, "load", self._name)
         link = await self._link()
         server = await link.server()
         per_chunk = batches.chunk_elements(self.info, server.limits, asked)
 
         def messages() -> Iterator[elements_pb2.LoadRequest]:
+            batch = None
             for batch in batches.of_pairs(source, self._key, self._value, per_chunk):
                 yield requests.load(
                     self._handle, flags, batch.count, batch.keys, batch.values, first=not batch.first
                 )
+            if batch is None:  # the daemon refuses a stream that names no map
+                yield requests.load(self._handle, flags, 0, b"", b"", first=True)
 
         try:
             response = await link.transport.upload(methods.LOAD, messages(), asked, link.timeout)

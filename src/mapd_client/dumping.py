@@ -14,7 +14,7 @@ from mapd_client.dump import Dump, Source, Stream
 from mapd_client.failures import Asked
 from mapd_client.percpu import PerCpuReduced, of_one_cpu
 from mapd_client.replies import DumpReader
-from mapd_client.selecting import EVERYTHING, Reduce, Selected
+from mapd_client.selecting import EVERYTHING, Reduce, Selected, reductions
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -107,7 +107,9 @@ class Dumps(Coded[K, V], Generic[K, V]):
             return [chunk]
 
         columns: requests.DumpColumns = "keys" if keys_only else "both"
-        wanted = Selected(nonzero=nonzero, reduce=tuple(reduce), value_range=value_range)
+        with requests.naming(Asked("dump", self._name)):
+            reduced = reductions(reduce)
+        wanted = Selected(nonzero=nonzero, reduce=reduced, value_range=value_range)
         return self._dump(columns, decode, prefix, None, resume, partial_ok, wanted=wanted, whole=True)
 
     # Inside
@@ -126,15 +128,16 @@ class Dumps(Coded[K, V], Generic[K, V]):
         whole: bool = False,
     ) -> Dump[T]:
         asked = Asked("dump", self._name)
-        request = requests.dump(
-            self._handle,
-            columns=columns,
-            prefix=prefix,
-            limit=limit,
-            resume=resume,
-            covered_by=covered_by,
-            wanted=wanted,
-        )
+        with requests.naming(asked):
+            request = requests.dump(
+                self._handle,
+                columns=columns,
+                prefix=prefix,
+                limit=limit,
+                resume=resume,
+                covered_by=covered_by,
+                wanted=wanted,
+            )
         reader = DumpReader(
             asked,
             columns=columns,

@@ -53,6 +53,7 @@ class Elements(Coded[K, V], Generic[K, V]):
             how = How(Op.LOOKUP, touch=True, raw=False)
             return await self._ask_as(how, self._encode_key(Op.LOOKUP, key), b"", timeout)
         slot = self._slot(Op.LOOKUP)
+        requests.check_cpu_number(cpu, self._asked(Op.LOOKUP))
         found, value = await self._one(
             Op.LOOKUP, self._encode_key(Op.LOOKUP, key), touch=touch, cpu=cpu, timeout=timeout
         )
@@ -105,9 +106,11 @@ class Elements(Coded[K, V], Generic[K, V]):
             Unsupported: ``lock=True`` and the values have none; ``cpu`` as for ``lookup``, or the daemon may load
                 no BPF programs.
         """
-        op = requests.update_op(flags)
+        op = requests.update_op(flags, map=self._name)
         keys = self._encode_key(op, key)
         codec = self._value if cpu is None else self._slot(op)
+        if cpu is not None:
+            requests.check_cpu_number(cpu, self._asked(op))
         values = self._encode(op, codec, value, self._value_bytes(cpu), "value")
         if lock is None and cpu is None:
             await self._ask(op, keys, values)

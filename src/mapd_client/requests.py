@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import index
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -45,6 +47,16 @@ _LONGEST_S: Final = 1_000_000_000
 """Thirty years: what gRPC and protobuf's Duration both express."""
 
 
+@contextmanager
+def naming(asked: Asked) -> Generator[None]:
+    """Says operation and map in a Misuse or TypeMismatch of an argument."""
+    try:
+        yield
+    except Misuse as error:
+        kind = type(error)
+        raise kind(f"{asked}: {error}", operation=asked.operation, map=asked.map) from None
+
+
 def seconds(what: str, value: object) -> float:
     """``value`` itself.
 
@@ -61,8 +73,10 @@ def seconds(what: str, value: object) -> float:
 
 def number(what: str, value: int, least: int, most: int) -> int:
     """``value`` itself; raises TypeMismatch for what is no int, Misuse for one out of range."""
-    if not hasattr(value, "__index__"):
-        raise TypeMismatch(f"{what}={value!r}: an int, not {type(value).__name__}")
+    try:
+        index(value)  # an array has __index__ as well, and raises
+    except TypeError:
+        raise TypeMismatch(f"{what}={value!r}: an int, not {type(value).__name__}") from None
     if not least <= value <= most:
         raise Misuse(f"{what}={shown(value)}: {least} to {most} can be asked for")
     return value
@@ -107,11 +121,15 @@ def by_handle(handle: int) -> types_pb2.MapRef:
     return types_pb2.MapRef(handle=handle)
 
 
-def update_op(flags: UpdateFlag) -> Op:
-    """The operation of an update; raises Misuse for another word."""
-    if flags not in UPDATE_OPS:
-        raise Misuse(f'flags={flags!r}: "any", "noexist" or "exist"')
-    return UPDATE_OPS[flags]
+def update_op(flags: UpdateFlag, operation: str = "update", map: str = "") -> Op:
+    """The operation of an update; raises Misuse for another word, in which it names ``operation`` and ``map``."""
+    try:
+        return UPDATE_OPS[flags]
+    except (KeyError, TypeError):  # TypeError: a list, which has no hash
+        asked = Asked(operation, map)
+        raise Misuse(
+            f'{asked}: flags={flags!r}: "any", "noexist" or "exist"', operation=operation, map=map
+        ) from None
 
 
 def map_type(type: MapType | str) -> MapType:
@@ -271,13 +289,28 @@ def check_touch(server: ServerInfo, label: str) -> None:
         )
 
 
+def check_cpu_number(cpu: int, asked: Asked) -> None:
+    """Raises TypeMismatch for what is no int, Misuse for what is no CPU's number."""
+    try:
+        index(cpu)
+    except TypeError:
+        raise TypeMismatch(
+            f"{asked}: cpu={cpu!r}: an int, not {type(cpu).__name__}",
+            operation=asked.operation,
+            map=asked.map,
+        ) from None
+    if not 0 <= cpu <= _U32:
+        raise Misuse(
+            f"{asked}: cpu={shown(cpu)}: CPUs count from 0", operation=asked.operation, map=asked.map
+        )
+
+
 def check_cpu(server: ServerInfo, cpu: int, asked: Asked) -> None:
     """Raises Misuse for what is no CPU's number, Unsupported unless the daemon serves one CPU's slot.
 
     An older one would take no notice, and write all slots.
     """
-    if not 0 <= cpu <= _U32:
-        raise Misuse(f"{asked}: cpu={cpu}: CPUs count from 0", operation=asked.operation, map=asked.map)
+    check_cpu_number(cpu, asked)
     _check_feature(server, "one-cpu", "cpu= is", asked)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from mapd_api.v1 import elements_pb2
 from mapd_client.errors import Misuse, TypeMismatch
@@ -89,6 +89,16 @@ class Selected:
 
 
 EVERYTHING: Final = Selected()
+
+
+def reductions(given: object) -> tuple[Reduce, ...]:
+    """What was given as reduce=; raises TypeMismatch for what is no iterable of Reduce."""
+    found: tuple[object, ...] | None = None
+    if isinstance(given, Iterable):
+        found = tuple(cast("Iterable[object]", given))
+    if found is None or not all(isinstance(one, Reduce) for one in found):
+        raise TypeMismatch(f"reduce={given!r}: a list of Reduce, such as [Reduce('sum')]")
+    return cast("tuple[Reduce, ...]", found)
 
 
 def _check_bytes(what: str, number: object, least: int) -> None:
