@@ -130,7 +130,8 @@ def test_exact_prefixes_are_right_while_the_trie_changes(maps: Maps, cpus: tuple
     there = [prefix(length, 0x0A000000) for length in (0, 8, 16)] + [
         prefix(24, 0x0A000000 | n << 8) for n in range(1, 40)
     ]
-    absent = [prefix(12, 0x0A000000), prefix(24, 0x0A000000 | 77 << 8), prefix(32, 0x0A000101)]
+    # None of them before the first key that stays, 10.0.1.0/24: such a one may be misjudged (guarantees.md).
+    absent = [prefix(12, 0x0A000000), prefix(24, 0x0A000000 | 77 << 8)]
     made.each(Op.UPDATE, there, [made.value(at) for at in range(len(there))])
     passing = [prefix(32, number) for number in (1, 2, 0x0A000001, 0x0A000202, 0xFFFFFFFF)]
     values = [made.value(9)] * len(passing)

@@ -110,8 +110,12 @@ def tells_prefixes_apart(elements: Elements, map_fd: int, key_size: int, value_s
 def _may_follow(key: bytes, following: bytes) -> bool:
     """Whether a trie's walk can go from one prefix to the other: up to one that covers it, or on to higher addresses.
 
+    Not to one that it covers itself: those come before it.
+
     Source: kernel/bpf/lpm_trie.c, trie_get_next_key(): children before their parents, the left before the right.
     """
+    if within(following, len(key), key)[0]:
+        return False
     return following[LENGTH_BYTES:] > key[LENGTH_BYTES:] or bool(within(key, len(key), following)[0])
 
 
