@@ -46,7 +46,17 @@ def _kind(ops: frozenset[Op]) -> Kind:
 
 
 def kind_of(column: bytes) -> Kind:
-    """The kind of an op column. Raises as ``distinct_ops``."""
+    """The kind of an op column.
+
+    Raises:
+        MapError: as ``distinct_ops``; BAD_COLUMNS, it is longer than a group may be, and is not looked through.
+    """
+    if len(column) > limits.BATCH_ELEMENTS:
+        raise MapError(
+            Reason.BAD_COLUMNS,
+            f"apply: the op column has {len(column)} bytes; a group has at most {limits.BATCH_ELEMENTS} elements",
+            operation="apply",
+        )
     return _kind(distinct_ops(column))
 
 
@@ -57,7 +67,7 @@ def only_reads(groups: Sequence[pb.OpGroup]) -> bool:
             if not kind_of(group.ops).reads:
                 return False
     except MapError:
-        return False  # no operation: the group is refused
+        return False  # no operation, or too many: the group is refused
     return True
 
 
@@ -105,7 +115,8 @@ async def run_group(
     """
     try:
         group = convert.group(message)
-        async with admitted(host, call, message.map, group.operation, kind_of(group.ops).verbs) as opened:
+        verbs = kind_of(group.ops).verbs  # before group.operation, which looks through the column too
+        async with admitted(host, call, message.map, group.operation, verbs) as opened:
             facts = opened.target.facts
             check_room(facts, group, answer_bytes(group, facts), room)
             outcome = await host.apply(opened, group, expires=expires)

@@ -257,12 +257,13 @@ class _Stream:
         conversation = self._conversation
         self._check_names(stamp)
         slot, sequence, groups = stamp.slot, stamp.sequence, request.groups
+        check_groups(len(groups))
         reads = only_reads(groups)
         arrival = conversation.slots.arrive(slot, sequence, stamp.acknowledged, reads=reads)
         if isinstance(arrival, bytes):
             self.deliver(arrival)
         elif arrival is Arrival.RUN:
-            self._check_new(len(groups))
+            self._check_not_draining()
             messages = self._handlers.guard.messages
 
             def ended(results: list[pb.GroupResult]) -> None:
@@ -292,14 +293,13 @@ class _Stream:
                 "session",
             )
 
-    def _check_new(self, groups: int) -> None:
+    def _check_not_draining(self) -> None:
         if self._handlers.guard.draining.is_set():
             raise MapError(
                 Reason.DRAINING,
                 "session: the daemon is stopping, nothing of this was executed; connect again in a moment",
                 operation="session",
             )
-        check_groups(groups)
 
     def _refuse(self, stamp: pb.Stamp | None, error: MapError) -> None:
         refusal = convert.error(error.refusal)
