@@ -33,7 +33,9 @@ class Handle:
     """One open map that a client holds.
 
     Attributes:
-        rights: what was granted on it to its principal, by what was asked for; gone when it is closed.
+        rights: what was granted on it to its principal, by what was asked for; gone when it is closed. Taken by
+            ``rights_under``.
+        policy: the version of the policy that granted them.
         used: clock when the last use ended.
         borrowers: uses under way.
     """
@@ -46,6 +48,14 @@ class Handle:
     rights: dict[frozenset[Verb], Authorized[OpenMap]] = field(
         default_factory=dict[frozenset[Verb], "Authorized[OpenMap]"]
     )
+    policy: str = ""
+
+    def rights_under(self, policy: str) -> dict[frozenset[Verb], Authorized[OpenMap]]:
+        """What the policy of this version has granted; what another one did is forgotten."""
+        if self.policy != policy:
+            self.rights.clear()
+            self.policy = policy
+        return self.rights
 
 
 class HandleTable:

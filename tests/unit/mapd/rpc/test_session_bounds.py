@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from mapd.access.authorize import Authorizer
+from mapd.access.policy.holder import PolicyHolder
 from mapd.maps.groups import distinct_ops
 from mapd.rpc import apply
 from mapd_api import limits
 from mapd_api.ops import Op
 from mapd_api.v1 import elements_pb2 as elements
 from mapd_api.v1 import errors_pb2 as errors
+from mapd_api.v1 import maps_pb2 as maps
+from mapd_api.v1.types_pb2 import MapRef
+from tests.support.rawsession import RawSession, group
+from tests.unit.mapd.access.policies import text
+from tests.unit.mapd.dictkernel import ROOT, DictMap, n, raw_info
 from tests.unit.mapd.rpc.test_handlers import FLOWS
 from tests.unit.mapd.rpc.test_sessions import executed, put, talking
+from tests.unit.mapd.rpc.wire import STRANGER, serving
 
 pytestmark = pytest.mark.usefixtures("watched_loop")
 
@@ -57,4 +67,29 @@ async def test_an_op_column_longer_than_a_group_is_refused_unscanned_and_other_g
         assert answer.results[1].statuses == b"\0"
         assert await talk.ask(0, 1, long, put(ref, 1, 1)) == answer
         assert (executed(wire), set(scanned)) == (1, {1})
+        await talk.end()
+
+
+async def test_after_a_reload_that_revokes_the_next_group_of_the_same_session_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.toml"
+    viewer = text([{"who": ["web"], "role": "viewer", "every_map": True}])
+    path.write_text(viewer)
+    policy = PolicyHolder.start(path)
+    async with serving(principal=STRANGER) as wire:
+        monkeypatch.setattr(wire.guard, "_authorizer", Authorizer(policy))
+        wire.kernel.add(DictMap(raw_info()), f"{ROOT}/web/flows").fill(1)
+        talk = await RawSession.open(wire.channel)
+        request = maps.OpenMapRequest(map=FLOWS, session=talk.opened.session, read_only=True)
+        read = group(MapRef(handle=(await wire.call(request)).handle), Op.LOOKUP, n(0))
+        assert (await talk.ask(0, 1, read, read)).results[1].values == n(100)
+        path.write_text(text([]))
+        assert policy.reload()
+        for sequence in (2, 3):
+            found = (await talk.ask(0, sequence, read)).results[0]
+            assert (found.error.reason, found.values) == (errors.REASON_MAP_NOT_FOUND, b"")
+        path.write_text(viewer)
+        assert policy.reload()
+        assert (await talk.ask(0, 4, read)).results[0].values == n(100)
         await talk.end()
