@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import pytest
 
 from mapd.bpf import LoadTemplate, ProgramRefused, SyscallError, Template
-from mapd.bpf.atomic import HEAD, MAX_ELEMENTS, AtomicLayout, atomic_layout
+from mapd.bpf.atomic import HEAD, AtomicLayout, atomic_layout
 from mapd.bpf.compare import HEAD as COMPARE_HEAD
 from mapd.bpf.compare import MAX_VALUE_BYTES, compare_layout, places, words
 from mapd.bpf.kernel import CreateMap, LoadBtf
 from mapd.bpf.scratch import Scratch
+from mapd.bpf.vector_columns import MAX_ELEMENTS
 from mapd_api.ops import Op
 from mapd_api.uapi import ElementFlag, MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps, TestMap

@@ -21,6 +21,7 @@ from typing import Final
 from mapd.bpf.asm import Alu, Assembler, Atomic, Helper, Jump, Reg, Size
 from mapd.bpf.program import ProgramType
 from mapd.bpf.scratch import slot_pointer
+from mapd.bpf.vector_columns import LOST_ERRNO, MAX_ELEMENTS
 from mapd_api.layout import round_up8
 from mapd_api.ops import Op
 from mapd_api.uapi import ElementFlag
@@ -31,17 +32,11 @@ HEAD: Final = struct.Struct("=III4x")
 CREATES: Final = 8
 """Where the last of these stands."""
 
-LOST_ERRNO: Final = 255
-"""Stands for every errno that does not fit into a byte."""
-
 TRIES: Final = 4
 """How often one element is looked up and created where others create and remove it meanwhile; then EBUSY.
 
 Written out one behind the other: a count of them would be stored on the stack, and a program that was loaded without
 CAP_PERFMON gets a speculation barrier behind such a store (kernel/bpf/verifier.c, check_stack_write_fixed_off())."""
-
-MAX_ELEMENTS: Final = 4_096
-"""Of one run: well below half a millisecond, so that nothing else on the CPU waits longer."""
 
 _SIZES: Final = {4: Size.W, 8: Size.DW}
 _INSTRUCTIONS: Final = {

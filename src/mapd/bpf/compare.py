@@ -19,10 +19,11 @@ from functools import lru_cache
 from typing import Final
 
 from mapd.bpf.asm import Alu, Assembler, Helper, Jump, Reg, Size
-from mapd.bpf.atomic import MAX_ELEMENTS, each_row, row_begins, row_ends, row_pointer
+from mapd.bpf.atomic import each_row, row_begins, row_ends, row_pointer
 from mapd.bpf.fd import OwnedFd
 from mapd.bpf.program import ProgramRefused, ProgramType, load_program
 from mapd.bpf.scratch import slot_pointer
+from mapd.bpf.vector_columns import MAX_ELEMENTS
 from mapd_api.layout import round_up8
 
 HEAD: Final = struct.Struct("=I4x")
