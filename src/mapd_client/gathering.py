@@ -89,6 +89,7 @@ class Gathering:
         self._join_until = inf
         self._alarm = inf
         self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._to_come = 0  # calls that were told to wait, and have not come yet
 
     def single(
         self, terms: Terms, op: int, key: bytes, value: bytes = b"", timeout: float | None = None
@@ -176,27 +177,35 @@ class Gathering:
 
     # Room
 
+    @property
+    def open_to_all(self) -> bool:
+        """Whether a call may be made now that has not waited: it overtakes none that has."""
+        return not self._to_come and self.queued < QUEUE_BYTES
+
     def room(self, cost: int) -> Future[None] | None:
         """None where a call may be made now; else what to wait for, in turn, before it is made.
 
         Who has waited calls ``come`` with the same cost, whatever the wait ended with.
         """
-        if self.queued < QUEUE_BYTES and not self._waiting:
+        if self.open_to_all:
             return None
         ahead = len(self._waiting)
         if ahead & (ahead - 1) == 0:
             # For the first, and when so many more have come: a walk over the queue for each of 36,000 calls took 3.7 s.
             self._purge()
-            if self.queued < QUEUE_BYTES and not self._waiting:
+            if self.open_to_all:
                 return None
         waiting: Future[None] = self._future()
         self._waiting.append((waiting, cost))
+        self._to_come += 1
         return waiting
 
     def come(self, waiting: Future[None], cost: int) -> None:
         """Give back what was kept free for who waited; a call that is made now counts by itself."""
+        self._to_come -= 1
         if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
             self.queued -= cost
+        self._admit()  # nothing may leave that would do it: who has come need not make the call
 
     def _admit(self) -> None:
         while self._waiting and self.queued < QUEUE_BYTES:

@@ -183,8 +183,50 @@ async def test_cancelled_calls_make_room_for_those_that_wait() -> None:
     assert waiting is not None
     for call in calls:
         call.cancel()
-    assert pipeline.room(100) is None
+    behind = pipeline.room(100)
     assert waiting.done()
+    assert behind is not None
+    pipeline.come(waiting, 100)
+    assert behind.done()
+
+
+async def test_nobody_overtakes_a_call_that_waits_for_room_or_was_admitted_and_has_yet_to_come() -> None:
+    pipeline, _ = connected(World(), slots=2)
+    asked = terms(held(1))
+    assert pipeline.open_to_all
+    for _ in range(2):
+        _ = pipeline.bulk(asked, Op.UPDATE, 1, b"", bytes(4 << 20))
+    assert not pipeline.open_to_all
+    first = pipeline.room(100)
+    assert first is not None
+    sent(pipeline)
+    assert first.done()
+    assert pipeline.queued < gathering.QUEUE_BYTES
+    assert not pipeline.open_to_all
+    second = pipeline.room(100)
+    assert second is not None
+    assert not second.done()
+    pipeline.come(first, 100)
+    assert second.done()
+    assert not pipeline.open_to_all
+    pipeline.come(second, 100)
+    assert pipeline.open_to_all
+
+
+async def test_an_admitted_call_that_is_never_made_gives_its_room_to_the_next() -> None:
+    pipeline, _ = connected(World(), slots=1)
+    asked = terms(held(1))
+    calls = [pipeline.bulk(asked, Op.UPDATE, 1, b"", bytes(4 << 20)) for _ in range(2)]
+    large, small = pipeline.room(gathering.QUEUE_BYTES), pipeline.room(100)
+    assert large is not None
+    assert small is not None
+    for call in calls:
+        call.cancel()
+    assert pipeline.next() is None
+    assert large.done()
+    assert not small.done()
+    pipeline.come(large, gathering.QUEUE_BYTES)
+    assert small.done()
 
 
 # Answers
