@@ -18,7 +18,6 @@ from mapd_client import batches, fates, methods, requests
 from mapd_client.batches import Batch
 from mapd_client.codec import Codec
 from mapd_client.errors import MapdError, Misuse, Unsupported
-from mapd_client.gathering import QUEUE_BYTES
 from mapd_client.groups import Bulk, Group, Singles
 from mapd_client.held import Held, Terms
 from mapd_client.info import ServerInfo
@@ -88,7 +87,7 @@ class Asking:
             pipe is not None
             and op in self._plain
             and pipe.home is asyncio.get_running_loop()
-            and pipe.queued < QUEUE_BYTES
+            and pipe.open_to_all
         ):
             return pipe.single(self._plain[op], op, key, value, timeout)
         return self._ask_slowly(How(Op(op), raw=False), key, value, timeout)
@@ -103,7 +102,7 @@ class Asking:
             terms is not None
             and pipe is not None
             and pipe.home is asyncio.get_running_loop()
-            and pipe.queued < QUEUE_BYTES
+            and pipe.open_to_all
         ):
             return await pipe.single(terms, how.op, key, value, timeout)
         return await self._ask_slowly(how, key, value, timeout)
@@ -136,7 +135,7 @@ class Asking:
             terms is not None
             and pipe is not None
             and pipe.home is asyncio.get_running_loop()
-            and pipe.queued < QUEUE_BYTES
+            and pipe.open_to_all
         ):
             return pipe.bulk(terms, how.op, batch.count, batch.keys, batch.values, timeout)
         return asyncio.create_task(self._ask_many_slowly(link, how, batch, timeout))
