@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import Any, Final, Protocol
 
@@ -72,7 +72,7 @@ class Gathering:
     Attributes:
         home: the event loop that it serves; None once it serves none.
         timeout: seconds of a call without one of its own.
-        queued: bytes that wait.
+        queued: bytes that wait, also for a map to be opened again.
     """
 
     def __init__(self, port: Port, home: AbstractEventLoop, timeout: float) -> None:
@@ -216,11 +216,19 @@ class Gathering:
 
     def _purge(self) -> None:
         """Forget queued elements that nobody waits for any more."""
-        for group in self._queue:
-            before = group.cost
-            group.drop_done()
-            self.queued -= before - group.cost
+        for group in self._groups_queued():
+            self._forget_done(group)
         self._admit()
+
+    def _groups_queued(self) -> Iterator[Group]:
+        """All whose cost is counted in ``queued``."""
+        yield from self._queue
+
+    def _forget_done(self, group: Group) -> None:
+        """Of a group that is counted in ``queued``."""
+        before = group.cost
+        group.drop_done()
+        self.queued -= before - group.cost
 
     def _turn_away(self) -> None:
         """Of those who wait for room; the client is closed."""
@@ -234,7 +242,8 @@ class Gathering:
     def _take(self, waits: Callable[[Group], bool], aside: Callable[[Group], bool]) -> list[Group]:
         """The groups of the next message; none, or more than none.
 
-        One that ``waits`` stays, and what is asked of its map after it. Takes out those that ``aside`` takes.
+        One that ``waits`` stays, and what is asked of its map after it. Takes out those that ``aside`` takes, which
+        counts them again while it keeps them.
         """
         taken: list[Group] = []
         staying: list[Group] = []

@@ -118,7 +118,8 @@ class Pipeline(Gathering):
         """Whether somebody waits for the map to be opened again."""
         groups = self._aside.get(held, ())
         for group in groups:
-            group.drop_done()
+            self._forget_done(group)
+        self._admit()
         return any(group.count for group in groups)
 
     def next(self) -> elements_pb2.SessionRequest | None:
@@ -242,6 +243,7 @@ class Pipeline(Gathering):
         if not _may_reopen(group):
             group.fail(_stale_fate)
             return
+        self.queued += group.cost
         waiting = self._aside.get(held)
         if waiting is None:
             self._aside[held] = [group]
@@ -252,12 +254,14 @@ class Pipeline(Gathering):
     def reopened(self, held: Held, error: MapdError | None = None) -> None:
         """A map was opened again, or cannot be."""
         groups = self._aside.pop(held, [])
+        self.queued -= sum(group.cost for group in groups)
         if error is None:
             self._requeue(groups)
             self._rouse()
-            return
-        for group in groups:
-            group.fail(fates.unsent(error))
+        else:
+            for group in groups:
+                group.fail(fates.unsent(error))
+        self._admit()
 
     # Streams
 
@@ -315,6 +319,7 @@ class Pipeline(Gathering):
         """No session is to be had: tell all that wait."""
         for group in self._groups_queued():
             group.fail(fates.unsent(error))
+            self.queued -= group.cost  # not all of it: calls that were admitted have room kept for them
         for group in self._groups_in_flight():
             group.fail(fates.lost(str(error)))
         self._queue.clear()
@@ -322,7 +327,6 @@ class Pipeline(Gathering):
         self._open.clear()
         self._flying.clear()
         self._again.clear()
-        self.queued = 0
         self._admit()
 
     def close(self) -> None:

@@ -16,11 +16,14 @@ from mapd_client.codec import Int
 from mapd_client.errors import (
     DeadlineExceeded,
     KeyExists,
+    MapdError,
     MapFrozen,
+    MapNotFound,
     Misuse,
     NotSent,
     OutcomeUnknown,
 )
+from mapd_client.held import Tenure
 from tests.unit.mapd_client.pipes import (
     TIMEOUT,
     Scripted,
@@ -227,6 +230,66 @@ async def test_an_admitted_call_that_is_never_made_gives_its_room_to_the_next() 
     assert not small.done()
     pipeline.come(large, gathering.QUEUE_BYTES)
     assert small.done()
+
+
+async def test_calls_whose_map_is_opened_again_count_until_they_leave_or_end() -> None:
+    world = World()
+    pipeline, tenure = connected(world)
+    asked = terms(held(1, tenure))
+    pipeline.begun(Tenure("s2", "e2"), 2)
+    calls = [pipeline.bulk(asked, Op.UPDATE, 1, b"", bytes(3 << 20)) for _ in range(3)]
+    before = pipeline.queued
+    assert pipeline.next() is None
+    assert world.to_reopen == [asked.held]
+    assert pipeline.queued == before
+    waiting = pipeline.room(100)
+    assert waiting is not None
+    calls[0].cancel()
+    pipeline.room(100)
+    assert waiting.done(), "what is set aside was not looked at for calls that were cancelled"
+    pipeline.come(waiting, 100)
+    asked.held.handle, asked.held.tenure = 5555, Tenure("s2", "e2")
+    kept = pipeline.queued
+    pipeline.reopened(asked.held)
+    assert kept - 300 <= pipeline.queued <= kept
+    while pipeline.next() is not None:
+        pass
+    assert pipeline.queued == 100
+
+
+async def test_calls_whose_map_cannot_be_opened_again_make_room() -> None:
+    pipeline, tenure = connected(World())
+    asked = terms(held(1, tenure))
+    pipeline.begun(Tenure("s2", "e2"), 2)
+    calls = [pipeline.bulk(asked, Op.LOOKUP, 1, b"", bytes(4 << 20)) for _ in range(2)]
+    assert pipeline.next() is None
+    waiting = pipeline.room(100)
+    assert waiting is not None
+    assert not waiting.done()
+    pipeline.reopened(asked.held, MapNotFound("no such map"))
+    assert waiting.done()
+    pipeline.come(waiting, 100)
+    assert pipeline.queued == 0
+    for call in calls:
+        with pytest.raises(MapNotFound):
+            await call
+
+
+async def test_a_session_that_is_refused_keeps_the_room_of_calls_that_have_yet_to_come() -> None:
+    pipeline, _ = connected(World(), slots=2)
+    asked = terms(held(1))
+    calls = [pipeline.bulk(asked, Op.LOOKUP, 1, b"", bytes(4 << 20)) for _ in range(2)]
+    waiting = pipeline.room(100)
+    assert waiting is not None
+    sent(pipeline)
+    assert waiting.done()
+    pipeline.refuse(Misuse("no session"))
+    assert pipeline.queued == 100
+    pipeline.come(waiting, 100)
+    assert pipeline.queued == 0
+    for call in calls:
+        with pytest.raises(MapdError):
+            await call
 
 
 # Answers
