@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, Final, Protocol
 
 from mapd_api import limits
+from mapd_client import fates
 from mapd_client.errors import Misuse
 from mapd_client.groups import Bulk, Group, Singles
 from mapd_client.held import Held, Terms
@@ -97,8 +98,11 @@ class Gathering:
         """One element; what the future is given: groups.Singles.
 
         Cancelling the future before its message is written takes the element out; after that it goes on.
+        A pipeline that serves nobody any more fails it at once.
         """
         if self._asleep:
+            if self.home is None:
+                return self._too_late(terms, op)
             self._begin_turn()
         if timeout is None:
             timeout = self.timeout
@@ -130,8 +134,10 @@ class Gathering:
     def bulk(
         self, terms: Terms, op: int, count: int, keys: bytes, values: bytes, timeout: float | None = None
     ) -> Future[Outcome]:
-        """Many elements of one operation; they fit into a message. Cancelling as for ``single``."""
+        """Many elements of one operation; they fit into a message. Cancelling, and the end, as for ``single``."""
         if self._asleep:
+            if self.home is None:
+                return self._too_late(terms, op)
             self._begin_turn()
         if timeout is None:
             timeout = self.timeout
@@ -140,6 +146,12 @@ class Gathering:
         self._open.pop(terms.map_id, None)
         self._enqueue(group)
         self.queued += group.cost
+        return future
+
+    def _too_late(self, terms: Terms, op: int) -> Future[Any]:
+        """For a call on a pipeline that is over."""
+        future: Future[Any] = self._future()
+        future.set_exception(fates.closed(written=False)(terms.held.asked(op)))
         return future
 
     def _enqueue(self, group: Group) -> None:
@@ -187,7 +199,7 @@ class Gathering:
 
         Who has waited calls ``come`` with the same cost, whatever the wait ended with.
         """
-        if self.open_to_all:
+        if self.open_to_all or self.home is None:  # a call on a pipeline that is over fails at once
             return None
         ahead = len(self._waiting)
         if ahead & (ahead - 1) == 0:

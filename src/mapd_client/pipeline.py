@@ -298,7 +298,7 @@ class Pipeline(Gathering):
         self._go()
 
     def _go(self) -> None:
-        self._ready = True
+        self._ready = self.home is not None
         self.trouble = ""
         self._rouse()
 
@@ -331,8 +331,7 @@ class Pipeline(Gathering):
 
     def close(self) -> None:
         """The client is closed, or the daemon takes no messages in sessions any more."""
-        self.home = None
-        self._ready = False
+        self._end()
         self._tenure.ended = True
         for group in self._groups_in_flight():
             group.fail(fates.closed(written=True))
@@ -343,8 +342,13 @@ class Pipeline(Gathering):
 
     def abandon(self) -> None:
         """Serve nobody any more; for a loop that is closed, where nobody can be told."""
-        self.home = None
+        self._end()
         self._port = Nobody()
+
+    def _end(self) -> None:
+        self.home = None
+        self._ready = False
+        self._asleep = True  # the next call looks whether there is a home
 
     # Time
 

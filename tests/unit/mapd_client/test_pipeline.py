@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,8 +23,10 @@ from mapd_client.errors import (
     Misuse,
     NotSent,
     OutcomeUnknown,
+    Unavailable,
 )
 from mapd_client.held import Tenure
+from mapd_client.pipeline import Pipeline
 from tests.unit.mapd_client.pipes import (
     TIMEOUT,
     Scripted,
@@ -289,6 +292,26 @@ async def test_a_session_that_is_refused_keeps_the_room_of_calls_that_have_yet_t
     assert pipeline.queued == 0
     for call in calls:
         with pytest.raises(MapdError):
+            await call
+
+
+@pytest.mark.parametrize("end", [Pipeline.close, Pipeline.abandon])
+async def test_a_call_on_a_pipeline_that_is_over_fails_at_once(end: Callable[[Pipeline], None]) -> None:
+    pipeline, _ = connected(World())
+    asked = terms(held(1))
+    # Not asleep, and full: what is asked next neither rouses nor finds room.
+    for _ in range(2):
+        _ = pipeline.bulk(asked, Op.LOOKUP, 1, b"", bytes(4 << 20))
+    end(pipeline)
+    pipeline.resumed()
+    assert pipeline.room(100) is None
+    for call, error in (
+        (pipeline.single(asked, Op.LOOKUP, key(1)), Unavailable),
+        (pipeline.bulk(asked, Op.LOOKUP, 1, key(1), b""), Unavailable),
+        (pipeline.single(asked, Op.UPDATE, key(1), value(1)), NotSent),
+    ):
+        assert call.done()
+        with pytest.raises(error, match="map1: the client was closed meanwhile"):
             await call
 
 
