@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final, Protocol
 
 from mapd_api.reasons import Reason, Refusal
@@ -36,7 +37,8 @@ class Conversing(Protocol):
 async def opened_again(held: Held, session: Conversing, transport: Transport, timeout: float) -> None:
     """Give ``held`` a handle of the session that there is now.
 
-    Tries for as long as somebody waits for it; nothing has changed where nobody does any more.
+    Tries for as long as somebody waits for it; nothing has changed where nobody does any more, or where its owner has
+    closed the map meanwhile: the new handle is given back.
 
     Raises:
         Incompatible: another map is there now.
@@ -57,10 +59,15 @@ async def opened_again(held: Held, session: Conversing, transport: Transport, ti
                 raise
         else:
             info = replies.map_info(answer.info)
-            if not _same(info, held.info):
-                await transport.unary(
-                    methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=answer.handle), asked, timeout
-                )
+            same = _same(info, held.info)
+            if held.closed or not same:
+                with suppress(Unreachable):  # the session's end closes it then
+                    await transport.unary(
+                        methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=answer.handle), asked, timeout
+                    )
+            if held.closed:
+                return
+            if not same:
                 raise failures.of_refusal(_replaced(held, info), asked)
             held.handle, held.tenure = answer.handle, tenure
             return

@@ -174,6 +174,10 @@ class Session:
             await opened_again(held, self, self._transport, self._timeout)
         except MapdError as refused:
             error = refused
+        except Exception as fault:
+            # Those who wait are told, whatever went wrong: nothing else would end their wait before their time.
+            _LOG.exception("open %s again", held.name)
+            error = Unavailable(f"open {held.name} again: {fault!r}; nothing was executed")
         self.pipeline.reopened(held, error)
 
     async def _asleep(self) -> None:
