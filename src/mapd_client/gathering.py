@@ -79,7 +79,7 @@ class Gathering:
     def __init__(self, port: Port, home: AbstractEventLoop, timeout: float) -> None:
         self.home: AbstractEventLoop | None = home
         self.timeout = timeout
-        self.queued = 0
+        self.queued: int = 0
         self._port: Port = port
         self._future = home.create_future
         self._ready = False  # messages can be written
