@@ -81,5 +81,10 @@ SESSION_REPLY_BYTES: Final = 256 << 10
 """Replies of one session that are kept for a retry, of messages that changed something; one that does not fit is
 forgotten, and its retry is answered OUTCOME_UNKNOWN."""
 
+SESSION_OUT_BYTES: Final = 4 << 20
+"""Encoded answers of one session that its client has not taken, with the most that its messages under way may be
+answered: while they are more, no further message is taken. The one that goes beyond is the last, so a session has
+SESSION_OUT_BYTES + MESSAGE_BYTES of them at most (8 MiB), beside what grpc and the kernel buffer."""
+
 SESSION_RESUME_S: Final = 5.0
 """A session whose stream broke is kept so long: its handles, its replies, what it has under way."""

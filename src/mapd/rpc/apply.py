@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
+from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
 from mapd.maps.groups import Group, Plan, answer_bytes, distinct_ops, plan
 from mapd.maps.job import Outcome
@@ -20,11 +21,11 @@ from mapd.maps.opened import MapFacts
 from mapd.rpc import convert
 from mapd.rpc.admit import admitted
 from mapd.rpc.guard import Call
-from mapd.runtime.handles import Handle
+from mapd.runtime.handles import Handle, HandleTable
 from mapd.runtime.host import MapHost
 from mapd.runtime.sessions import Conversation
 from mapd_api import contract, limits
-from mapd_api.ops import MUTATES, Op, Verb
+from mapd_api.ops import ANSWERS_VALUE, MUTATES, Op, Verb
 from mapd_api.reasons import Reason
 from mapd_api.v1 import elements_pb2 as pb
 
@@ -33,16 +34,17 @@ _OP_VERBS = contract.op_verbs()
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the operations of a column ask for, and whether none of them can change anything."""
+    """What the operations of a column ask for; whether none can change anything, whether any answers a value."""
 
     verbs: frozenset[Verb]
     reads: bool
+    answers: bool
 
 
 @lru_cache(maxsize=1_024)
 def _kind(ops: frozenset[Op]) -> Kind:
     verbs = frozenset(verb for op in ops for verb in _OP_VERBS[op])
-    return Kind(verbs, ops.isdisjoint(MUTATES))
+    return Kind(verbs, ops.isdisjoint(MUTATES), not ops.isdisjoint(ANSWERS_VALUE))
 
 
 def kind_of(column: bytes) -> Kind:
@@ -79,6 +81,29 @@ def check_groups(count: int) -> None:
             f"apply: {count} groups; a message has at most {limits.GROUPS}",
             operation="apply",
         )
+
+
+def most_answered(groups: Sequence[pb.OpGroup], handles: HandleTable, principal: Principal) -> int:
+    """Bytes that the answer to a message may take at most, before anything of it is checked.
+
+    All that a message holds where a map whose values are asked for is named otherwise than by handle.
+    """
+    due = limits.REFUSAL_BYTES
+    for group in groups:
+        # A status each; the errors of some of them take less than a refusal.
+        due += limits.REFUSAL_BYTES + group.count
+        try:
+            answers = kind_of(group.ops).answers
+        except MapError:
+            continue  # it is refused
+        if not answers:
+            continue
+        if group.map.WhichOneof("ref") != "handle":
+            return limits.MESSAGE_BYTES
+        handle = handles.find(group.map.handle, principal)
+        if handle is not None:
+            due += group.count * handle.opened.facts.value_stride
+    return min(due, limits.MESSAGE_BYTES)
 
 
 def room_for(groups: int) -> int:

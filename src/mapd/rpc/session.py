@@ -2,7 +2,7 @@
 
 Four tasks per stream and none per message. The reader never waits between reading a message
 and queueing its first group; it does wait while the client takes no answers, so that what is queued for it is
-bounded: ``slots`` replies, and as many of messages under way.
+bounded: ``slots`` replies, and limits.SESSION_OUT_BYTES of them and of what messages under way may be answered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import grpc.aio
 
 from mapd.maps.errors import MapError
 from mapd.rpc import convert, reading
-from mapd.rpc.apply import Applier, Message, check_groups, only_reads
+from mapd.rpc.apply import Applier, Message, check_groups, most_answered, only_reads
 from mapd.rpc.guard import Call, Guard, Handler, Unreadable, readable
 from mapd.runtime.sessions import Arrival, Conversation, Sessions
 from mapd_api import limits
@@ -118,6 +118,7 @@ class _Stream:
         self._call = call
         self._conversation = conversation
         self._outbox: deque[bytes] = deque()
+        self._queued_bytes = 0  # with the reply that is being written
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -139,8 +140,16 @@ class _Stream:
     def deliver(self, reply: bytes) -> None:
         """Queue an encoded SessionResponse."""
         self._outbox.append(reply)
+        self._queued_bytes += len(reply)
         self._filled.set()
-        if len(self._outbox) >= limits.SLOTS:
+        self._set_room()
+
+    def _set_room(self) -> None:
+        """Let the reader take a message, or not: whenever what is queued or due has changed."""
+        out = self._queued_bytes + self._conversation.due
+        if len(self._outbox) < limits.SLOTS and out <= limits.SESSION_OUT_BYTES:
+            self._room.set()
+        else:
             self._room.clear()
 
     def supplant(self) -> None:
@@ -196,11 +205,12 @@ class _Stream:
         while True:
             while outbox:
                 reply = outbox.popleft()
-                if len(outbox) < limits.SLOTS:
-                    self._room.set()
+                self._set_room()
                 self._writes_since = loop.time()
                 await context.write(reply)
                 self._writes_since = 0.0
+                self._queued_bytes -= len(reply)
+                self._set_room()
             if self._read_all and not self._conversation.slots.running:
                 await asyncio.sleep(SETTLE_S)
                 self._finish(_End.CLEAN)
@@ -264,18 +274,22 @@ class _Stream:
             self.deliver(arrival)
         elif arrival is Arrival.RUN:
             self._check_not_draining()
-            messages = self._handlers.guard.messages
+            messages, applier = self._handlers.guard.messages, self._handlers.applier
+            due = most_answered(groups, applier.host.handles, self._call.principal)
 
             def ended(results: list[pb.GroupResult]) -> None:
                 response = pb.SessionResponse()
                 response.apply.stamp.CopyFrom(stamp)
                 response.apply.results.extend(results)
+                conversation.due -= due
                 conversation.answered(slot, response.SerializeToString(), reads=reads)
                 messages.end()
 
             conversation.slots.begin(slot, sequence)
+            conversation.due += due
             messages.begin()
-            Message(self._handlers.applier, self._call, conversation, groups, ended).advance()
+            Message(applier, self._call, conversation, groups, ended).advance()
+            self._set_room()
 
     def _check_names(self, stamp: pb.Stamp) -> None:
         sessions = self._handlers.sessions

@@ -158,14 +158,19 @@ class HandleTable:
             session.handles.add(number)
         return number
 
+    def find(self, number: int, principal: Principal) -> Handle | None:
+        """A handle, to look at in this turn of the loop; None also for another principal's."""
+        handle = self._handles.get(number)
+        return handle if handle is not None and handle.principal == principal else None
+
     def take(self, number: int, principal: Principal) -> Handle:
         """A handle to use until it is given back.
 
         Raises:
             MapError: STALE_HANDLE, also for another principal's handle.
         """
-        handle = self._handles.get(number)
-        if handle is None or handle.principal != principal:
+        handle = self.find(number, principal)
+        if handle is None:
             raise MapError(
                 Reason.STALE_HANDLE,
                 f"handle {number:#x} is not open here: it was closed, its session ended, or the daemon was restarted; "

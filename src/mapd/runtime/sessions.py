@@ -184,6 +184,7 @@ class Conversation:
         owner: of its handles.
         stream: who is told of answers; None while it is detached, and when it is closed.
         closed: nothing more is begun for it.
+        due: bytes that what is under way may be answered at most, whichever stream began it.
     """
 
     owner: Session
@@ -192,6 +193,7 @@ class Conversation:
     stream: Stream | None = None
     closed: bool = False
     expiry: asyncio.TimerHandle | None = None
+    due: int = 0
 
     @property
     def id(self) -> str:

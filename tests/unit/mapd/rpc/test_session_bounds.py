@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from mapd.access.authorize import Authorizer
 from mapd.access.policy.holder import PolicyHolder
+from mapd.bpf.abi import Command
 from mapd.maps.groups import distinct_ops
 from mapd.rpc import apply
+from mapd.runtime.sessions import Conversation
 from mapd_api import limits
 from mapd_api.ops import Op
 from mapd_api.v1 import elements_pb2 as elements
@@ -20,8 +25,8 @@ from tests.support.rawsession import RawSession, group
 from tests.unit.mapd.access.policies import text
 from tests.unit.mapd.dictkernel import ROOT, DictMap, n, raw_info
 from tests.unit.mapd.rpc.test_handlers import FLOWS
-from tests.unit.mapd.rpc.test_sessions import executed, put, talking
-from tests.unit.mapd.rpc.wire import STRANGER, serving
+from tests.unit.mapd.rpc.test_sessions import Held, executed, put, talking, until
+from tests.unit.mapd.rpc.wire import ADMIN, EPOCH, STRANGER, Wire, serving
 
 pytestmark = pytest.mark.usefixtures("watched_loop")
 
@@ -92,4 +97,88 @@ async def test_after_a_reload_that_revokes_the_next_group_of_the_same_session_is
         path.write_text(viewer)
         assert policy.reload()
         assert (await talk.ask(0, 4, read)).results[0].values == n(100)
+        await talk.end()
+
+
+@asynccontextmanager
+async def talking_of_big_values() -> AsyncGenerator[tuple[Wire, RawSession, MapRef]]:
+    """A session that has opened a map with a value of 1 MiB for key 0."""
+    async with serving() as wire:
+        big = raw_info(id=42, value_size=1 << 20, max_entries=4)
+        wire.kernel.add(DictMap(big, {n(0): bytes(1 << 20)}), pin=f"{ROOT}/admin/big")
+        talk = await RawSession.open(wire.channel)
+        request = maps.OpenMapRequest(map=MapRef(name="big"), session=talk.opened.session)
+        yield wire, talk, MapRef(handle=(await wire.call(request)).handle)
+
+
+def conversation_of(wire: Wire, talk: RawSession) -> Conversation:
+    found = wire.sessions.find(talk.opened.session, EPOCH, ADMIN)
+    assert found is not None
+    return found
+
+
+async def test_what_is_queued_and_due_for_a_client_that_takes_no_answers_has_a_bound_in_bytes() -> None:
+    count, high = 16, 0
+    async with talking_of_big_values() as (wire, talk, ref):
+        conversation = conversation_of(wire, talk)
+
+        def out() -> int:
+            return int(vars(conversation.stream)["_queued_bytes"]) + conversation.due
+
+        async def sample() -> None:
+            nonlocal high
+            while True:
+                high = max(high, out())
+                await asyncio.sleep(0)
+
+        sampling = asyncio.create_task(sample())
+        for number in range(count):
+            await talk.send(
+                number % limits.SLOTS, number // limits.SLOTS + 1, group(ref, Op.LOOKUP, n(0), n(0), n(0))
+            )
+        await until(lambda: not conversation.due and out() > limits.SESSION_OUT_BYTES)
+        answers = [await talk.answer() for _ in range(count)]
+        assert {len(answer.results[0].values) for answer in answers} == {3 << 20}
+        await until(lambda: out() == 0)
+        sampling.cancel()
+        assert limits.SESSION_OUT_BYTES < high <= limits.SESSION_OUT_BYTES + limits.MESSAGE_BYTES
+        await talk.end()
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_no_message_is_begun_while_those_under_way_may_be_answered_more_than_is_kept(
+    by_name: bool,
+) -> None:
+    async with talking_of_big_values() as (wire, talk, ref):
+        named = MapRef(name="big") if by_name else ref
+        held = Held(wire, Command.MAP_LOOKUP_ELEM)
+        for slot in range(limits.SLOTS):
+            await talk.send(slot, 1, group(named, Op.LOOKUP, n(0), n(0), n(0)))
+        await held.reached()
+        other = await RawSession.open(wire.channel)  # on the same connection, behind what was sent
+        await other.ask(0, 1)
+        assert wire.guard.messages.count == 2
+        assert conversation_of(wire, talk).due > limits.SESSION_OUT_BYTES
+        again = await RawSession.open(
+            wire.channel, talk.opened
+        )  # what is due is the session's, not a stream's
+        await again.send(7, 1, group(named, Op.LOOKUP, n(0), n(0), n(0)))
+        await other.ask(0, 2)
+        assert wire.guard.messages.count == 2
+        held.let_go()
+        assert {(await again.answer()).stamp.slot for _ in range(3)} == {0, 1, 7}
+        assert conversation_of(wire, talk).due == 0
+        await again.end()
+        await other.end()
+
+
+async def test_small_messages_of_all_slots_are_under_way_together() -> None:
+    async with talking() as (wire, talk, ref):
+        held = Held(wire, Command.MAP_LOOKUP_ELEM)
+        for slot in range(limits.SLOTS):
+            await talk.send(slot, 1, *[group(ref, Op.LOOKUP, n(0))] * 64)
+        await held.reached()
+        await until(lambda: wire.guard.messages.count == limits.SLOTS)
+        held.let_go()
+        assert len([await talk.answer() for _ in range(limits.SLOTS)]) == limits.SLOTS
         await talk.end()
