@@ -41,6 +41,7 @@ from mapd.maps.store import MapStore
 from mapd.memory import MemoryKernel
 from mapd.notify import notify
 from mapd.rpc.apply import Applier
+from mapd.rpc.caller import Caller, always
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.maps import MapHandlers
@@ -310,8 +311,9 @@ async def _server(
     (name, settings), *_ = config.principals.items()
     principal = Principal(name=name, namespace=settings.namespace or name)
     health = Health()
-    server = build(principal, guard, _handlers(host, facts, guard, conversations), health)
     socket = PrincipalSocket.prepare(Path(config.daemon.runtime_dir), name, settings.uids(), settings.gids())
+    caller = Caller(principal=principal, attested_by=f"socket:{socket.path}")
+    server = build(always(caller), guard, _handlers(host, facts, guard, conversations), health)
     try:
         server.add_insecure_port(socket.address)
         await server.start()

@@ -56,6 +56,8 @@ class Reason(IntEnum):
     MAP_REPLACED = 26
     EXPIRED = 27
     INTERNAL = 28
+    UNAUTHENTICATED = 29
+    AUDIT = 30
 
 
 STATUS: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
@@ -87,12 +89,14 @@ STATUS: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
         Reason.MAP_REPLACED: Code.ABORTED,
         Reason.EXPIRED: Code.DEADLINE_EXCEEDED,
         Reason.INTERNAL: Code.INTERNAL,
+        Reason.UNAUTHENTICATED: Code.UNAUTHENTICATED,
+        Reason.AUDIT: Code.UNAVAILABLE,
     }
 )
 """The status of a refused call. DONE and KEY_ABSENT are answers and have none."""
 
 RETRY_AFTER_S: Final[Mapping[Reason, float]] = MappingProxyType(
-    {Reason.QUOTA: 1.0, Reason.BUSY: 0.05, Reason.DRAINING: 0.5}
+    {Reason.QUOTA: 1.0, Reason.BUSY: 0.05, Reason.DRAINING: 0.5, Reason.AUDIT: 1.0}
 )
 """How long to wait at least, where waiting helps (google.rpc.RetryInfo)."""
 

@@ -48,6 +48,8 @@ CLASSES: Final[Mapping[Reason, type[errors.MapdError]]] = MappingProxyType(
         Reason.MAP_REPLACED: errors.Incompatible,
         Reason.EXPIRED: errors.DeadlineExceeded,
         Reason.INTERNAL: errors.MapdError,
+        Reason.UNAUTHENTICATED: errors.PermissionDenied,
+        Reason.AUDIT: errors.Unavailable,
     }
 )
 """The exception for each Reason: the one table of this side."""

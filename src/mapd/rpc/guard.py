@@ -21,13 +21,13 @@ from google.protobuf.message import DecodeError, Message
 from mapd.access.authorize import Authorized, Authorizer, Denied
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
+from mapd.rpc.caller import Caller, Context, Identify
 from mapd_api import contract, limits
 from mapd_api.contract import MethodAccess
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason, Refusal, encode, to_grpc
 
 T = TypeVar("T")
-Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = structlog.stdlib.get_logger("mapd.rpc")
 
@@ -39,17 +39,24 @@ class Call:
     """One running call: who asks, under which method's rights.
 
     Attributes:
+        method: its full name.
         context: grpc's, for streams.
         expires: time.monotonic() of its deadline.
         fault: logs an exception that is nobody's but ours; what to tell the caller instead.
     """
 
-    principal: Principal
+    caller: Caller
+    method: str
     access: MethodAccess
     authorizer: Authorizer
     context: Context
     expires: float
     fault: Callable[[Exception], Refusal]
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks."""
+        return self.caller.principal
 
     def authorize(self, target: T, verbs: frozenset[Verb] | None = None) -> Authorized[T]:
         """Rights on a thing: the method's own, or ``verbs`` where they depend on the request.
@@ -153,9 +160,9 @@ class Guard:
         return [task for task, name in self._running.items() if name != _SESSION]
 
     def wrap(
-        self, name: str, access: MethodAccess, principal: Principal, handler: Handler, *, unary: bool
+        self, name: str, access: MethodAccess, identify: Identify, handler: Handler, *, unary: bool
     ) -> Handler:
-        """``handler`` as grpc wants it, for callers who are ``principal``.
+        """``handler`` as grpc wants it, for callers whom ``identify`` tells.
 
         A ``unary`` one is given up after limits.UNARY_S, whatever deadline the caller chose or forgot.
         """
@@ -164,19 +171,23 @@ class Guard:
             began = time.monotonic()
             remaining = cast("float | None", context.time_remaining())  # None without a deadline
             expires = began + (limits.UNARY_S if remaining is None else remaining)
-            call = Call(
-                principal=principal,
-                access=access,
-                authorizer=self._authorizer,
-                context=context,
-                expires=expires,
-                fault=lambda error: self._fault(name, principal, error),
-            )
+            who = "nobody"
             limit = asyncio.timeout(limits.UNARY_S if unary else None)
             with self._counted(name):
                 try:
+                    caller = identify(context)
+                    who = caller.principal.name
                     if self.draining.is_set():
                         raise MapError(Reason.DRAINING, "the daemon is stopping; connect again in a moment")
+                    call = Call(
+                        caller=caller,
+                        method=name,
+                        access=access,
+                        authorizer=self._authorizer,
+                        context=context,
+                        expires=expires,
+                        fault=lambda error: self._fault(name, who, error),
+                    )
                     async with limit:
                         return await handler(call, readable(request))
                 except asyncio.CancelledError:
@@ -184,20 +195,20 @@ class Guard:
                 except TimeoutError as error:
                     late = f"not done after {limits.UNARY_S:g} s, given up; it may still be executed"
                     unknown = Refusal(Reason.OUTCOME_UNKNOWN, late)
-                    refusal = unknown if limit.expired() else call.fault(error)
-                    await self._refuse(name, principal, refusal, context, began)
+                    refusal = unknown if limit.expired() else self._fault(name, who, error)
+                    await self._refuse(name, who, refusal, context, began)
                 except MapError as error:
                     ours = error.reason is Reason.INTERNAL
-                    refusal = call.fault(error) if ours else error.refusal
-                    await self._refuse(name, principal, refusal, context, began)
+                    refusal = self._fault(name, who, error) if ours else error.refusal
+                    await self._refuse(name, who, refusal, context, began)
                 except grpc.aio.AbortError:
                     raise
                 except grpc.aio.InternalError:
                     # A stream's message could not be handed over: its client has gone. No fault of ours.
-                    _log.debug("the client went", method=name, principal=principal.name)
+                    _log.debug("the client went", method=name, principal=who)
                     raise asyncio.CancelledError from None
                 except Exception as error:
-                    await self._refuse(name, principal, call.fault(error), context, began)
+                    await self._refuse(name, who, self._fault(name, who, error), context, began)
 
         return guarded
 
@@ -242,14 +253,14 @@ class Guard:
         await context.abort_with_status(to_grpc(encode(refusal)))
 
     async def _refuse(
-        self, name: str, principal: Principal, refusal: Refusal, context: Context, began: float
+        self, name: str, principal: str, refusal: Refusal, context: Context, began: float
     ) -> NoReturn:
         """The caller's fault, or the host's: quiet. A fault of ours has been logged already."""
         if refusal.reason is not Reason.INTERNAL:
             _log.debug(
                 "refused",
                 method=name,
-                principal=principal.name,
+                principal=principal,
                 reason=refusal.reason.name,
                 message=refusal.message,
                 seconds=round(time.monotonic() - began, 6),
@@ -257,10 +268,10 @@ class Guard:
         await context.abort_with_status(to_grpc(encode(refusal)))
 
     @staticmethod
-    def _fault(name: str, principal: Principal, error: Exception) -> Refusal:
+    def _fault(name: str, principal: str, error: Exception) -> Refusal:
         """Our fault: loud here, a number there."""
         incident = secrets.token_hex(4)
-        _log.error("fault", method=name, principal=principal.name, incident=incident, exc_info=error)
+        _log.error("fault", method=name, principal=principal, incident=incident, exc_info=error)
         return Refusal(
             Reason.INTERNAL,
             f"a fault of the daemon; its log has it as incident {incident}",

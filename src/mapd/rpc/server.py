@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from mapd.access.principal import Principal
+from mapd.rpc.caller import Identify
 from mapd.rpc.guard import Guard, Handler, Reader
 from mapd_api import contract, limits
 
@@ -47,9 +47,9 @@ class Health:
 
 
 def build(
-    principal: Principal, guard: Guard, handlers: Mapping[str, Handler], health_service: Health
+    identify: Identify, guard: Guard, handlers: Mapping[str, Handler], health_service: Health
 ) -> grpc.aio.Server:
-    """A server whose every caller is ``principal``; not bound to an address yet.
+    """A server whose callers ``identify`` tells; not bound to an address yet.
 
     ``handlers`` by full method name ("/mapd_api.v1.MapService/ListMaps").
 
@@ -65,7 +65,7 @@ def build(
         table = {
             method.name: _method_handler(
                 method,
-                guard.wrap(name, rights[name], principal, handlers[name], unary=_is_unary(method)),
+                guard.wrap(name, rights[name], identify, handlers[name], unary=_is_unary(method)),
             )
             for method in service.methods
             for name in [contract.full_name(method)]

@@ -41,6 +41,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_MAP_REPLACED: _ClassVar[Reason]
     REASON_EXPIRED: _ClassVar[Reason]
     REASON_INTERNAL: _ClassVar[Reason]
+    REASON_UNAUTHENTICATED: _ClassVar[Reason]
+    REASON_AUDIT: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 REASON_KEY_ABSENT: Reason
 REASON_MAP_NOT_FOUND: Reason
@@ -70,6 +72,8 @@ REASON_OUTCOME_UNKNOWN: Reason
 REASON_MAP_REPLACED: Reason
 REASON_EXPIRED: Reason
 REASON_INTERNAL: Reason
+REASON_UNAUTHENTICATED: Reason
+REASON_AUDIT: Reason
 
 class Error(_message.Message):
     __slots__ = ("reason", "message", "metadata", "retry_after")

@@ -8,6 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from mapd.access.authorize import Authorizer
+from mapd.rpc.caller import Caller, always
 from mapd.rpc.guard import Guard
 from mapd.rpc.server import Health, build
 from mapd_api import contract
@@ -27,12 +28,12 @@ async def test_a_method_without_rights_keeps_the_server_from_being_built(
         contract.check((*contract.SERVICES, WITHOUT_RIGHTS))
     monkeypatch.setattr(contract.check, "__defaults__", ((*contract.SERVICES, WITHOUT_RIGHTS),))
     with pytest.raises(ContractError, match="states no rights"):
-        build(ADMIN, Guard(Authorizer()), {}, Health())
+        build(always(Caller(principal=ADMIN, attested_by="test")), Guard(Authorizer()), {}, Health())
 
 
 async def test_a_method_without_a_handler_keeps_the_server_from_being_built() -> None:
     with pytest.raises(KeyError, match=r"/mapd_api\.v1\.MapService/"):
-        build(ADMIN, Guard(Authorizer()), {}, Health())
+        build(always(Caller(principal=ADMIN, attested_by="test")), Guard(Authorizer()), {}, Health())
 
 
 def test_no_two_methods_share_a_name() -> None:
