@@ -19,11 +19,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from mapd.bpf import Buffer, LinuxKernel, OwnedFd, ProgramType, errno_name, load_program, possible_cpus
 from mapd.bpf.abi import BatchAttr, Command, ElementAttr, NextKeyAttr
 from mapd.bpf.asm import Assembler, Reg
 from mapd.bpf.syscall import attempt
-from mapd.maps import creation
 from mapd.maps.opened import OpenMap, facts
 from mapd.maps.programs import Programs
 from mapd.maps.spec import MapSpec
@@ -31,6 +29,18 @@ from mapd_api.layout import value_stride
 from mapd_api.uapi import ElementFlag, MapFlag
 from mapd_api.uapi import MapType as T
 from tests.support.samples import TEMPLATE, sample
+
+from mapd.bpf import (
+    Buffer,
+    FreezeMap,
+    LinuxKernel,
+    OwnedFd,
+    ProgramType,
+    errno_name,
+    load_program,
+    possible_cpus,
+)
+from mapd.maps import creation
 
 AF_XDP: Final = 44
 SO_REUSEPORT: Final = 15
@@ -196,7 +206,7 @@ class Trial:
     def freeze(self) -> int:
         """Of BPF_MAP_FREEZE."""
         try:
-            KERNEL.freeze(self.fd)
+            KERNEL.control(FreezeMap(), [self.fd])
         except OSError as error:
             return error.errno or 0
         return 0

@@ -9,21 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from mapd.bpf import (
-    Buffer,
-    CreateMap,
-    Fault,
-    ListPins,
-    LoadBtf,
-    OpenId,
-    OpenPin,
-    Pin,
-    ProgramType,
-    Unpin,
-    counter_program,
-    load_program,
-)
 from mapd.bpf.abi import Command, ObjectAttr
 from mapd.bpf.syscall import bpf
 from mapd_api import limits
@@ -62,6 +47,22 @@ from tests.e2e.bad_input import (
 )
 from tests.support.daemon import Place
 from tests.support.pinned import KERNEL, unchanged
+
+from mapd.bpf import (
+    Buffer,
+    CreateMap,
+    Fault,
+    FreezeMap,
+    ListPins,
+    LoadBtf,
+    OpenId,
+    OpenPin,
+    Pin,
+    ProgramType,
+    Unpin,
+    counter_program,
+    load_program,
+)
 
 CREATING = (CreateMap, Pin)
 """What must not be asked for a map that cannot be."""
@@ -549,7 +550,7 @@ async def test_a_foreign_map_that_cannot_be_frozen_stays_as_it_is(ground: Ground
     request = CreateMap(
         map_type=MapType.ARRAY, key_size=4, value_size=8, max_entries=4, flags=MapFlag.MMAPABLE
     )
-    ground.kernel.add(Fault(target=Command.MAP_FREEZE, errno=16, name="EBUSY"))
+    ground.kernel.add(Fault(target=FreezeMap, errno=16, name="EBUSY"))
     with pin_foreign(pin, request), unchanged(pin):
         refusal = await ground.raw.refusal(
             "FreezeMap", pb.FreezeMapRequest(map=types_pb2.MapRef(pin=str(pin)))

@@ -6,8 +6,6 @@ from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 import pytest
-
-from mapd.bpf import Fault, LinuxKernel, OpenPin
 from mapd.bpf.abi import Command
 from mapd.bpf.vector_columns import MAX_ELEMENTS
 from mapd_api import limits
@@ -33,6 +31,8 @@ from mapd_client import (
 from tests.e2e.bad_input import Ground, by_name, check, nothing_created, on_ground, unique_name
 from tests.support.daemon import Place
 from tests.support.pinned import KERNEL, read_pin, unchanged
+
+from mapd.bpf import Fault, FreezeMap, LinuxKernel, OpenPin
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ async def test_a_map_frozen_in_the_middle_says_where_it_stopped(ground: Ground) 
 
     def freeze() -> None:
         with KERNEL.control(OpenPin(root=str(pin.parent), path=str(pin))) as owned, owned.lease() as map_fd:
-            KERNEL.freeze(map_fd)
+            KERNEL.control(FreezeMap(), [map_fd])
 
     ground.kernel.add(Fault(target=Command.MAP_UPDATE_ELEM, nth=4, failpoint=freeze))
     with pytest.raises(BatchFailed) as caught:

@@ -10,18 +10,6 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from mapd.bpf import (
-    BatchCommand,
-    Buffer,
-    Columns,
-    CreateMap,
-    ProgramType,
-    counter_program,
-    load_program,
-    run_program,
-)
-from mapd.bpf.kernel import LoadBtf
 from mapd.maps.errors import MapError
 from mapd.maps.groups import FieldSpec, Group
 from mapd_api.ops import Op
@@ -30,6 +18,19 @@ from mapd_api.uapi import ElementFlag, MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps, TestMap
 from tests.kernel.vectors import Served, served, vectors
 from tests.support import spinlock
+
+from mapd.bpf import (
+    BatchCommand,
+    Buffer,
+    Columns,
+    CreateMap,
+    FreezeMap,
+    ProgramType,
+    counter_program,
+    load_program,
+    run_program,
+)
+from mapd.bpf.kernel import LoadBtf
 
 KINDS = {
     "hash": (MapType.HASH, 0),
@@ -202,7 +203,7 @@ def test_a_map_frozen_by_somebody_else_refuses_although_the_program_is_loaded(ma
     made.fill(2)
     with opened(made) as one:
         assert not any(one.run(adding([made.key(1)], 0)).statuses)
-        KERNEL.freeze(made.fd)
+        KERNEL.control(FreezeMap(), [made.fd])
         for count in (1, 5_000):
             with pytest.raises(MapError) as caught:
                 one.run(adding([made.key(1)] * count, 1))
@@ -232,7 +233,7 @@ def test_a_frozen_map_in_the_middle_of_a_group_refuses_the_rest(maps: Maps) -> N
             field=FieldSpec(0, 8),
         )
         assert not any(one.run(group).statuses)
-        KERNEL.freeze(made.fd)
+        KERNEL.control(FreezeMap(), [made.fd])
         outcome = one.run(group)
     assert list(outcome.statuses) == [Reason.DONE, Reason.MAP_FROZEN, Reason.MAP_FROZEN]
     assert outcome.values.take(8) == made.value(1)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-
-from mapd.bpf import Batch, BatchCommand, Buffer, Columns, CreateMap, SyscallError
 from mapd_api.ops import Op
 from mapd_api.uapi import ENOTSUPP, MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps, TestMap
+
+from mapd.bpf import Batch, BatchCommand, Buffer, Columns, CreateMap, FreezeMap, SyscallError
 
 HASHES: Final = (MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH)
 ARRAYS: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY)
@@ -253,14 +253,14 @@ def test_a_frozen_map_is_read_and_not_written(maps: Maps, map_type: MapType) -> 
     made = maps.create(map_type)
     made.fill(2)
     assert not KERNEL.info(made.fd).frozen
-    KERNEL.freeze(made.fd)
+    KERNEL.control(FreezeMap(), [made.fd])
     assert KERNEL.info(made.fd).frozen
     keys, values = [made.key(0), made.key(1)], [made.value(5), made.value(6)]
     assert made.each(Op.UPDATE, keys, values) == [errno.EPERM]  # of the map: the second is not tried
     assert made.batch(BatchCommand.UPDATE, [], []) == Batch(0, errno.EPERM)
     assert made.lookup(keys) == [made.value(0), made.value(1)]
     with pytest.raises(SyscallError, match="BPF_MAP_FREEZE: EPERM"):
-        KERNEL.freeze(made.fd)
+        KERNEL.control(FreezeMap(), [made.fd])
 
 
 def test_info_says_what_was_created_and_what_bpftool_says(maps: Maps) -> None:

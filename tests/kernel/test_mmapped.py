@@ -6,13 +6,13 @@ import uuid
 from pathlib import Path
 
 import pytest
-
-from mapd.bpf import Buffer, Columns, OpenPin, Pin, SyscallError, possible_cpus
 from mapd.maps.opened import facts
 from mapd.maps.scan import Page, Scan, ScanOptions
 from mapd_api.ops import Op
 from mapd_api.uapi import MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps, TestMap
+
+from mapd.bpf import Buffer, Columns, FreezeMap, OpenPin, Pin, SyscallError, possible_cpus
 
 BOOT = uuid.UUID(int=7)
 
@@ -97,7 +97,7 @@ def test_a_map_can_be_frozen_while_its_memory_is_read_and_is_read_when_it_is(map
     made.fill(3_000)
     memory = KERNEL.read_memory(made.fd, 8, 16)
     assert mappings() == 1
-    KERNEL.freeze(made.fd)
+    KERNEL.control(FreezeMap(), [made.fd])
     assert bytes(memory) == made.value(1) + made.value(2)
     del memory
     assert mappings() == 0

@@ -5,9 +5,16 @@ import os
 from pathlib import Path
 
 import pytest
+from mapd.bpf.syscall import openat2
+from mapd_api.ops import Op
+from mapd_api.uapi import MapFlag, MapType
+from tests.kernel.maps import KERNEL, Maps
+from tests.kernel.programs import pin_program, returning
+from tests.support.counts import no_map_left_behind
 
 from mapd.bpf import (
     CreateMap,
+    FreezeMap,
     ListPins,
     NextMapId,
     OpenId,
@@ -23,12 +30,6 @@ from mapd.bpf import (
     load_program,
     pins,
 )
-from mapd.bpf.syscall import openat2
-from mapd_api.ops import Op
-from mapd_api.uapi import MapFlag, MapType
-from tests.kernel.maps import KERNEL, Maps
-from tests.kernel.programs import pin_program, returning
-from tests.support.counts import no_map_left_behind
 
 
 def pin(root: Path, path: str, map_fd: int, *, mkdir: bool = False) -> None:
@@ -65,7 +66,7 @@ def test_a_read_only_pin_is_read_and_not_written(maps: Maps, bpffs: Path) -> Non
     for op in (Op.UPDATE, Op.DELETE, Op.LOOKUP_AND_DELETE):
         assert opened.each(op, [made.key(0)]) == [errno.EPERM]
     with pytest.raises(SyscallError, match="BPF_MAP_FREEZE: EPERM"):
-        KERNEL.freeze(opened.fd)
+        KERNEL.control(FreezeMap(), [opened.fd])
 
 
 def test_a_read_only_opening_is_not_pinned(maps: Maps, bpffs: Path) -> None:

@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from mapd.bpf.asm import Assembler, Reg, Size
+from mapd_api.ops import Op
+from mapd_api.uapi import MapType
+from tests.kernel.maps import KERNEL, Maps, TestMap
 
 from mapd.bpf import (
     Buffer,
+    FreezeMap,
     Pin,
     ProgramRefused,
     ProgramType,
@@ -17,11 +22,7 @@ from mapd.bpf import (
     load_program,
     run_program,
 )
-from mapd.bpf.asm import Assembler, Reg, Size
-from mapd_api.ops import Op
-from mapd_api.uapi import MapType
 from tests.kernel import counting
-from tests.kernel.maps import KERNEL, Maps, TestMap
 
 
 def count(made: TestMap, numbers: list[int]) -> list[int]:
@@ -77,7 +78,7 @@ def test_loading_and_running_needs_cap_bpf_alone(maps: Maps, bpffs: Path) -> Non
 
 def test_a_program_writes_a_frozen_map(maps: Maps) -> None:
     made = maps.create(MapType.ARRAY)
-    KERNEL.freeze(made.fd)
+    KERNEL.control(FreezeMap(), [made.fd])
     assert count(made, [1]) == [0]
     assert made.lookup([made.key(1)]) == [made.value(1)]
     assert made.each(Op.UPDATE, [made.key(1)], [made.value(9)]) == [errno.EPERM]

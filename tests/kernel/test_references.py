@@ -11,24 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-
-from mapd.bpf import (
-    AttachType,
-    CreateMap,
-    Fault,
-    FaultyKernel,
-    OpenProgramId,
-    OwnedFd,
-    Pin,
-    ProgramType,
-    load_program,
-    possible_cpus,
-)
 from mapd.maps.errors import MapError
 from mapd.maps.opened import MapFacts, OpenMap
 from mapd.maps.programs import Programs
 from mapd.maps.references import update_reference
-from mapd.maps.store import MapStore
 from mapd.maps.targets import CpuQueue, Device, Inner, ProgramId, ProgramPin, Target
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
@@ -36,6 +22,21 @@ from mapd_api.uapi import MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps, TestMap
 from tests.kernel.programs import pin_program, program_id, returning
 from tests.kernel.stores import store
+
+from mapd.bpf import (
+    AttachType,
+    CreateMap,
+    Fault,
+    FaultyKernel,
+    FreezeMap,
+    OpenProgramId,
+    OwnedFd,
+    Pin,
+    ProgramType,
+    load_program,
+    possible_cpus,
+)
+from mapd.maps.store import MapStore
 
 LO = socket.if_nametoindex("lo")
 XDP_PASS = 2
@@ -270,7 +271,7 @@ def test_read_only_openings_short_keys_and_frozen_maps_are_refused(bench: Bench,
     with bench.refused(made, Reason.KEY_SIZE_MISMATCH, "3 bytes", "4 bytes"), made.lease() as map_fd:
         update_reference(bench.store, made, map_fd, b"abc", Op.UPDATE, target)
     with made.lease() as map_fd:
-        KERNEL.freeze(map_fd)
+        KERNEL.control(FreezeMap(), [map_fd])
     with bench.refused(made, Reason.MAP_FROZEN, "frozen"):
         bench.write(made, 0, target)
 

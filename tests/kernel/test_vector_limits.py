@@ -10,21 +10,7 @@ from dataclasses import replace
 from typing import cast
 
 import pytest
-
-from mapd.bpf import (
-    CreateMap,
-    Fault,
-    FaultyKernel,
-    FdLease,
-    LinuxKernel,
-    LoadBtf,
-    LoadTemplate,
-    OpenId,
-    Template,
-    load_program,
-)
 from mapd.bpf.abi import Command
-from mapd.bpf.kernel import ControlRequest, R
 from mapd.bpf.vector import Vector as Assembly
 from mapd.bpf.vector_columns import write_ops
 from mapd.maps.errors import MapError
@@ -40,13 +26,27 @@ from mapd_api.uapi import MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps
 from tests.kernel.vectors import KINDS, Kind, Served, served, vectors
 
+from mapd.bpf import (
+    CreateMap,
+    Fault,
+    FaultyKernel,
+    FdLease,
+    LinuxKernel,
+    LoadBtf,
+    LoadTemplate,
+    OpenId,
+    Template,
+    load_program,
+)
+from mapd.bpf.kernel import ControlRequest, R
+
 pytestmark = pytest.mark.usefixtures("one_cpu")
 
 FREEZE = """
 import sys
-from mapd.bpf import LinuxKernel, OpenId
+from mapd.bpf import FreezeMap, LinuxKernel, OpenId
 with LinuxKernel().control(OpenId(map_id=int(sys.argv[1]))) as owned, owned.lease() as map_fd:
-    LinuxKernel().freeze(map_fd)
+    LinuxKernel().control(FreezeMap(), [map_fd])
 """
 LRU = (Kind(MapType.LRU_HASH, max_entries=4_096), Kind(MapType.LRU_PERCPU_HASH, max_entries=4_096))
 HASH = Kind(MapType.HASH)

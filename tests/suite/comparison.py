@@ -15,16 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from mapd.bpf import (
-    BatchCommand,
-    Buffer,
-    Columns,
-    Kernel,
-    LinuxKernel,
-    LoadTemplate,
-    SyscallError,
-    possible_cpus,
-)
 from mapd.bpf.templates import COUNTED, ONE_CPU_HEAD, Template, one_cpu_context
 from mapd.maps.errors import MapError
 from mapd.maps.execute import execute
@@ -33,12 +23,24 @@ from mapd.maps.opened import OpenMap
 from mapd.maps.program_trials import try_programs
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import BtfSpec, MapSpec
-from mapd.maps.store import MapStore, NameRef
-from mapd.memory import MemoryKernel
 from mapd.memory.differences import BLOOM_MISTAKES, HASH_ORDER, LRU_VICTIM
 from mapd_api.layout import value_stride
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.uapi import MapType
+
+from mapd.bpf import (
+    BatchCommand,
+    Buffer,
+    Columns,
+    FreezeMap,
+    Kernel,
+    LinuxKernel,
+    LoadTemplate,
+    SyscallError,
+    possible_cpus,
+)
+from mapd.maps.store import MapStore, NameRef
+from mapd.memory import MemoryKernel
 from tests.kernel import btf as reader
 
 T = TypeVar("T")
@@ -393,10 +395,10 @@ def reopen(one: Side, name: str, *, read_only: bool) -> object:
 
 
 def freeze(one: Side, at: int, *, raw: bool) -> None:
-    """By mapd.maps, or ``Elements.freeze`` as it is."""
+    """By mapd.maps, or ``FreezeMap`` as it is."""
     opened = one.openings[at]
     if raw:
         with opened.lease() as map_fd:
-            one.kernel.freeze(map_fd)
+            one.kernel.control(FreezeMap(), [map_fd])
     else:
         one.store.freeze(opened)

@@ -11,9 +11,21 @@ from __future__ import annotations
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.cpus import possible_cpus
 from mapd.bpf.errnos import describe, errno_name
-from mapd.bpf.faulty import Fault, FaultyKernel, Seen
 from mapd.bpf.fd import FdLease, OwnedFd
 from mapd.bpf.host import boot_id, effective_capabilities, is_bpffs
+from mapd.bpf.linux import LinuxKernel
+from mapd.bpf.pins import PinNotFound
+from mapd.bpf.program import (
+    AttachType,
+    ProgramRefused,
+    ProgramType,
+    counter_program,
+    load_program,
+    run_program,
+)
+from mapd.bpf.templates import Template
+
+from mapd.bpf.faulty import Fault, FaultyKernel, Seen
 from mapd.bpf.kernel import (
     Batch,
     BatchCommand,
@@ -21,6 +33,7 @@ from mapd.bpf.kernel import (
     ControlRequest,
     CreateMap,
     Elements,
+    FreezeMap,
     GetBtf,
     Kernel,
     ListHolders,
@@ -44,17 +57,6 @@ from mapd.bpf.kernel import (
     SyscallError,
     Unpin,
 )
-from mapd.bpf.linux import LinuxKernel
-from mapd.bpf.pins import PinNotFound
-from mapd.bpf.program import (
-    AttachType,
-    ProgramRefused,
-    ProgramType,
-    counter_program,
-    load_program,
-    run_program,
-)
-from mapd.bpf.templates import Template
 
 __all__ = [
     "AttachType",
@@ -68,6 +70,7 @@ __all__ = [
     "Fault",
     "FaultyKernel",
     "FdLease",
+    "FreezeMap",
     "GetBtf",
     "Kernel",
     "LinuxKernel",

@@ -12,14 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from mapd.bpf import abi, holders, pins, program
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.compare import compare_layout, load_compare
 from mapd.bpf.fd import OwnedFd
+from mapd.bpf.program import load_program
+from mapd.bpf.syscall import attempt, bpf
+from mapd.bpf.templates import Template, assemble
+from mapd.bpf.vmlinux import NoSuchFunction
+from mapd_api.uapi import ENOTSUPP, MapFlag
+
+from mapd.bpf import abi, holders, pins, program
 from mapd.bpf.kernel import (
     ControlRequest,
     CreateMap,
+    FreezeMap,
     GetBtf,
     ListHolders,
     ListPins,
@@ -38,11 +45,6 @@ from mapd.bpf.kernel import (
     SyscallError,
     Unpin,
 )
-from mapd.bpf.program import load_program
-from mapd.bpf.syscall import attempt, bpf
-from mapd.bpf.templates import Template, assemble
-from mapd.bpf.vmlinux import NoSuchFunction
-from mapd_api.uapi import ENOTSUPP, MapFlag
 
 
 class LinuxControl:
@@ -169,6 +171,20 @@ def load_btf(request: LoadBtf, fds: Sequence[int]) -> OwnedFd:
     return OwnedFd(bpf(Command.BTF_LOAD, abi.BtfLoadAttr(btf=blob.address, btf_size=blob.size)))
 
 
+def freeze_map(request: FreezeMap, fds: Sequence[int]) -> None:
+    """See ``FreezeMap``.
+
+    Raises:
+        SyscallError: EPERM, EBUSY; ENOTSUPP for STRUCT_OPS, and for values that hold more than bytes.
+
+    Source: kernel/bpf/syscall.c, map_freeze(). Linux 5.2.
+    """
+    del request
+    if len(fds) != 1:
+        raise ValueError(f"{len(fds)} file descriptors where the request takes 1")
+    bpf(Command.MAP_FREEZE, abi.NextKeyAttr(map_fd=fds[0]))
+
+
 def get_btf(request: GetBtf, fds: Sequence[int]) -> bytes:
     """See ``GetBtf``.
 
@@ -250,6 +266,7 @@ HANDLERS: Final[Mapping[type, Callable[[Any, Sequence[int]], Any]]] = MappingPro
         ListHolders: holders.list_holders,
         LoadBtf: load_btf,
         LoadTemplate: load_template,
+        FreezeMap: freeze_map,
         GetBtf: get_btf,
     }
 )

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from mapd.bpf import abi
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
-from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
 from mapd.bpf.program import program_runner, run_program
 from mapd.bpf.syscall import attempt, bpf, last_errno, prepare
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.uapi import ElementFlag
+
+from mapd.bpf import abi
+from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
 
 COMMANDS: Final = {
     Op.LOOKUP: Command.MAP_LOOKUP_ELEM,
@@ -86,10 +87,6 @@ class LinuxElements:
             btf_vmlinux_value_type_id=info.btf_vmlinux_value_type_id,
             owner_prog_type=int(fdinfo.get("owner_prog_type", "0")),
         )
-
-    def freeze(self, map_fd: int) -> None:
-        """See ``Elements.freeze``. Linux 5.2; kernel/bpf/syscall.c, map_freeze()."""
-        bpf(Command.MAP_FREEZE, abi.NextKeyAttr(map_fd=map_fd))
 
     def each(self, map_fd: int, op: Op, columns: Columns, flags: int = 0) -> list[int]:
         """See ``Elements.each``. An element costs about 1.3 times the syscall itself.

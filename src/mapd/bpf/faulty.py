@@ -8,31 +8,39 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar
 
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
-from mapd.bpf.elements import BATCH_COMMANDS, COMMANDS
 from mapd.bpf.fd import OwnedFd
+from mapd_api.ops import Op
+
+from mapd.bpf.elements import BATCH_COMMANDS, COMMANDS
 from mapd.bpf.kernel import (
     Batch,
     BatchCommand,
     Columns,
     ControlRequest,
     CreateMap,
+    FreezeMap,
     Kernel,
     R,
     RawMapInfo,
     SyscallError,
 )
-from mapd_api.ops import Op
 
 T = TypeVar("T")
 
 Target: TypeAlias = Command | type[ControlRequest[Any]]
 """What a rule aims at: a command of the elements half, or a request type of the control half."""
+
+_NAMES: Final[Mapping[type, str]] = MappingProxyType(
+    {CreateMap: Command.MAP_CREATE.uapi_name, FreezeMap: Command.MAP_FREEZE.uapi_name}
+)
+"""What the errors of requests that are one command name; others bear the request's own name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,7 +49,7 @@ class Fault:
 
     Attributes:
         target: the command or request type that it concerns.
-        map_id: only calls on this map; None for any. Requests of the control half have none.
+        map_id: only calls on this map; None for any. Of the control half FreezeMap alone has one.
         nth: only the n-th such call since the rule was added, from 1; None for each. Elements of
             ``each`` count one by one, any other call once.
         after: the call is made first, and its effects come then: done, and yet reported as failed.
@@ -119,16 +127,13 @@ class FaultyKernel:
     def control(self, request: ControlRequest[R], fds: Sequence[int] = ()) -> R:
         """See ``Kernel.control``. A map or BTF whose making is to fail ``after`` it was made is closed."""
         target = type(request)
-        name = Command.MAP_CREATE.uapi_name if target is CreateMap else target.__name__
-        return self._call(target, None, name, lambda: self._inner.control(request, fds))
+        name = _NAMES.get(target, target.__name__)
+        map_fd = fds[0] if target is FreezeMap else None
+        return self._call(target, map_fd, name, lambda: self._inner.control(request, fds))
 
     def info(self, map_fd: int) -> RawMapInfo:
         """See ``Elements.info``."""
         return self._on_map(Command.OBJ_GET_INFO_BY_FD, map_fd, lambda: self._inner.info(map_fd))
-
-    def freeze(self, map_fd: int) -> None:
-        """See ``Elements.freeze``."""
-        self._on_map(Command.MAP_FREEZE, map_fd, lambda: self._inner.freeze(map_fd))
 
     def next_key(self, map_fd: int, key: bytes | None, key_size: int) -> bytes | None:
         """See ``Elements.next_key``."""

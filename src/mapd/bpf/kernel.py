@@ -189,6 +189,14 @@ class LoadBtf(ControlRequest[OwnedFd]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeMap(ControlRequest[None]):
+    """BPF_MAP_FREEZE of ``fds[0]``; needs no rights, and cannot be taken back: so it is no element operation.
+
+    EBUSY while a writable mmap exists or a write is under way, EPERM if frozen already or the fd only reads.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GetBtf(ControlRequest[bytes]):
     """The blob of the kernel's BTF object ``btf_id``; needs CAP_SYS_ADMIN."""
 
@@ -283,10 +291,6 @@ class Elements(Protocol):
 
     def info(self, map_fd: int) -> RawMapInfo:
         """BPF_OBJ_GET_INFO_BY_FD and /proc/self/fdinfo of a map fd."""
-        ...
-
-    def freeze(self, map_fd: int) -> None:
-        """BPF_MAP_FREEZE; EBUSY while a writable mmap exists, EPERM if frozen already."""
         ...
 
     def each(self, map_fd: int, op: Op, columns: Columns, flags: int = 0) -> list[int]:

@@ -15,18 +15,6 @@ from typing import Final
 
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.fd import OwnedFd
-from mapd.bpf.kernel import (
-    GetBtf,
-    Kernel,
-    OpenId,
-    OpenPin,
-    Pin,
-    Rename,
-    SyscallError,
-    Unpin,
-)
-from mapd.maps import creation, locks
-from mapd.maps import spec as specs
 from mapd.maps.blobs import BtfBlobs
 from mapd.maps.errors import MapError, capability, scarcity
 from mapd.maps.opened import Described, MapFacts, OpenMap, facts
@@ -40,6 +28,20 @@ from mapd_api.names import is_part
 from mapd_api.names import kernel_name as derived_kernel_name
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag
+
+from mapd.bpf.kernel import (
+    FreezeMap,
+    GetBtf,
+    Kernel,
+    OpenId,
+    OpenPin,
+    Pin,
+    Rename,
+    SyscallError,
+    Unpin,
+)
+from mapd.maps import creation, locks
+from mapd.maps import spec as specs
 
 _UNSEEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """A pin that cannot be opened for one of these may well be there."""
@@ -390,7 +392,7 @@ class MapStore:
         """Three tries: EBUSY is also a write that is under way (kernel/bpf/syscall.c, map_freeze(), writecnt)."""
         for last in (False, False, True):
             try:
-                return self.kernel.freeze(map_fd)
+                return self.kernel.control(FreezeMap(), [map_fd])
             except SyscallError as error:
                 if last or error.errno != errno.EBUSY:
                     raise

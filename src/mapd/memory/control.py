@@ -12,9 +12,17 @@ from typing import Any, Final, TypeVar, cast
 
 from mapd.bpf.abi import Command
 from mapd.bpf.fd import OwnedFd
+from mapd.memory.btf import BadBtf, BtfBlob, MemoryBtf
+from mapd.memory.creation import Refused, make_table
+from mapd.memory.descriptors import Descriptors, Held, MemoryProgram, Opening
+from mapd.memory.memorymap import MemoryMap
+from mapd.memory.pintree import PinTree
+from mapd_api.uapi import MapFlag
+
 from mapd.bpf.kernel import (
     ControlRequest,
     CreateMap,
+    FreezeMap,
     GetBtf,
     ListHolders,
     ListPins,
@@ -38,12 +46,6 @@ from mapd.bpf.kernel import (
     Unpin,
 )
 from mapd.memory import programs
-from mapd.memory.btf import BadBtf, BtfBlob, MemoryBtf
-from mapd.memory.creation import Refused, make_table
-from mapd.memory.descriptors import Descriptors, Held, MemoryProgram, Opening
-from mapd.memory.memorymap import MemoryMap
-from mapd.memory.pintree import PinTree
-from mapd_api.uapi import MapFlag
 
 _PROGRAM_TYPE: Final = 31
 """BPF_PROG_TYPE_SYSCALL."""
@@ -81,6 +83,7 @@ class MemoryControl:
             ListHolders: self._list_holders,
             LoadBtf: self._load_btf,
             LoadTemplate: self._load_template,
+            FreezeMap: self._freeze,
             GetBtf: self._get_btf,
         }
 
@@ -168,6 +171,15 @@ class MemoryControl:
         btf = MemoryBtf(self._new_id(), types)
         self._btfs[btf.id] = btf
         return self._fds.open(btf)
+
+    def _freeze(self, request: FreezeMap, fds: Sequence[int]) -> None:
+        del request
+        (map_fd,) = fds
+        opening = self._opening(map_fd, Command.MAP_FREEZE)
+        if not isinstance(opening.held, MemoryMap):
+            raise SyscallError(errno.EINVAL, Command.MAP_FREEZE.uapi_name)
+        if number := opening.held.freeze(opening.mode):
+            raise SyscallError(number, Command.MAP_FREEZE.uapi_name)
 
     def _get_btf(self, request: GetBtf, fds: Sequence[int]) -> bytes:
         del fds

@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
-from mapd.bpf.elements import check_columns
-from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
-from mapd.memory import programs
-from mapd.memory.control import MemoryControl
 from mapd.memory.descriptors import MemoryProgram
 from mapd.memory.memorymap import MemoryMap
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.uapi import MapFlag
+
+from mapd.bpf.elements import check_columns
+from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
+from mapd.memory import programs
+from mapd.memory.control import MemoryControl
 
 
 class MemoryKernel(MemoryControl):
@@ -28,12 +29,6 @@ class MemoryKernel(MemoryControl):
     def info(self, map_fd: int) -> RawMapInfo:
         """See ``Elements.info``."""
         return self._find(map_fd, MemoryMap, Command.OBJ_GET_INFO_BY_FD).info()
-
-    def freeze(self, map_fd: int) -> None:
-        """See ``Elements.freeze``."""
-        found, mode = self._map(map_fd, Command.MAP_FREEZE)
-        if number := found.freeze(mode):
-            raise SyscallError(number, Command.MAP_FREEZE.uapi_name)
 
     def each(self, map_fd: int, op: Op, columns: Columns, flags: int = 0) -> list[int]:
         """See ``Elements.each``.

@@ -13,6 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from mapd.maps.opened import MapFacts, OpenMap, facts
+from mapd.maps.programs import Programs
+from mapd_api.layout import value_stride
+from mapd_api.ops import MUTATES, Op
+from mapd_api.uapi import MapType
+
 from mapd.bpf import (
     Batch,
     BatchCommand,
@@ -20,6 +26,7 @@ from mapd.bpf import (
     Columns,
     ControlRequest,
     CreateMap,
+    FreezeMap,
     GetBtf,
     ListPins,
     LoadBtf,
@@ -34,11 +41,6 @@ from mapd.bpf import (
     Unpin,
 )
 from mapd.bpf.kernel import R
-from mapd.maps.opened import MapFacts, OpenMap, facts
-from mapd.maps.programs import Programs
-from mapd_api.layout import value_stride
-from mapd_api.ops import MUTATES, Op
-from mapd_api.uapi import MapType
 
 CPUS = 2
 ROOT = "/bpf/mapd"
@@ -213,6 +215,8 @@ class DictKernel:
                 if read_only:
                     raise SyscallError(errno.EBADF, "BPF_OBJ_PIN", request.path)
                 self.pins[request.path] = made
+            case FreezeMap():
+                self._freeze(fds[0])
             case Unpin():
                 self._pinned(request.path)
                 del self.pins[request.path]
@@ -257,7 +261,7 @@ class DictKernel:
     def info(self, map_fd: int) -> RawMapInfo:
         return self._map(map_fd)[0].info
 
-    def freeze(self, map_fd: int) -> None:
+    def _freeze(self, map_fd: int) -> None:
         made, read_only = self._map(map_fd)
         if made.info.frozen or read_only:
             raise SyscallError(errno.EPERM, "BPF_MAP_FREEZE")

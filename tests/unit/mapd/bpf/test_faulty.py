@@ -3,9 +3,11 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import pytest
+from mapd.bpf.abi import Command
+from mapd_api.ops import Op
 
 from mapd.bpf import (
     Batch,
@@ -16,15 +18,14 @@ from mapd.bpf import (
     CreateMap,
     Fault,
     FaultyKernel,
+    FreezeMap,
     Kernel,
     NextMapId,
     RawMapInfo,
     Seen,
     SyscallError,
 )
-from mapd.bpf.abi import Command
 from mapd.bpf.kernel import R
-from mapd_api.ops import Op
 
 UPDATE: Final = Command.MAP_UPDATE_ELEM
 FROZEN: Final = 99
@@ -41,13 +42,12 @@ class Recorder:
 
     def control(self, request: ControlRequest[R], fds: Sequence[int] = ()) -> R:
         self.calls.append((type(request).__name__, list(fds)))
+        if isinstance(request, FreezeMap):
+            return cast("R", None)
         raise SyscallError(errno.ENOSYS, "recorder")
 
     def info(self, map_fd: int) -> RawMapInfo:
         return RawMapInfo(1, map_fd, 1, 1, 9, 0, "", 0, 0, 0, 0, False, 0)
-
-    def freeze(self, map_fd: int) -> None:
-        self.calls.append(("freeze", [map_fd]))
 
     def each(self, map_fd: int, op: Op, columns: Columns, flags: int = 0) -> list[int]:
         del flags
@@ -101,12 +101,12 @@ def test_without_rules_calls_pass_and_are_seen() -> None:
     recorder = Recorder()
     kernel: Kernel = (faulty := FaultyKernel(recorder))
     assert kernel.each(7, Op.UPDATE, five()) == [0] * 5
-    kernel.freeze(7)
+    kernel.control(FreezeMap(), [7])
     assert kernel.next_key(7, b"k", 1) == b"k"
-    assert recorder.calls == [("UPDATE", [0, 1, 2, 3, 4]), ("freeze", [7]), ("next_key", [7, 1])]
+    assert recorder.calls == [("UPDATE", [0, 1, 2, 3, 4]), ("FreezeMap", [7]), ("next_key", [7, 1])]
     assert faulty.seen == (
         Seen(UPDATE, 7, 5),
-        Seen(Command.MAP_FREEZE, 7),
+        Seen(FreezeMap, 7),
         Seen(Command.MAP_GET_NEXT_KEY, 7),
     )
     assert faulty.fired == ()
@@ -114,7 +114,7 @@ def test_without_rules_calls_pass_and_are_seen() -> None:
 
 def test_nothing_seen_where_nothing_was_called() -> None:
     faulty = FaultyKernel(Recorder())
-    faulty.freeze(7)
+    faulty.control(FreezeMap(), [7])
     faulty.forget()
     assert faulty.seen == ()
 
@@ -158,10 +158,10 @@ def test_a_fault_after_the_call_leaves_it_done() -> None:
 
 
 def test_a_rule_for_one_map_spares_the_others() -> None:
-    kernel = FaultyKernel(Recorder(), Fault(target=Command.MAP_FREEZE, map_id=8, errno=errno.EBUSY))
-    kernel.freeze(7)
+    kernel = FaultyKernel(Recorder(), Fault(target=FreezeMap, map_id=8, errno=errno.EBUSY))
+    kernel.control(FreezeMap(), [7])
     with pytest.raises(SyscallError, match="BPF_MAP_FREEZE: EBUSY"):
-        kernel.freeze(8)
+        kernel.control(FreezeMap(), [8])
 
 
 def test_a_control_request_fails_by_its_type_once() -> None:
@@ -202,13 +202,13 @@ def test_a_failpoint_may_raise_and_a_removed_rule_does_not() -> None:
     def crash() -> None:
         raise Crash
 
-    fault = Fault(target=Command.MAP_FREEZE, failpoint=crash, name="crash before freeze")
+    fault = Fault(target=FreezeMap, failpoint=crash, name="crash before freeze")
     kernel = FaultyKernel(Recorder())
     kernel.add(fault)
     with pytest.raises(Crash):
-        kernel.freeze(7)
+        kernel.control(FreezeMap(), [7])
     kernel.remove(fault)
-    kernel.freeze(7)
+    kernel.control(FreezeMap(), [7])
     assert [fired.name for fired in kernel.fired] == ["crash before freeze"]
 
 
@@ -221,7 +221,7 @@ def test_a_call_waits_until_it_is_let_go() -> None:
     thread.start()
     assert reached.wait(10)
     assert recorder.calls == [("UPDATE", [0])]
-    kernel.freeze(7)  # other calls are not held up
+    kernel.control(FreezeMap(), [7])  # other calls are not held up
     let_go.set()
     thread.join()
     assert answers == [[0] * 5]

@@ -11,11 +11,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from mapd.bpf.abi import Command
+from mapd.maps.errors import MapError
+from mapd.maps.opened import Described, OpenMap
+from mapd.maps.spec import BtfSpec, MapSpec
+from mapd_api.reasons import Reason
+from mapd_api.uapi import ENOTSUPP, MapFlag, MapType
 
 from mapd.bpf import (
     CreateMap,
     Fault,
     FaultyKernel,
+    FreezeMap,
     LoadBtf,
     OpenId,
     OpenPin,
@@ -24,14 +31,8 @@ from mapd.bpf import (
     SyscallError,
     Unpin,
 )
-from mapd.bpf.abi import Command
 from mapd.bpf.faulty import Target
-from mapd.maps.errors import MapError
-from mapd.maps.opened import Described, OpenMap
-from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
-from mapd_api.reasons import Reason
-from mapd_api.uapi import ENOTSUPP, MapFlag, MapType
 from tests.unit.mapd.dictkernel import CPUS, ROOT, DictKernel, DictMap, raw_info
 
 FLOWS = NameRef("ns", "flows")
@@ -103,7 +104,7 @@ def test_the_kernels_name_is_derived_unless_it_is_given(
 def test_a_map_that_its_creator_may_only_read_is_pinned_for_both_and_open_for_one(bench: Bench) -> None:
     opened, _ = bench.store.create(FLOWS, replace(HASH, flags=int(MapFlag.RDONLY)), exist_ok=False)
     with opened.lease() as number, pytest.raises(OSError, match="EPERM"):
-        bench.kernel.freeze(number)
+        bench.kernel.control(FreezeMap(), [number])
     with pytest.raises(MapError, match="opened read-only") as caught:
         bench.store.pin(opened, "/bpf/again")
     assert caught.value.reason is Reason.READ_ONLY

@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from mapd.bpf import Fault, GetBtf
-from mapd.bpf.abi import Command
 from mapd.maps.blobs import BtfBlobs
 from mapd.maps.errors import MapError
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ENOTSUPP
+
+from mapd.bpf import Fault, FreezeMap, GetBtf
 from tests.unit.mapd.dictkernel import DictMap, raw_info
 from tests.unit.mapd.maps.test_store import FLOWS, TYPED, Bench
 
@@ -45,7 +44,7 @@ def test_a_map_is_frozen_once_and_again_is_fine(bench: Bench) -> None:
 )
 def test_a_map_that_cannot_be_frozen_says_why(bench: Bench, number: int, reason: Reason) -> None:
     opened = bench.kernel.open(DictMap(raw_info()))
-    bench.faulty.add(Fault(target=Command.MAP_FREEZE, errno=number))
+    bench.faulty.add(Fault(target=FreezeMap, errno=number))
     with pytest.raises(MapError, match=r"freeze map 41 \(flows\)") as caught:
         bench.store.freeze(opened)
     assert caught.value.reason is reason
@@ -54,9 +53,9 @@ def test_a_map_that_cannot_be_frozen_says_why(bench: Bench, number: int, reason:
 
 def test_a_write_that_is_under_way_makes_a_freeze_wait_a_try(bench: Bench) -> None:
     opened = bench.kernel.open(DictMap(raw_info()))
-    bench.faulty.add(Fault(target=Command.MAP_FREEZE, errno=errno.EBUSY, nth=1))
+    bench.faulty.add(Fault(target=FreezeMap, errno=errno.EBUSY, nth=1))
     bench.store.freeze(opened)
-    assert [seen.target for seen in bench.faulty.seen].count(Command.MAP_FREEZE) == 2
+    assert [seen.target for seen in bench.faulty.seen].count(FreezeMap) == 2
     opened.fd.close()
 
 

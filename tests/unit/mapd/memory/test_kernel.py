@@ -8,12 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from mapd.bpf.templates import COUNTED
+from mapd.maps.trials import U32_BTF, Answer, try_types
+from mapd.memory.creation import TYPES
+from mapd_api.ops import Op
+from mapd_api.uapi import MapFlag, MapType
 
 from mapd.bpf import (
     BatchCommand,
     Buffer,
     Columns,
     CreateMap,
+    FreezeMap,
     GetBtf,
     ListHolders,
     LoadBtf,
@@ -26,12 +32,7 @@ from mapd.bpf import (
     SyscallError,
     Unpin,
 )
-from mapd.bpf.templates import COUNTED
-from mapd.maps.trials import U32_BTF, Answer, try_types
 from mapd.memory import MemoryKernel
-from mapd.memory.creation import TYPES
-from mapd_api.ops import Op
-from mapd_api.uapi import MapFlag, MapType
 
 ROOT = "/bpf"
 HASH = CreateMap(map_type=MapType.HASH, key_size=4, value_size=4, max_entries=20_000)
@@ -141,7 +142,7 @@ def test_a_closed_descriptor_is_ebadf_and_its_number_leads_nowhere(kernel: Memor
     try:
         for call in (
             lambda: kernel.info(map_fd),
-            lambda: kernel.freeze(map_fd),
+            lambda: kernel.control(FreezeMap(), [map_fd]),
             lambda: kernel.next_key(map_fd, None, 4),
         ):
             with pytest.raises(SyscallError) as caught:

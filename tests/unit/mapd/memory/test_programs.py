@@ -5,15 +5,25 @@ from __future__ import annotations
 import errno
 
 import pytest
-
-from mapd.bpf import Buffer, Columns, CreateMap, LoadTemplate, OwnedFd, ProgramInfo, SyscallError, Template
 from mapd.bpf.atomic import HEAD, atomic_layout
-from mapd.bpf.kernel import LoadBtf
 from mapd.bpf.scratch import Scratch
-from mapd.memory import MemoryKernel
 from mapd_api.ops import Op
 from mapd_api.uapi import MapFlag, MapType
 from tests.support import spinlock
+
+from mapd.bpf import (
+    Buffer,
+    Columns,
+    CreateMap,
+    FreezeMap,
+    LoadTemplate,
+    OwnedFd,
+    ProgramInfo,
+    SyscallError,
+    Template,
+)
+from mapd.bpf.kernel import LoadBtf
+from mapd.memory import MemoryKernel
 
 SLOT = 64 << 10
 SHARED = CreateMap(
@@ -149,7 +159,7 @@ def test_an_array_and_its_mapping_are_one_memory(kernel: MemoryKernel) -> None:
         assert kernel.each(map_fd, Op.UPDATE, one) == [0]
         assert bytes(memory.view[8:13]) == b"first"
         with pytest.raises(SyscallError, match="EBUSY"):
-            kernel.freeze(map_fd)
+            kernel.control(FreezeMap(), [map_fd])
 
 
 def test_what_cannot_be_mapped_is_refused(kernel: MemoryKernel) -> None:
@@ -160,7 +170,7 @@ def test_what_cannot_be_mapped_is_refused(kernel: MemoryKernel) -> None:
     ):
         kernel.map_memory(map_fd, 32)
     with kernel.control(SHARED) as array, array.lease() as map_fd:
-        kernel.freeze(map_fd)
+        kernel.control(FreezeMap(), [map_fd])
         with pytest.raises(SyscallError, match="EPERM"):
             kernel.map_memory(map_fd, 24)
     with (
