@@ -19,17 +19,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from mapd.bpf.abi import BatchAttr, Command, ElementAttr, NextKeyAttr
-from mapd.bpf.asm import Assembler, Reg
-from mapd.bpf.syscall import attempt
-from mapd.maps.opened import OpenMap, facts
-from mapd.maps.programs import Programs
-from mapd.maps.spec import MapSpec
-from mapd_api.layout import value_stride
-from mapd_api.uapi import ElementFlag, MapFlag
-from mapd_api.uapi import MapType as T
-from tests.support.samples import TEMPLATE, sample
-
 from mapd.bpf import (
     Buffer,
     FreezeMap,
@@ -40,7 +29,17 @@ from mapd.bpf import (
     load_program,
     possible_cpus,
 )
+from mapd.bpf.abi import BatchAttr, Command, ElementAttr, NextKeyAttr
+from mapd.bpf.asm import Assembler, Reg
+from mapd.bpf.syscall import attempt
 from mapd.maps import creation
+from mapd.maps.opened import OpenMap, facts
+from mapd.maps.programs import Programs
+from mapd.maps.spec import MapSpec
+from mapd_api.layout import value_stride
+from mapd_api.uapi import ElementFlag, MapFlag
+from mapd_api.uapi import MapType as T
+from tests.support.samples import TEMPLATE, sample
 
 AF_XDP: Final = 44
 SO_REUSEPORT: Final = 15

@@ -9,6 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mapd.bpf import (
+    Buffer,
+    CreateMap,
+    Fault,
+    FreezeMap,
+    ListPins,
+    LoadBtf,
+    OpenId,
+    OpenPin,
+    Pin,
+    ProgramType,
+    Unpin,
+    counter_program,
+    load_program,
+)
 from mapd.bpf.abi import Command, ObjectAttr
 from mapd.bpf.syscall import bpf
 from mapd_api import limits
@@ -47,22 +63,6 @@ from tests.e2e.bad_input import (
 )
 from tests.support.daemon import Place
 from tests.support.pinned import KERNEL, unchanged
-
-from mapd.bpf import (
-    Buffer,
-    CreateMap,
-    Fault,
-    FreezeMap,
-    ListPins,
-    LoadBtf,
-    OpenId,
-    OpenPin,
-    Pin,
-    ProgramType,
-    Unpin,
-    counter_program,
-    load_program,
-)
 
 CREATING = (CreateMap, Pin)
 """What must not be asked for a map that cannot be."""

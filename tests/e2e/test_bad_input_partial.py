@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 import pytest
+
+from mapd.bpf import Fault, FreezeMap, LinuxKernel, OpenPin
 from mapd.bpf.abi import Command
 from mapd.bpf.vector_columns import MAX_ELEMENTS
 from mapd_api import limits
@@ -31,8 +33,6 @@ from mapd_client import (
 from tests.e2e.bad_input import Ground, by_name, check, nothing_created, on_ground, unique_name
 from tests.support.daemon import Place
 from tests.support.pinned import KERNEL, read_pin, unchanged
-
-from mapd.bpf import Fault, FreezeMap, LinuxKernel, OpenPin
 
 T = TypeVar("T")
 

@@ -10,14 +10,6 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mapd.maps.errors import MapError
-from mapd.maps.groups import FieldSpec, Group
-from mapd_api.ops import Op
-from mapd_api.reasons import Reason
-from mapd_api.uapi import ElementFlag, MapFlag, MapType
-from tests.kernel.maps import KERNEL, Maps, TestMap
-from tests.kernel.vectors import Served, served, vectors
-from tests.support import spinlock
 
 from mapd.bpf import (
     BatchCommand,
@@ -31,6 +23,14 @@ from mapd.bpf import (
     run_program,
 )
 from mapd.bpf.kernel import LoadBtf
+from mapd.maps.errors import MapError
+from mapd.maps.groups import FieldSpec, Group
+from mapd_api.ops import Op
+from mapd_api.reasons import Reason
+from mapd_api.uapi import ElementFlag, MapFlag, MapType
+from tests.kernel.maps import KERNEL, Maps, TestMap
+from tests.kernel.vectors import Served, served, vectors
+from tests.support import spinlock
 
 KINDS = {
     "hash": (MapType.HASH, 0),

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+
+from mapd.bpf import Batch, BatchCommand, Buffer, Columns, CreateMap, FreezeMap, SyscallError
 from mapd_api.ops import Op
 from mapd_api.uapi import ENOTSUPP, MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps, TestMap
-
-from mapd.bpf import Batch, BatchCommand, Buffer, Columns, CreateMap, FreezeMap, SyscallError
 
 HASHES: Final = (MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH)
 ARRAYS: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY)

@@ -6,13 +6,13 @@ import uuid
 from pathlib import Path
 
 import pytest
+
+from mapd.bpf import Buffer, Columns, FreezeMap, OpenPin, Pin, SyscallError, possible_cpus
 from mapd.maps.opened import facts
 from mapd.maps.scan import Page, Scan, ScanOptions
 from mapd_api.ops import Op
 from mapd_api.uapi import MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps, TestMap
-
-from mapd.bpf import Buffer, Columns, FreezeMap, OpenPin, Pin, SyscallError, possible_cpus
 
 BOOT = uuid.UUID(int=7)
 

@@ -5,12 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-from mapd.bpf.syscall import openat2
-from mapd_api.ops import Op
-from mapd_api.uapi import MapFlag, MapType
-from tests.kernel.maps import KERNEL, Maps
-from tests.kernel.programs import pin_program, returning
-from tests.support.counts import no_map_left_behind
 
 from mapd.bpf import (
     CreateMap,
@@ -30,6 +24,12 @@ from mapd.bpf import (
     load_program,
     pins,
 )
+from mapd.bpf.syscall import openat2
+from mapd_api.ops import Op
+from mapd_api.uapi import MapFlag, MapType
+from tests.kernel.maps import KERNEL, Maps
+from tests.kernel.programs import pin_program, returning
+from tests.support.counts import no_map_left_behind
 
 
 def pin(root: Path, path: str, map_fd: int, *, mkdir: bool = False) -> None:

@@ -6,10 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from mapd.bpf.asm import Assembler, Reg, Size
-from mapd_api.ops import Op
-from mapd_api.uapi import MapType
-from tests.kernel.maps import KERNEL, Maps, TestMap
 
 from mapd.bpf import (
     Buffer,
@@ -22,7 +18,11 @@ from mapd.bpf import (
     load_program,
     run_program,
 )
+from mapd.bpf.asm import Assembler, Reg, Size
+from mapd_api.ops import Op
+from mapd_api.uapi import MapType
 from tests.kernel import counting
+from tests.kernel.maps import KERNEL, Maps, TestMap
 
 
 def count(made: TestMap, numbers: list[int]) -> list[int]:

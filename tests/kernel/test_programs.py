@@ -11,19 +11,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
+from mapd.bpf import Fault, FaultyKernel, FreezeMap, LoadTemplate, OpenId, ProgramInfo, possible_cpus
 from mapd.maps.errors import MapError
 from mapd.maps.program_trials import names_of, try_programs
 from mapd.maps.spec import MapSpec
+from mapd.maps.store import MapStore, NameRef
+from mapd.memory import MemoryKernel
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
 from tests.kernel.maps import KERNEL
 from tests.kernel.vectors import Kind, Served, served, vectors
 from tests.support.counts import no_map_left_behind, nothing_left_behind
-
-from mapd.bpf import Fault, FaultyKernel, FreezeMap, LoadTemplate, OpenId, ProgramInfo, possible_cpus
-from mapd.maps.store import MapStore, NameRef
-from mapd.memory import MemoryKernel
 
 HASH = Kind(MapType.HASH, max_entries=4_096)
 

@@ -11,17 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from mapd.maps.errors import MapError
-from mapd.maps.opened import MapFacts, OpenMap
-from mapd.maps.programs import Programs
-from mapd.maps.references import update_reference
-from mapd.maps.targets import CpuQueue, Device, Inner, ProgramId, ProgramPin, Target
-from mapd_api.ops import Op
-from mapd_api.reasons import Reason
-from mapd_api.uapi import MapFlag, MapType
-from tests.kernel.maps import KERNEL, Maps, TestMap
-from tests.kernel.programs import pin_program, program_id, returning
-from tests.kernel.stores import store
 
 from mapd.bpf import (
     AttachType,
@@ -36,7 +25,18 @@ from mapd.bpf import (
     load_program,
     possible_cpus,
 )
+from mapd.maps.errors import MapError
+from mapd.maps.opened import MapFacts, OpenMap
+from mapd.maps.programs import Programs
+from mapd.maps.references import update_reference
 from mapd.maps.store import MapStore
+from mapd.maps.targets import CpuQueue, Device, Inner, ProgramId, ProgramPin, Target
+from mapd_api.ops import Op
+from mapd_api.reasons import Reason
+from mapd_api.uapi import MapFlag, MapType
+from tests.kernel.maps import KERNEL, Maps, TestMap
+from tests.kernel.programs import pin_program, program_id, returning
+from tests.kernel.stores import store
 
 LO = socket.if_nametoindex("lo")
 XDP_PASS = 2

@@ -10,7 +10,21 @@ from dataclasses import replace
 from typing import cast
 
 import pytest
+
+from mapd.bpf import (
+    CreateMap,
+    Fault,
+    FaultyKernel,
+    FdLease,
+    LinuxKernel,
+    LoadBtf,
+    LoadTemplate,
+    OpenId,
+    Template,
+    load_program,
+)
 from mapd.bpf.abi import Command
+from mapd.bpf.kernel import ControlRequest, R
 from mapd.bpf.vector import Vector as Assembly
 from mapd.bpf.vector_columns import write_ops
 from mapd.maps.errors import MapError
@@ -25,20 +39,6 @@ from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag, MapType
 from tests.kernel.maps import KERNEL, Maps
 from tests.kernel.vectors import KINDS, Kind, Served, served, vectors
-
-from mapd.bpf import (
-    CreateMap,
-    Fault,
-    FaultyKernel,
-    FdLease,
-    LinuxKernel,
-    LoadBtf,
-    LoadTemplate,
-    OpenId,
-    Template,
-    load_program,
-)
-from mapd.bpf.kernel import ControlRequest, R
 
 pytestmark = pytest.mark.usefixtures("one_cpu")
 

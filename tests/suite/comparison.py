@@ -15,19 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from mapd.bpf.templates import COUNTED, ONE_CPU_HEAD, Template, one_cpu_context
-from mapd.maps.errors import MapError
-from mapd.maps.execute import execute
-from mapd.maps.groups import Group, plan
-from mapd.maps.opened import OpenMap
-from mapd.maps.program_trials import try_programs
-from mapd.maps.scan import ScanOptions
-from mapd.maps.spec import BtfSpec, MapSpec
-from mapd.memory.differences import BLOOM_MISTAKES, HASH_ORDER, LRU_VICTIM
-from mapd_api.layout import value_stride
-from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
-from mapd_api.uapi import MapType
-
 from mapd.bpf import (
     BatchCommand,
     Buffer,
@@ -39,8 +26,20 @@ from mapd.bpf import (
     SyscallError,
     possible_cpus,
 )
+from mapd.bpf.templates import COUNTED, ONE_CPU_HEAD, Template, one_cpu_context
+from mapd.maps.errors import MapError
+from mapd.maps.execute import execute
+from mapd.maps.groups import Group, plan
+from mapd.maps.opened import OpenMap
+from mapd.maps.program_trials import try_programs
+from mapd.maps.scan import ScanOptions
+from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import MapStore, NameRef
 from mapd.memory import MemoryKernel
+from mapd.memory.differences import BLOOM_MISTAKES, HASH_ORDER, LRU_VICTIM
+from mapd_api.layout import value_stride
+from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
+from mapd_api.uapi import MapType
 from tests.kernel import btf as reader
 
 T = TypeVar("T")

@@ -11,21 +11,9 @@ from __future__ import annotations
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.cpus import possible_cpus
 from mapd.bpf.errnos import describe, errno_name
+from mapd.bpf.faulty import Fault, FaultyKernel, Seen
 from mapd.bpf.fd import FdLease, OwnedFd
 from mapd.bpf.host import boot_id, effective_capabilities, is_bpffs
-from mapd.bpf.linux import LinuxKernel
-from mapd.bpf.pins import PinNotFound
-from mapd.bpf.program import (
-    AttachType,
-    ProgramRefused,
-    ProgramType,
-    counter_program,
-    load_program,
-    run_program,
-)
-from mapd.bpf.templates import Template
-
-from mapd.bpf.faulty import Fault, FaultyKernel, Seen
 from mapd.bpf.kernel import (
     Batch,
     BatchCommand,
@@ -57,6 +45,17 @@ from mapd.bpf.kernel import (
     SyscallError,
     Unpin,
 )
+from mapd.bpf.linux import LinuxKernel
+from mapd.bpf.pins import PinNotFound
+from mapd.bpf.program import (
+    AttachType,
+    ProgramRefused,
+    ProgramType,
+    counter_program,
+    load_program,
+    run_program,
+)
+from mapd.bpf.templates import Template
 
 __all__ = [
     "AttachType",

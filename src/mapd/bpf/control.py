@@ -12,17 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from mapd.bpf import abi, holders, pins, program
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
 from mapd.bpf.compare import compare_layout, load_compare
 from mapd.bpf.fd import OwnedFd
-from mapd.bpf.program import load_program
-from mapd.bpf.syscall import attempt, bpf
-from mapd.bpf.templates import Template, assemble
-from mapd.bpf.vmlinux import NoSuchFunction
-from mapd_api.uapi import ENOTSUPP, MapFlag
-
-from mapd.bpf import abi, holders, pins, program
 from mapd.bpf.kernel import (
     ControlRequest,
     CreateMap,
@@ -45,6 +39,11 @@ from mapd.bpf.kernel import (
     SyscallError,
     Unpin,
 )
+from mapd.bpf.program import load_program
+from mapd.bpf.syscall import attempt, bpf
+from mapd.bpf.templates import Template, assemble
+from mapd.bpf.vmlinux import NoSuchFunction
+from mapd_api.uapi import ENOTSUPP, MapFlag
 
 
 class LinuxControl:

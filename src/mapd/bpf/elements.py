@@ -13,15 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from mapd.bpf import abi
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
+from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
 from mapd.bpf.program import program_runner, run_program
 from mapd.bpf.syscall import attempt, bpf, last_errno, prepare
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.uapi import ElementFlag
-
-from mapd.bpf import abi
-from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
 
 COMMANDS: Final = {
     Op.LOOKUP: Command.MAP_LOOKUP_ELEM,

@@ -15,10 +15,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
-from mapd.bpf.fd import OwnedFd
-from mapd_api.ops import Op
-
 from mapd.bpf.elements import BATCH_COMMANDS, COMMANDS
+from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import (
     Batch,
     BatchCommand,
@@ -31,6 +29,7 @@ from mapd.bpf.kernel import (
     RawMapInfo,
     SyscallError,
 )
+from mapd_api.ops import Op
 
 T = TypeVar("T")
 

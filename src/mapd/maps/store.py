@@ -15,20 +15,6 @@ from typing import Final
 
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.fd import OwnedFd
-from mapd.maps.blobs import BtfBlobs
-from mapd.maps.errors import MapError, capability, scarcity
-from mapd.maps.opened import Described, MapFacts, OpenMap, facts
-from mapd.maps.programs import Programs
-from mapd.maps.scan import Scan, ScanOptions
-from mapd.maps.spec import MapSpec
-from mapd.maps.traits import TypeTraits
-from mapd.maps.types import TYPES
-from mapd.maps.vector import Vector
-from mapd_api.names import is_part
-from mapd_api.names import kernel_name as derived_kernel_name
-from mapd_api.reasons import Reason
-from mapd_api.uapi import MapFlag
-
 from mapd.bpf.kernel import (
     FreezeMap,
     GetBtf,
@@ -42,6 +28,19 @@ from mapd.bpf.kernel import (
 )
 from mapd.maps import creation, locks
 from mapd.maps import spec as specs
+from mapd.maps.blobs import BtfBlobs
+from mapd.maps.errors import MapError, capability, scarcity
+from mapd.maps.opened import Described, MapFacts, OpenMap, facts
+from mapd.maps.programs import Programs
+from mapd.maps.scan import Scan, ScanOptions
+from mapd.maps.spec import MapSpec
+from mapd.maps.traits import TypeTraits
+from mapd.maps.types import TYPES
+from mapd.maps.vector import Vector
+from mapd_api.names import is_part
+from mapd_api.names import kernel_name as derived_kernel_name
+from mapd_api.reasons import Reason
+from mapd_api.uapi import MapFlag
 
 _UNSEEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """A pin that cannot be opened for one of these may well be there."""

@@ -12,13 +12,6 @@ from typing import Any, Final, TypeVar, cast
 
 from mapd.bpf.abi import Command
 from mapd.bpf.fd import OwnedFd
-from mapd.memory.btf import BadBtf, BtfBlob, MemoryBtf
-from mapd.memory.creation import Refused, make_table
-from mapd.memory.descriptors import Descriptors, Held, MemoryProgram, Opening
-from mapd.memory.memorymap import MemoryMap
-from mapd.memory.pintree import PinTree
-from mapd_api.uapi import MapFlag
-
 from mapd.bpf.kernel import (
     ControlRequest,
     CreateMap,
@@ -46,6 +39,12 @@ from mapd.bpf.kernel import (
     Unpin,
 )
 from mapd.memory import programs
+from mapd.memory.btf import BadBtf, BtfBlob, MemoryBtf
+from mapd.memory.creation import Refused, make_table
+from mapd.memory.descriptors import Descriptors, Held, MemoryProgram, Opening
+from mapd.memory.memorymap import MemoryMap
+from mapd.memory.pintree import PinTree
+from mapd_api.uapi import MapFlag
 
 _PROGRAM_TYPE: Final = 31
 """BPF_PROG_TYPE_SYSCALL."""

@@ -7,15 +7,14 @@ from collections.abc import Callable
 
 from mapd.bpf.abi import Command
 from mapd.bpf.buffer import Buffer
-from mapd.memory.descriptors import MemoryProgram
-from mapd.memory.memorymap import MemoryMap
-from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
-from mapd_api.uapi import MapFlag
-
 from mapd.bpf.elements import check_columns
 from mapd.bpf.kernel import Batch, BatchCommand, Columns, RawMapInfo, SyscallError
 from mapd.memory import programs
 from mapd.memory.control import MemoryControl
+from mapd.memory.descriptors import MemoryProgram
+from mapd.memory.memorymap import MemoryMap
+from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
+from mapd_api.uapi import MapFlag
 
 
 class MemoryKernel(MemoryControl):

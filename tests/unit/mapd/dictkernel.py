@@ -13,12 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from mapd.maps.opened import MapFacts, OpenMap, facts
-from mapd.maps.programs import Programs
-from mapd_api.layout import value_stride
-from mapd_api.ops import MUTATES, Op
-from mapd_api.uapi import MapType
-
 from mapd.bpf import (
     Batch,
     BatchCommand,
@@ -41,6 +35,11 @@ from mapd.bpf import (
     Unpin,
 )
 from mapd.bpf.kernel import R
+from mapd.maps.opened import MapFacts, OpenMap, facts
+from mapd.maps.programs import Programs
+from mapd_api.layout import value_stride
+from mapd_api.ops import MUTATES, Op
+from mapd_api.uapi import MapType
 
 CPUS = 2
 ROOT = "/bpf/mapd"

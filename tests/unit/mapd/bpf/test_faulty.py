@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import pytest
-from mapd.bpf.abi import Command
-from mapd_api.ops import Op
 
 from mapd.bpf import (
     Batch,
@@ -25,7 +23,9 @@ from mapd.bpf import (
     Seen,
     SyscallError,
 )
+from mapd.bpf.abi import Command
 from mapd.bpf.kernel import R
+from mapd_api.ops import Op
 
 UPDATE: Final = Command.MAP_UPDATE_ELEM
 FROZEN: Final = 99

@@ -11,12 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from mapd.bpf.abi import Command
-from mapd.maps.errors import MapError
-from mapd.maps.opened import Described, OpenMap
-from mapd.maps.spec import BtfSpec, MapSpec
-from mapd_api.reasons import Reason
-from mapd_api.uapi import ENOTSUPP, MapFlag, MapType
 
 from mapd.bpf import (
     CreateMap,
@@ -31,8 +25,14 @@ from mapd.bpf import (
     SyscallError,
     Unpin,
 )
+from mapd.bpf.abi import Command
 from mapd.bpf.faulty import Target
+from mapd.maps.errors import MapError
+from mapd.maps.opened import Described, OpenMap
+from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
+from mapd_api.reasons import Reason
+from mapd_api.uapi import ENOTSUPP, MapFlag, MapType
 from tests.unit.mapd.dictkernel import CPUS, ROOT, DictKernel, DictMap, raw_info
 
 FLOWS = NameRef("ns", "flows")

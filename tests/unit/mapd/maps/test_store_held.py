@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from mapd.bpf import Fault, FreezeMap, GetBtf
 from mapd.maps.blobs import BtfBlobs
 from mapd.maps.errors import MapError
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ENOTSUPP
-
-from mapd.bpf import Fault, FreezeMap, GetBtf
 from tests.unit.mapd.dictkernel import DictMap, raw_info
 from tests.unit.mapd.maps.test_store import FLOWS, TYPED, Bench
 

@@ -8,11 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from mapd.bpf.templates import COUNTED
-from mapd.maps.trials import U32_BTF, Answer, try_types
-from mapd.memory.creation import TYPES
-from mapd_api.ops import Op
-from mapd_api.uapi import MapFlag, MapType
 
 from mapd.bpf import (
     BatchCommand,
@@ -32,7 +27,12 @@ from mapd.bpf import (
     SyscallError,
     Unpin,
 )
+from mapd.bpf.templates import COUNTED
+from mapd.maps.trials import U32_BTF, Answer, try_types
 from mapd.memory import MemoryKernel
+from mapd.memory.creation import TYPES
+from mapd_api.ops import Op
+from mapd_api.uapi import MapFlag, MapType
 
 ROOT = "/bpf"
 HASH = CreateMap(map_type=MapType.HASH, key_size=4, value_size=4, max_entries=20_000)

@@ -5,11 +5,6 @@ from __future__ import annotations
 import errno
 
 import pytest
-from mapd.bpf.atomic import HEAD, atomic_layout
-from mapd.bpf.scratch import Scratch
-from mapd_api.ops import Op
-from mapd_api.uapi import MapFlag, MapType
-from tests.support import spinlock
 
 from mapd.bpf import (
     Buffer,
@@ -22,8 +17,13 @@ from mapd.bpf import (
     SyscallError,
     Template,
 )
+from mapd.bpf.atomic import HEAD, atomic_layout
 from mapd.bpf.kernel import LoadBtf
+from mapd.bpf.scratch import Scratch
 from mapd.memory import MemoryKernel
+from mapd_api.ops import Op
+from mapd_api.uapi import MapFlag, MapType
+from tests.support import spinlock
 
 SLOT = 64 << 10
 SHARED = CreateMap(
