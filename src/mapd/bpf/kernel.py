@@ -115,6 +115,48 @@ class ListPins(ControlRequest[PinPaths]):
     root: str
 
 
+@dataclass(frozen=True, slots=True)
+class PinStamp:
+    """One pin of a folder, of whatever it is: ``inode`` and ``changed_ns`` (st_ctime) are others if it was replaced."""
+
+    name: str
+    inode: int
+    changed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPins:
+    """One folder: its pins and the folders in it, by name, as they were at or after ``stamp`` (``StampFolders``)."""
+
+    stamp: int
+    pins: Sequence[PinStamp]
+    folders: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListFolder(ControlRequest[FolderPins]):
+    """The pins (files) of the folder ``path``, which is ``root`` or below it."""
+
+    root: str
+    path: str
+
+
+STAMPED_FOLDERS = 256
+"""Folders of one ``StampFolders`` at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StampFolders(ControlRequest[Sequence[int]]):
+    """When each folder last changed: st_ctime in ns, another one after a pin was made, removed or renamed in it.
+
+    0: there is no such folder, or it cannot be looked at. The clock has ticks of 1 to 10 ms, so two changes within
+    one have one stamp.
+    """
+
+    root: str
+    paths: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextMapId(ControlRequest["int | None"]):
     """BPF_MAP_GET_NEXT_ID after ``map_id``; None after the last. Needs CAP_SYS_ADMIN."""

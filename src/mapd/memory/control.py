@@ -15,8 +15,10 @@ from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import (
     ControlRequest,
     CreateMap,
+    FolderPins,
     FreezeMap,
     GetBtf,
+    ListFolder,
     ListHolders,
     ListPins,
     LoadBtf,
@@ -35,6 +37,7 @@ from mapd.bpf.kernel import (
     R,
     RawProgramInfo,
     Rename,
+    StampFolders,
     SyscallError,
     Unpin,
 )
@@ -74,6 +77,8 @@ class MemoryControl:
             Unpin: self._unpin,
             Rename: self._rename,
             ListPins: self._list_pins,
+            ListFolder: self._list_folder,
+            StampFolders: self._stamp_folders,
             NextMapId: self._next_map_id,
             OpenProgramId: self._open_program,
             OpenProgramPin: self._open_program,
@@ -156,6 +161,14 @@ class MemoryControl:
     def _list_pins(self, request: ListPins, fds: Sequence[int]) -> PinPaths:
         del fds
         return PinPaths(self._pins.below(request.root))
+
+    def _list_folder(self, request: ListFolder, fds: Sequence[int]) -> FolderPins:
+        del fds
+        return self._pins.folder(request.root, request.path)
+
+    def _stamp_folders(self, request: StampFolders, fds: Sequence[int]) -> Sequence[int]:
+        del fds
+        return [self._pins.stamp(request.root, path) for path in request.paths]
 
     def _next_map_id(self, request: NextMapId, fds: Sequence[int]) -> int | None:
         del fds

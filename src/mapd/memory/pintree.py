@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
-from mapd.bpf.kernel import SyscallError
+from mapd.bpf.kernel import FolderPins, PinStamp, SyscallError
 from mapd.bpf.pins import PinNotFound
 
 T = TypeVar("T")
@@ -23,15 +23,18 @@ class PinTree(Generic[T]):
 
     def __init__(self, folders: Iterable[str]) -> None:
         self._pins: dict[str, T] = {}
-        self._folders: set[str] = set()
+        self._inodes: dict[str, int] = {}
+        self._folders: dict[str, int] = {}
+        self._changes = 0
         for folder in folders:
             self.make_folder(folder)
 
     def make_folder(self, path: str) -> None:
         """A folder, and those above it; it may exist."""
         while path not in self._folders:
-            self._folders.add(path)
+            self._folders[path] = self._change()
             path = posixpath.dirname(path)
+        self._folders[path] = self._change()
 
     def get(self, root: str, path: str) -> T:
         """What is pinned there.
@@ -51,18 +54,25 @@ class PinTree(Generic[T]):
         Raises:
             PinNotFound, SyscallError: EEXIST, the name is taken; EPERM, it holds a '.'; as for ``get``.
         """
-        self._pins[self._free(root, path, "BPF_OBJ_PIN", mkdir=mkdir)] = pinned
+        at = self._free(root, path, "BPF_OBJ_PIN", mkdir=mkdir)
+        self._pins[at], self._inodes[at] = pinned, self._change()
+        self._touch(at)
 
     def remove(self, root: str, path: str) -> T:
         """Take a pin away; what was pinned. Raises as ``get``; EINVAL for a path without a last part."""
-        return self._pins.pop(self._entry(root, path))
+        entry = self._entry(root, path)
+        self._touch(entry)
+        del self._inodes[entry]
+        return self._pins.pop(entry)
 
     def rename(self, root: str, path: str, new_path: str, *, mkdir: bool = False) -> None:
         """Give a pin another name, which must be free. Raises as ``remove`` and ``put``."""
         _split(new_path)
         entry = self._entry(root, path)
-        self._pins[self._free(root, new_path, "renameat2", mkdir=mkdir)] = self._pins[entry]
-        del self._pins[entry]
+        at = self._free(root, new_path, "renameat2", mkdir=mkdir)
+        self._pins[at], self._inodes[at] = self._pins.pop(entry), self._inodes.pop(entry)
+        self._touch(entry)
+        self._touch(at)
 
     def below(self, root: str) -> Sequence[str]:
         """Paths of the pins below a root, sorted.
@@ -74,6 +84,35 @@ class PinTree(Generic[T]):
         if posixpath.normpath(root) not in self._folders:
             raise PinNotFound(errno.ENOENT, "openat", root)
         return sorted(path for path in self._pins if path.startswith(f"{top}/"))
+
+    def folder(self, root: str, path: str) -> FolderPins:
+        """What is in a folder. Its stamp is no time, and each change has another.
+
+        Raises:
+            PinNotFound, SyscallError: ENOTDIR, a pin is there; as for ``get``.
+        """
+        at = self._resolve(root, path)
+        if at not in self._folders:
+            raise SyscallError(errno.ENOTDIR, "openat2", path)
+        inside = [found for found in self._pins if posixpath.dirname(found) == at]
+        pins = [PinStamp(posixpath.basename(found), self._inodes[found], 0) for found in inside]
+        folders = [found for found in self._folders if posixpath.dirname(found) == at != found]
+        return FolderPins(self._folders[at], pins, [posixpath.basename(found) for found in folders])
+
+    def stamp(self, root: str, path: str) -> int:
+        """The stamp of a folder; 0 where none is."""
+        try:
+            return self._folders.get(self._resolve(root, path), 0)
+        except SyscallError:
+            return 0
+
+    def _change(self) -> int:
+        self._changes += 1
+        return self._changes
+
+    def _touch(self, path: str) -> None:
+        """Say that the folder of a pin has changed."""
+        self._folders[posixpath.dirname(path)] = self._change()
 
     def values(self) -> Iterable[T]:
         """Everything that is pinned, as often as it is."""
@@ -127,7 +166,8 @@ class PinTree(Generic[T]):
             at = self._resolve(root, above)
             _check_name(made, "mkdirat", folder)
             at = posixpath.join(at, made)
-            self._folders.add(at)
+            self._folders[at] = self._change()
+            self._touch(at)
         if at not in self._folders:
             raise SyscallError(errno.ENOTDIR, "openat2", path)
         if name in (".", ".."):
