@@ -69,8 +69,9 @@ def private_place() -> Generator[Place]:
             config = root / "mapd.toml"
             config.write_text(
                 f"[daemon]\nruntime_dir = '{root}/run'\nstate_dir = '{root}/state'\nbpffs = '{bpffs}'\n"
-                f"pin_roots = ['{bpffs}']\nlog_format = 'json'\n\n[principals.admin]\nusers = [{CLIENT_ID}]\n"
+                f"pin_roots = ['{bpffs}']\nlog_format = 'json'\npolicy = '{root}/policy.toml'\n"
             )
+            (root / "policy.toml").write_text(f"[principals.admin]\nusers = [{CLIENT_ID}]\n")
             yield Place(root)
         finally:
             subprocess.run(["umount", "--lazy", bpffs], check=True)

@@ -200,8 +200,9 @@ def daemon(folder: Path) -> Generator[tuple[subprocess.Popen[bytes], Path]]:
     config = folder / "mapd.toml"
     config.write_text(
         f"[daemon]\nruntime_dir = '{folder}/run'\nbpffs = '{folder}/bpffs'\npin_roots = ['{folder}/bpffs']\n"
-        f"state_dir = '{folder}/state'\nlog_format = 'console'\n[principals.admin]\nusers = [{NOBODY}]\n"
+        f"state_dir = '{folder}/state'\nlog_format = 'console'\npolicy = '{folder}/policy.toml'\n"
     )
+    (folder / "policy.toml").write_text(f"[principals.admin]\nusers = [{NOBODY}]\n")
     log = folder / "daemon.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(

@@ -62,7 +62,8 @@ async def show(why: str) -> None:
 async def daemon(folder: Path) -> AsyncGenerator[str]:
     """``mapd serve --backend memory``, and its banner."""
     config = folder / "mapd.toml"
-    config.write_text("[daemon]\nlog_format = 'console'\n")
+    (folder / "policy.toml").touch()
+    config.write_text(f"[daemon]\nlog_format = 'console'\npolicy = '{folder}/policy.toml'\n")
     arguments = [
         "--backend",
         "memory",

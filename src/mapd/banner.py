@@ -4,39 +4,63 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from typing import Final
 
-from mapd.config import DEFAULT_PATH, Config
+from mapd.access.policy.holder import NOBODY_ELSE
+from mapd.access.policy.model import Policy
+from mapd.access.principal import ADMIN
+from mapd.config import Config
 from mapd.rpc.server_info import Facts
+from mapd.rpc.sockets import SOCKET_NAME
 from mapd_api import __version__
 
+SHOWN: Final = 8
+"""Principals in a banner; a policy may have a thousand."""
 
-def banner(config: Config, facts: Facts, socket: Path, capabilities: frozenset[str]) -> None:
+
+def banner(config: Config, facts: Facts, policy: Policy, capabilities: frozenset[str]) -> None:
     """Print it to a terminal, or where console logs are asked for; JSON readers get the ready event."""
     style = config.daemon.log_format
     if style == "console" or (style == "auto" and sys.stderr.isatty()):
-        sys.stderr.write(text(config, facts, socket, capabilities) + "\n")
+        sys.stderr.write(text(config, facts, policy, capabilities) + "\n")
 
 
-def text(config: Config, facts: Facts, socket: Path, capabilities: frozenset[str]) -> str:
-    """Socket, backend, what is visible and what is not, and the line that admits a user."""
-    admin = config.principals["admin"]
-    admitted = [*(f"user {user}" for user in admin.users), *(f"group {group}" for group in admin.groups)]
-    own = [f"uid {os.geteuid()}, which mapd runs as"] if os.geteuid() else []
+def text(config: Config, facts: Facts, policy: Policy, capabilities: frozenset[str]) -> str:
+    """Sockets and whom they admit, backend, what is visible and what is not, and the line that admits a user."""
+    names = policy.members[ADMIN].namespace
     rows = [
-        ("socket", f"{socket}"),
+        *(("socket", line) for line in sockets(config, policy)),
+        ("policy", in_force(config, policy)),
         ("backend", backend(facts)),
-        (
-            "names",
-            f"{facts.pin_root}/<namespace>/<name>, namespace {admin.namespace or 'admin'} unless given",
-        ),
+        ("names", f"{facts.pin_root}/<namespace>/<name>, the admin's namespace {names} unless given"),
         *(("visible", line) for line in visible(config, facts, capabilities)),
         *(("not visible", line) for line in not_visible(facts, capabilities)),
-        ("admitted", ", ".join(["root", *own, *admitted])),
-        ("admit more", f'[principals.admin] users = ["alice"]   in {DEFAULT_PATH}, then restart'),
+        ("admit more", f'[principals.admin] users = ["alice"]   in {config.daemon.policy}, then restart'),
     ]
     lines = [f"  {name:<12} {value}" for name, value in rows]
     return "\n".join([f"mapd {__version__}, profile {facts.profile}", *lines])
+
+
+def sockets(config: Config, policy: Policy) -> list[str]:
+    """Where each principal connects, and who it is."""
+    own = [f"uid {os.geteuid()}, which mapd runs as"] if os.geteuid() else []
+    lines: list[str] = []
+    for member in list(policy.members.values())[:SHOWN]:
+        named = [*(f"user {user}" for user in member.users), *(f"group {group}" for group in member.groups)]
+        admitted = ["whoever has the folder mounted"] if member.mount else named
+        who = ", ".join(["root", *own, *admitted])
+        lines.append(f"{config.daemon.runtime_dir}/{member.name}/{SOCKET_NAME}: {who}")
+    if len(policy.members) > SHOWN:
+        lines.append(f"and {len(policy.members) - SHOWN} more")
+    return lines
+
+
+def in_force(config: Config, policy: Policy) -> str:
+    """Which policy it is."""
+    if policy is NOBODY_ELSE:
+        return f"none, there is no {config.daemon.policy}: admin alone"
+    count = len(policy.rules)
+    return f"{policy.source}, version {policy.version}: {count or 'no'} rule{'' if count == 1 else 's'}"
 
 
 def backend(facts: Facts) -> str:

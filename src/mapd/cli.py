@@ -12,9 +12,11 @@ import msgspec
 
 from mapd import config as configuration
 from mapd import logs, policy_cli
-from mapd.daemon import StartError, serve
+from mapd.access.policy.file import PolicyError
+from mapd.daemon import serve
 from mapd.doctor.report import examine, text
 from mapd.rpc.sockets import SocketError
+from mapd.start import StartError
 from mapd_api import __version__
 from mapd_api.contract import ContractError
 
@@ -65,10 +67,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return policy_cli.run(chosen)
     try:
         config = _override(configuration.load(chosen.config), chosen)
-        # Names of users that do not exist must stop the start, not the first connection.
-        for principal in config.principals.values():
-            principal.uids()
-            principal.gids()
     except configuration.ConfigError as error:
         sys.stderr.write(f"mapd: {error}\n")
         return 2
@@ -79,6 +77,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     logs.configure(config.daemon.log_format, config.daemon.log_level)
     try:
         asyncio.run(serve(config, until_stdin_ends=chosen.until_stdin_ends))
+    except PolicyError as error:
+        for line in error.faults:
+            sys.stderr.write(f"mapd: {line}\n")
+        return 2
     except (StartError, SocketError, ContractError) as error:
         sys.stderr.write(f"mapd: cannot start: {error}\n")
         return 1

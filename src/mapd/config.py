@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import grp
-import pwd
 import re
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
 
-from mapd_api.names import is_part
+from mapd.access.policy import holder as policy_holder
 
 DEFAULT_PATH = Path("/etc/mapd/mapd.toml")
-
-NO_ID: Final = (1 << 32) - 1
-"""uid_t and gid_t are 32 bits; this one means nobody (chown(2))."""
+DEFAULT_POLICY: Final = str(policy_holder.DEFAULT_PATH)
 
 PIN_ROOT: Final = re.compile(r"[^/.\0]{1,255}")
 """One component of a path that bpffs accepts (kernel/bpf/inode.c, bpf_lookup(); NAME_MAX)."""
@@ -41,6 +36,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         state_dir: what outlives the daemon but names no kernel object: the types of the maps it made.
         bpffs: where a bpffs is mounted.
         pin_root: folder below it for names: <bpffs>/<pin_root>/<namespace>/<name>.
+        policy: the file that says who may connect, and do what. At the default path it may be missing: there is the
+            admin alone then.
         pin_roots: folders below which other programs' pins may be opened, and new ones made.
         grace_s: seconds that running calls get when the daemon stops.
         log_format: json, console, or auto (console on a terminal).
@@ -50,6 +47,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     backend: Literal["kernel", "memory"] = "kernel"
     runtime_dir: str = "/run/mapd"
     state_dir: str = "/var/lib/mapd"
+    policy: str = DEFAULT_POLICY
     bpffs: str = "/sys/fs/bpf"
     pin_root: str = "mapd"
     pin_roots: tuple[str, ...] = ("/sys/fs/bpf",)
@@ -92,39 +90,13 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_connection_age_grace_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 5.0
 
 
-class PrincipalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Table [principals.NAME].
-
-    Attributes:
-        namespace: of names that are given without one; default: the principal's name.
-        users: names or numbers of users admitted to its socket; root always is.
-        groups: the same for groups.
-    """
-
-    namespace: str = ""
-    users: tuple[str | int, ...] = ()
-    groups: tuple[str | int, ...] = ()
-
-    def uids(self) -> frozenset[int]:
-        """Users as numbers."""
-        return frozenset(_number(user, "user", lambda name: pwd.getpwnam(name).pw_uid) for user in self.users)
-
-    def gids(self) -> frozenset[int]:
-        """Groups as numbers."""
-        return frozenset(
-            _number(group, "group", lambda name: grp.getgrnam(name).gr_gid) for group in self.groups
-        )
-
-
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
     daemon: DaemonConfig = DaemonConfig()
     pool: PoolConfig = PoolConfig()
     server: ServerConfig = ServerConfig()
-    principals: dict[str, PrincipalConfig] = msgspec.field(
-        default_factory=lambda: {"admin": PrincipalConfig(namespace="admin")}
-    )
+    tcp: TcpConfig = TcpConfig()
 
 
 def parse(text: str, source: str) -> Config:
@@ -134,21 +106,23 @@ def parse(text: str, source: str) -> Config:
         ConfigError: with ``source``, the key, and what is accepted.
     """
     try:
-        config = msgspec.convert(tomllib.loads(text), Config)
+        raw = tomllib.loads(text)
+        if "principals" in raw:
+            raise ConfigError(
+                f"{source}: [principals] is read from the policy's file alone ([daemon] policy = "
+                f'"{DEFAULT_POLICY}", unless set): move its tables there, as they are'
+            )
+        config = msgspec.convert(raw, Config)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{source}: {error}") from error
     try:
         config = msgspec.structs.replace(config, daemon=_with_paths(config.daemon))
     except ValueError as error:
         raise ConfigError(f"{source}: [daemon] {error}") from None
-    for name, principal in config.principals.items():
-        for what, part in (("principal", name), ("namespace", principal.namespace or name)):
-            if not is_part(part):
-                raise ConfigError(
-                    f"{source}: [principals.{name}]: {what} {part!r} must be 1 to 63 of a-z, 0-9, '_', '-'"
-                )
-    if set(config.principals) != {"admin"}:
-        raise ConfigError(f"{source}: this version knows one principal, [principals.admin]")
+    try:
+        config = msgspec.structs.replace(config, tcp=_with_tls(config.tcp))
+    except ValueError as error:
+        raise ConfigError(f"{source}: [tcp] {error}") from None
     return config
 
 
@@ -171,6 +145,7 @@ def _with_paths(daemon: DaemonConfig) -> DaemonConfig:
         daemon,
         runtime_dir=_normal("runtime_dir", daemon.runtime_dir),
         state_dir=_normal("state_dir", daemon.state_dir),
+        policy=_normal("policy", daemon.policy),
         bpffs=_normal("bpffs", daemon.bpffs),
         pin_roots=tuple(_normal("pin_roots", root) for root in daemon.pin_roots),
     )
@@ -204,16 +179,3 @@ def load(path: Path | None) -> Config:
         raise ConfigError(
             f"{chosen}: not UTF-8, as TOML must be ({error.reason} at {error.start})"
         ) from error
-
-
-def _number(name: str | int, what: str, find: Callable[[str], int]) -> int:
-    """A uid or gid by name or number."""
-    if isinstance(name, int) or name.isdecimal():
-        number = int(name)
-        if not 0 <= number < NO_ID:
-            raise ConfigError(f"{what} {number}: a number is from 0 to {NO_ID - 1}")
-        return number
-    try:
-        return find(name)
-    except KeyError:
-        raise ConfigError(f"no {what} {name!r} on this host; use a number, or create it") from None

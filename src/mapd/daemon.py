@@ -4,80 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import sys
 import threading
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath
-from types import MappingProxyType
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from mapd.access.authorize import Authorizer
-from mapd.access.principal import Principal
+from mapd.access.policy.holder import PolicyHolder
+from mapd.access.policy.hosts import LocalHost, admissions
+from mapd.access.principal import ADMIN
 from mapd.banner import banner
-from mapd.bpf import (
-    Kernel,
-    LinuxKernel,
-    Template,
-    boot_id,
-    effective_capabilities,
-    is_bpffs,
-    possible_cpus,
-)
+from mapd.bpf import Kernel, LinuxKernel, effective_capabilities
 from mapd.config import Config
 from mapd.maps import trials
-from mapd.maps.blobs import BtfBlobs
 from mapd.maps.program_trials import try_programs
 from mapd.maps.programs import Programs
 from mapd.maps.store import MapStore
-from mapd.memory import MemoryKernel
 from mapd.notify import notify
 from mapd.rpc.apply import Applier
-from mapd.rpc.caller import Caller, always
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.maps import MapHandlers
-from mapd.rpc.server import Health, build
-from mapd.rpc.server_info import Facts, profile_of
+from mapd.rpc.server_info import Facts
+from mapd.rpc.servers import Servers
 from mapd.rpc.session import Age, SessionHandlers
-from mapd.rpc.sockets import InstanceLock, PrincipalSocket, clean_staging
+from mapd.rpc.sockets import InstanceLock, clean_staging
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
 from mapd.runtime.sessions import Sessions
+from mapd.start import (
+    BY_PROGRAM,
+    StartError,
+    check_bpffs,
+    make_facts,
+    memory_kernel,
+    open_blobs,
+    start_policy,
+)
 from mapd_api import contract, limits
 
 _log = structlog.stdlib.get_logger("mapd")
-
-FEATURES: Final = (
-    "apply",
-    "dump",
-    "dump-resume",
-    "dump-select",
-    "load",
-    "session-handles",
-    "session-apply",
-    "btf",
-    "queues",
-    "lpm",
-    "one-cpu",
-    "count",
-)
-"""What this version can do beyond the plain calls; clients ask for these names."""
-
-BY_PROGRAM: Final[Mapping[str, str]] = MappingProxyType(
-    {"touch": Template.VECTOR_READ, "atomics": Template.ATOMIC}
-)
-"""What it can do only where its kernel loads a program, and that program's name."""
 
 FAREWELL_S: Final = 0.1
 """Once nothing runs any more, sessions have so long to end by themselves: what a client sent before it read the
@@ -87,13 +63,13 @@ EXIT_MARGIN_S: Final = 0.5
 """After the grace, and this, the process ends even if a thread is stuck in a syscall."""
 
 
-class StartError(Exception):
-    """The daemon cannot start here; the message says why, and what to do."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A running daemon, for the banner and for tests."""
+    """A running daemon, for the banner and for tests.
+
+    Attributes:
+        socket: the admin's.
+    """
 
     config: Config
     facts: Facts
@@ -102,74 +78,8 @@ class Ready:
     host: MapHost
     guard: Guard
     sessions: Sessions
-
-
-def check_bpffs(config: Config) -> str:
-    """The folder for names, made if it is missing.
-
-    Raises:
-        StartError: no bpffs where the configuration says; the message has the line that mounts one.
-    """
-    bpffs = config.daemon.bpffs
-    try:
-        mounted = is_bpffs(bpffs)
-    except OSError as error:
-        raise StartError(f"{bpffs}: {error.strerror}; mount a bpffs there, or set [daemon] bpffs") from error
-    if not mounted:
-        raise StartError(
-            f"{bpffs} is not a bpffs, and names are pins: mount one (mount -t bpf bpf {bpffs}) in the mount namespace "
-            "of the programs that shall share maps, or set [daemon] bpffs"
-        )
-    root = Path(bpffs, config.daemon.pin_root)
-    try:
-        root.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise StartError(
-            f"{root}: {error.strerror}; make the folder for mapd (deploy/tmpfiles.d does), or start it as root"
-        ) from error
-    return str(root)
-
-
-def memory_kernel(config: Config) -> tuple[MemoryKernel, str]:
-    """Maps in memory, and the folder for names; folders are names there, and no files."""
-    names_root = str(PurePath(config.daemon.bpffs, config.daemon.pin_root))
-    folders = [config.daemon.bpffs, names_root, *config.daemon.pin_roots]
-    return MemoryKernel(possible_cpus(), folders), names_root
-
-
-def open_blobs(config: Config, boot: uuid.UUID) -> BtfBlobs:
-    """The types of maps made before in this boot, and room for more.
-
-    Raises:
-        StartError: state_dir cannot be made or used.
-    """
-    state_dir = config.daemon.state_dir
-    try:
-        Path(state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-        return BtfBlobs(Path(state_dir, "btf"), boot)
-    except OSError as error:
-        raise StartError(
-            f"{error.filename or state_dir}: {error.strerror}; mapd keeps the types of the maps it makes there: make "
-            f"the folder {state_dir} for mapd's user (systemd's StateDirectory does), or set [daemon] state_dir"
-        ) from error
-
-
-def make_facts(names_root: str, capabilities: frozenset[str], backend: str) -> Facts:
-    """What is true until the daemon ends."""
-    system, in_memory = os.uname(), backend == "memory"
-    return Facts(
-        epoch=secrets.token_hex(8),
-        # Ids in memory begin anew with each daemon, as the kernel's do at a boot.
-        boot_id=uuid.uuid4() if in_memory else uuid.UUID(boot_id()),
-        node=system.nodename,
-        kernel_release=system.release,
-        possible_cpus=possible_cpus(),
-        # All that there is in memory can be reached, whatever the process may do.
-        profile="inspector" if in_memory else profile_of(capabilities),
-        backend=backend,
-        pin_root=names_root,
-        features=FEATURES,
-    )
+    policy: PolicyHolder
+    servers: Servers
 
 
 @asynccontextmanager
@@ -179,8 +89,9 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
     ``kernel`` stands in for the configured backend's (a faulty one, in tests).
 
     Raises:
-        StartError, SocketError, ContractError: before anything can be connected to.
+        PolicyError, StartError, SocketError, ContractError: before anything can be connected to.
     """
+    policy = start_policy(config)
     backend = config.daemon.backend
     if backend == "memory":
         in_memory, names_root = memory_kernel(config)
@@ -212,7 +123,7 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
                 ByteBudget(reserve=limits.DUMP_RESERVE_BYTES),
                 inline_elements=config.pool.inline_elements,
             )
-            guard = Guard(Authorizer())
+            guard = Guard(Authorizer(policy))
             async with _programs(config, store, pool):
                 names = store.programs.names
                 more = [feature for feature, program in BY_PROGRAM.items() if program in names]
@@ -220,19 +131,22 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
                 # Handles last: what runs while the server drains needs them.
                 sessions = Sessions(host.handles, facts.epoch)
                 conversations = SessionHandlers(Applier(host), sessions, guard, _age(config))
+                servers = Servers(runtime_dir, guard, _handlers(host, facts, guard, conversations))
                 async with (
                     _idle_handles(host.handles),
                     aclosing(conversations),
-                    _server(config, host, guard, facts, conversations) as socket,
+                    _serving(config, policy, servers, guard),
                 ):
                     yield Ready(
                         config=config,
                         facts=facts,
-                        socket=socket.path,
+                        socket=servers.sockets[ADMIN],
                         capabilities=capabilities,
                         host=host,
                         guard=guard,
                         sessions=sessions,
+                        policy=policy,
+                        servers=servers,
                     )
     finally:
         lock.release()
@@ -304,33 +218,22 @@ async def _idle_handles(handles: HandleTable) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def _server(
-    config: Config, host: MapHost, guard: Guard, facts: Facts, conversations: SessionHandlers
-) -> AsyncGenerator[PrincipalSocket]:
-    """The admin's server on its socket, drained at the end of the block."""
-    (name, settings), *_ = config.principals.items()
-    principal = Principal(name=name, namespace=settings.namespace or name)
-    health = Health()
-    socket = PrincipalSocket.prepare(Path(config.daemon.runtime_dir), name, settings.uids(), settings.gids())
-    caller = Caller(principal=principal, attested_by=f"socket:{socket.path}")
-    server = build(always(caller), guard, _handlers(host, facts, guard, conversations), health)
+async def _serving(
+    config: Config, policy: PolicyHolder, servers: Servers, guard: Guard
+) -> AsyncGenerator[None]:
+    """Every principal's server inside the block, drained at its end."""
     try:
-        server.add_insecure_port(socket.address)
-        await server.start()
-        await health.set_serving()
-        socket.publish()
-        yield socket
+        await servers.start(policy.policy, admissions(policy.policy, LocalHost()))
+        yield
         _log.info("draining", calls=guard.running, grace_s=config.daemon.grace_s)
         notify("STOPPING=1")
-        await health.set_draining()
-        guard.draining.set()
+        await servers.drain()
         if await guard.wait_idle(config.daemon.grace_s):
             await guard.wait_ended(min(FAREWELL_S, config.daemon.grace_s))
         else:
             _log.warning("grace is over, ending calls", calls=guard.running)
     finally:
-        socket.withdraw()
-        await server.stop(0)
+        await servers.stop()
         await guard.wait_ended(EXIT_MARGIN_S / 2)
 
 
@@ -371,10 +274,12 @@ async def serve(config: Config, *, until_stdin_ends: bool = False) -> None:
     if until_stdin_ends:
         _at_end_of_stdin(loop, begin_to_stop)
     async with running(config) as ready:
-        banner(ready.config, ready.facts, ready.socket, ready.capabilities)
+        banner(ready.config, ready.facts, ready.policy.policy, ready.capabilities)
         _log.info(
             "ready",
             socket=str(ready.socket),
+            principals=len(ready.servers.sockets),
+            policy=ready.policy.policy.version,
             epoch=ready.facts.epoch,
             backend=ready.facts.backend,
             profile=ready.facts.profile,

@@ -68,7 +68,7 @@ _CONNECT_CAUSES: Final = (
     ("Connection refused", "nobody listens on it: the daemon has stopped"),
     (
         "Permission denied",
-        'this user may not open it: root admits users in /etc/mapd/mapd.toml, [principals.admin] users = ["..."]',
+        'this user may not open it: root admits users in /etc/mapd/policy.toml, [principals.admin] users = ["..."]',
     ),
 )
 _LARGER: Final = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")

@@ -98,8 +98,11 @@ def _start(stack: ExitStack, start_s: float) -> str:
     """Start one; everything of it ends with ``stack``."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mapd-")))
     config = folder / "mapd.toml"
+    policy = folder / "policy.toml"
+    policy.write_text("")  # the admin alone, whatever this host's own policy says
     config.write_text(
-        f"[daemon]\nbackend = 'memory'\nruntime_dir = '{folder}'\ngrace_s = {GRACE_S}\nlog_format = 'json'\n"
+        f"[daemon]\nbackend = 'memory'\nruntime_dir = '{folder}'\npolicy = '{policy}'\n"
+        f"grace_s = {GRACE_S}\nlog_format = 'json'\n"
     )
     ready = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     ready.bind(str(folder / "ready"))

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import mapd_client
 from mapd.bpf import Fault, FaultyKernel, LinuxKernel
 from mapd.bpf.abi import Command
-from mapd.config import Config, parse
+from mapd.config import Config
 from mapd.daemon import EXIT_MARGIN_S, Ready, running
 from mapd_client import U32, U64, Bytes, Client, Map, NotSent, OutcomeUnknown, Reason, Unavailable
 from tests.e2e import stuck_daemon
@@ -308,7 +308,7 @@ asyncio.run(main())
     ],
 )
 async def test_the_socket_admits_exactly_who_is_configured(place: Place, admitted: str, says: str) -> None:
-    config = parse(place.toml().replace("users = []", admitted), "test")
+    config = place.config(policy=f"[principals.admin]\n{admitted}\n")
     async with running(config) as ready:
         with client_sources() as sources, spawn_unprivileged(sources, LOOK, str(ready.socket)) as process:
             out, errors = await asyncio.to_thread(process.communicate)

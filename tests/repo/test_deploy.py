@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from mapd import config
+from mapd.access.policy import file as policy_file
+from mapd.access.policy.holder import NOBODY_ELSE
 from tests.repo.sources import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -149,6 +152,19 @@ def test_the_example_has_every_key() -> None:
     """A key that is not in the example is found by nobody."""
     shown = tomllib.loads(uncommented((DEPLOY / "mapd.toml").read_text()))
     assert shown == msgspec.json.decode(msgspec.json.encode(config.Config()))
+
+
+def test_the_example_of_a_policy_can_be_used_and_changes_nothing() -> None:
+    """As it is, it admits root alone; with every line switched on it still has no fault."""
+    text = (DEPLOY / "policy.toml").read_text()
+    found = policy_file.parse(text, "policy.toml")
+    assert (found.members, found.rules) == (
+        {"admin": replace(NOBODY_ELSE.members["admin"], line=found.members["admin"].line)},
+        (),
+    )
+    shown = policy_file.parse(re.sub(r"^#(\w+ = |\[)", r"\1", text, flags=re.MULTILINE), "policy.toml")
+    assert set(shown.members) == {"admin", "metrics"}
+    assert len(shown.rules) == 1
 
 
 def test_a_planted_other_default_is_found() -> None:

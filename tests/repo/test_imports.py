@@ -14,6 +14,7 @@ OURS = ("mapd", "mapd_api", "mapd_client")
 PARTS = (
     "mapd.config",
     "mapd.daemon",
+    "mapd.start",
     "mapd.banner",
     "mapd.doctor",
     "mapd.cli",

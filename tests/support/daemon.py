@@ -45,17 +45,28 @@ class Place:
         """Where names are pinned."""
         return self.bpffs / "mapd"
 
-    def toml(self, users: Sequence[int] = (), extra: str = "") -> str:
-        """A configuration for this place."""
+    @property
+    def policy(self) -> Path:
+        """Who may do what."""
+        return self.root / "policy.toml"
+
+    def toml(self, users: Sequence[int] = (), extra: str = "", policy: str | None = None) -> str:
+        """A configuration for this place. Writes its policy's file too.
+
+        Args:
+            policy: the whole text; without one the admin's socket admits ``users``, and there is nobody else.
+        """
+        self.policy.write_text(f"[principals.admin]\nusers = {list(users)}\n" if policy is None else policy)
         return (
             f"[daemon]\nruntime_dir = '{self.runtime_dir}'\nbpffs = '{self.bpffs}'\n"
+            f"policy = '{self.policy}'\n"
             f"state_dir = '{self.root}/state'\npin_roots = ['{self.bpffs}']\nlog_format = 'json'\n"
-            f"{extra}\n[principals.admin]\nusers = {list(users)}\n"
+            f"{extra}\n"
         )
 
-    def config(self, users: Sequence[int] = (), extra: str = "") -> Config:
+    def config(self, users: Sequence[int] = (), extra: str = "", policy: str | None = None) -> Config:
         """The same, parsed."""
-        return parse(self.toml(users, extra), "test")
+        return parse(self.toml(users, extra, policy), "test")
 
 
 @contextlib.contextmanager
@@ -111,17 +122,19 @@ def spawn(
     *,
     users: Sequence[int] = (),
     extra: str = "",
+    policy: str | None = None,
     prefix: Sequence[str] = (),
     program: Sequence[str] = ("-m", "mapd"),
 ) -> DaemonProcess:
     """Start a daemon without waiting for it.
 
     Args:
+        policy: the policy's whole text, instead of one by ``users``.
         prefix: a command to run it under (setpriv ...).
         program: what Python is to run.
     """
     file = place.root / "mapd.toml"
-    file.write_text(place.toml(users, extra))
+    file.write_text(place.toml(users, extra, policy))
     log = place.root / "daemon.log"
     with log.open("ab") as stream:
         begin = stream.tell()
@@ -156,11 +169,12 @@ def daemon_process(
     *,
     users: Sequence[int] = (),
     extra: str = "",
+    policy: str | None = None,
     prefix: Sequence[str] = (),
     program: Sequence[str] = ("-m", "mapd"),
 ) -> Generator[DaemonProcess]:
     """A daemon that is ready; stopped at the end, killed if it does not stop."""
-    daemon = spawn(place, users=users, extra=extra, prefix=prefix, program=program)
+    daemon = spawn(place, users=users, extra=extra, policy=policy, prefix=prefix, program=program)
     try:
         wait_ready(daemon)
         yield daemon

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from mapd.banner import banner, not_visible, text, visible
+from mapd.access.policy.file import parse as parse_policy
+from mapd.access.policy.holder import NOBODY_ELSE
+from mapd.banner import SHOWN, banner, not_visible, text, visible
 from mapd.config import Config, parse
 from mapd.rpc.server_info import Facts, profile_of
 
-SOCKET = Path("/run/mapd/admin/mapd.sock")
 FACTS = Facts(
     epoch="1f",
     boot_id=uuid.UUID(int=7),
@@ -29,14 +29,34 @@ ROOT = BPF | {"CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"}
 
 
 def test_it_says_socket_backend_names_and_who_is_admitted() -> None:
-    config = parse("[principals.admin]\nnamespace = 'ops'\nusers = ['alice', 7]\ngroups = ['net']", "test")
-    said = text(config, FACTS, SOCKET, BPF)
+    policy = parse_policy(
+        "[principals.admin]\nnamespace = 'ops'\nusers = ['alice', 7]\ngroups = ['net']\n"
+        "[principals.box]\ngrant = 'mount'\n[[rules]]\nwho = ['box']\nrole = 'viewer'\nnames = ['box/*']\n",
+        "/etc/mapd/policy.toml",
+    )
+    said = text(Config(), FACTS, policy, BPF)
     assert "profile minimal" in said.splitlines()[0]
-    assert "  socket       /run/mapd/admin/mapd.sock" in said
+    (admin,) = (line for line in said.splitlines() if "/run/mapd/admin/mapd.sock: root" in line)
+    assert admin.endswith("user alice, user 7, group net")
+    (box,) = (line for line in said.splitlines() if "/run/mapd/box/mapd.sock: root" in line)
+    assert box.endswith("whoever has the folder mounted")
+    assert f"  policy       /etc/mapd/policy.toml, version {policy.version}: 1 rule\n" in said
     assert "kernel, Linux 6.18.0, 2 possible CPUs" in said
-    assert "/sys/fs/bpf/mapd/<namespace>/<name>, namespace ops unless given" in said
-    assert "user alice, user 7, group net" in said
+    assert "/sys/fs/bpf/mapd/<namespace>/<name>, the admin's namespace ops unless given" in said
     assert "[principals.admin] users = " in said
+
+
+def test_without_a_policys_file_it_says_that_there_is_the_admin_alone() -> None:
+    said = text(Config(), FACTS, NOBODY_ELSE, BPF)
+    assert "  policy       none, there is no /etc/mapd/policy.toml: admin alone\n" in said
+    assert said.count("mapd.sock") == 1
+
+
+def test_of_many_principals_it_shows_a_few_and_counts_the_rest() -> None:
+    policy = parse_policy("".join(f"[principals.p{number}]\n" for number in range(40)), "p.toml")
+    said = text(Config(), FACTS, policy, BPF)
+    assert said.count("mapd.sock") == SHOWN
+    assert f"  socket       and {41 - SHOWN} more\n" in said
 
 
 def test_a_daemon_with_all_rights_sees_all_and_misses_nothing() -> None:
@@ -59,7 +79,7 @@ def test_a_daemon_without_rights_says_what_mends_that() -> None:
 
 
 def test_a_daemon_in_memory_says_so_and_that_no_program_sees_its_maps() -> None:
-    said = text(Config(), replace(FACTS, backend="memory"), SOCKET, ROOT)
+    said = text(Config(), replace(FACTS, backend="memory"), NOBODY_ELSE, ROOT)
     assert "memory: maps of this daemon alone, which end with it; for tests" in said
     assert "any map of the kernel, for any program" in said
     assert "CAP_" not in said
@@ -72,7 +92,7 @@ def test_a_daemon_in_memory_says_so_and_that_no_program_sees_its_maps() -> None:
 def test_it_is_for_people_not_for_readers_of_json(
     style: str, printed: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    banner(parse(f"[daemon]\nlog_format = '{style}'", "test"), FACTS, SOCKET, BPF)
+    banner(parse(f"[daemon]\nlog_format = '{style}'", "test"), FACTS, NOBODY_ELSE, BPF)
     assert ("mapd.sock" in capsys.readouterr().err) is printed
 
 

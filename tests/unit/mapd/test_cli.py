@@ -45,8 +45,7 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     ("text", "words"),
     [
         ("[daemon]\nfoo = 1", "unknown field `foo`"),
-        ("[principals.admin]\nusers = ['no-such-user-here']", "no user 'no-such-user-here'"),
-        ("[principals.admin]\ngroups = ['no-such-group-here']", "no group 'no-such-group-here'"),
+        ("[principals.admin]\nusers = ['alice']", "[principals] is read from the policy's file alone"),
     ],
 )
 def test_a_wrong_file_is_status_2(
@@ -61,6 +60,31 @@ def test_a_wrong_file_is_status_2(
 def test_a_file_that_is_not_there_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["serve", "--config", str(tmp_path / "none.toml")]) == 2
     assert "none.toml: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (None, "No such file or directory"),
+        ("[principals.web]\nuser = 1\n", "unknown key 'user'"),
+        (
+            "[principals.web]\nusers = [0]\n[principals.ops]\nusers = ['root']\n",
+            "uid 0 is [principals.web]'s already",
+        ),
+    ],
+)
+def test_a_policy_that_cannot_be_used_is_status_2_and_nothing_is_made(
+    tmp_path: Path, policy: str | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "policy.toml"
+    if policy is not None:
+        file.write_text(policy)
+    text = f"[daemon]\nbackend = 'memory'\nruntime_dir = '{tmp_path}/run'\npolicy = '{file}'\n"
+    assert cli.run(config(tmp_path, text)) == 2
+    said = capsys.readouterr().err
+    assert f"mapd: {file}" in said
+    assert words in said
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from pathlib import Path
 
 import pytest
 
 from mapd import config
-from mapd.config import Config, ConfigError, PrincipalConfig, load, parse
+from mapd.config import Config, ConfigError, load, parse
 
 
 def refusal(text: str) -> str:
@@ -26,13 +24,14 @@ def test_an_empty_file_is_the_defaults() -> None:
     assert found.daemon.grace_s == 5.0
     assert found.pool.queue == 4_096
     assert (found.pool.inline_elements, found.pool.cpu, found.server.max_connection_age_s) == (0, -1, 0.0)
-    assert found.principals == {"admin": PrincipalConfig(namespace="admin")}
+    assert found.daemon.policy == "/etc/mapd/policy.toml"
 
 
 def test_every_key_can_be_set() -> None:
     text = """
         [daemon]
         runtime_dir = "/tmp/run"
+        policy = "/tmp/policy.toml"
         state_dir = "/tmp/state"
         bpffs = "/mnt/bpf"
         pin_root = "names"
@@ -49,18 +48,13 @@ def test_every_key_can_be_set() -> None:
         [server]
         max_connection_age_s = 3600
         max_connection_age_grace_s = 0.5
-        [principals.admin]
-        namespace = "ops"
-        users = ["root", 65534]
-        groups = [0]
     """
     found = parse(text, "mapd.toml")
     assert found.daemon.pin_roots == ("/mnt/bpf/xdp",)
     assert (found.pool.point_threads, found.pool.bulk_threads, found.pool.queue) == (1, 64, 1)
     assert found.pool.inline_elements == 64
     assert (found.server.max_connection_age_s, found.server.max_connection_age_grace_s) == (3600.0, 0.5)
-    assert found.principals["admin"].uids() == {0, 65_534}
-    assert found.principals["admin"].gids() == {0}
+    assert found.daemon.policy == "/tmp/policy.toml"
 
 
 @pytest.mark.parametrize(
@@ -68,14 +62,12 @@ def test_every_key_can_be_set() -> None:
     [
         ("[daemon]\nruntimedir = '/run'", "unknown field `runtimedir` - at `$.daemon`"),
         ("[deamon]", "unknown field `deamon`"),
-        ("[principals.admin]\nuser = ['a']", "unknown field `user`"),
         ("[daemon]\ngrace_s = -1", "`$.daemon.grace_s`"),
         ("[daemon]\ngrace_s = 'soon'", "`$.daemon.grace_s`"),
         ("[daemon]\nlog_format = 'xml'", "Invalid enum value 'xml' - at `$.daemon.log_format`"),
         ("[pool]\npoint_threads = 0", "`$.pool.point_threads`"),
         ("[pool]\nbulk_threads = 65", "`$.pool.bulk_threads`"),
         ("[pool]\nqueue = 0", "`$.pool.queue`"),
-        ("[principals.admin]\nusers = [true]", "`$.principals[...].users[0]`"),
         ("[daemon", "Expected ']'"),
     ],
 )
@@ -85,39 +77,14 @@ def test_what_cannot_be_used_is_refused_with_its_place(text: str, words: str) ->
     assert words in message
 
 
-@pytest.mark.parametrize("name", ["Admin", "-x", "a b", "a.b", "a" * 64, ""])
-def test_a_principals_name_must_be_fit_for_a_folder(name: str) -> None:
-    message = refusal(f'[principals."{name}"]')
-    assert f"principal {name!r} must be 1 to 63 of a-z, 0-9, '_', '-'" in message
-
-
-@pytest.mark.parametrize("name", ["Ops", "a/b", "../x", "."])
-def test_a_namespace_must_be_fit_for_a_folder(name: str) -> None:
-    assert f"namespace {name!r} must be" in refusal(f"[principals.admin]\nnamespace = '{name}'")
-
-
-def test_other_principals_are_refused_for_now() -> None:
-    assert "one principal, [principals.admin]" in refusal("[principals.web]")
-    assert "one principal, [principals.admin]" in refusal("[principals.admin]\n[principals.web]")
-
-
-def test_users_and_groups_are_names_or_numbers() -> None:
-    me = pwd.getpwuid(os.geteuid()).pw_name
-    assert PrincipalConfig(users=(me, "65534", 7, 7)).uids() == {os.geteuid(), 65_534, 7}
-
-
-@pytest.mark.parametrize("user", ["no-such-user-here", "", "²", "1 0"])
-def test_a_user_that_does_not_exist_is_named(user: str) -> None:
-    with pytest.raises(ConfigError, match=f"no user {user!r} on this host; use a number, or create it"):
-        PrincipalConfig(users=(user,)).uids()
-    with pytest.raises(ConfigError, match=f"no group {user!r} on this host"):
-        PrincipalConfig(groups=(user,)).gids()
-
-
-@pytest.mark.parametrize("number", [-1, (1 << 32) - 1, 1 << 40, "4294967295"])
-def test_a_number_that_no_user_has_is_refused(number: int | str) -> None:
-    with pytest.raises(ConfigError, match=f"user {number}: a number is from 0 to 4294967294"):
-        PrincipalConfig(users=(number,)).uids()
+@pytest.mark.parametrize(
+    "text", ["[principals.admin]\nusers = ['alice']", "[principals.web]", "principals = 5"]
+)
+def test_principals_are_sent_to_the_policys_file(text: str) -> None:
+    message = refusal(text)
+    assert message.startswith("mapd.toml: [principals] is read from the policy's file alone")
+    assert '[daemon] policy = "/etc/mapd/policy.toml"' in message
+    assert "move its tables there, as they are" in message
 
 
 def test_a_file_is_read_and_named_in_refusals(tmp_path: Path) -> None:
@@ -166,6 +133,7 @@ def test_paths_are_kept_in_their_shortest_spelling() -> None:
     [
         ("runtime_dir = 'run/mapd'", "[daemon] runtime_dir: 'run/mapd' is not absolute"),
         ("state_dir = ''", "[daemon] state_dir: '' is not absolute"),
+        ("policy = 'policy.toml'", "[daemon] policy: 'policy.toml' is not absolute"),
         ("bpffs = '/sys/../sys/fs/bpf'", "[daemon] bpffs: '/sys/../sys/fs/bpf' has a part '..'"),
         ("pin_roots = ['/sys/fs/bpf', 'xdp']", "[daemon] pin_roots: 'xdp' is not absolute"),
         ("pin_roots = ['/mnt/..']", "[daemon] pin_roots: '/mnt/..' has a part '..'"),

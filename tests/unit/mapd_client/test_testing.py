@@ -106,7 +106,7 @@ def test_it_ends_with_the_process_that_started_it(temporary: Path) -> None:
         assert select.select([pidfd], [], [], 10.0)[0] == [pidfd]
         os.close(pidfd)
     assert not socket.exists()
-    for left in (folder / "ready", folder / "log", folder / "mapd.toml", folder / "mapd.lock"):
+    for left in (folder / name for name in ("ready", "log", "mapd.toml", "policy.toml", "mapd.lock")):
         left.unlink()
     (folder / "admin").rmdir()
     (folder / ".staging").rmdir()
