@@ -22,7 +22,7 @@ NAME_GLOBS = ("web/*", "*/flows", "*/*", "web/ct", "shared/[!f]*", "?b/c?")
 PIN_GLOBS = ("/sys/fs/bpf/**", "/sys/fs/bpf/tc/*", "/sys/fs/bpf/flows", "/**/ct", "/sys/**/tc/**")
 TYPE_GLOBS = ("hash", "*_hash", "lpm_trie", "*storage", "queue", "*")
 TYPES = (MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE, MapType.QUEUE, MapType.CGROUP_STORAGE)
-PREFIXES = ("00", "0a", "0a00", "0a01", "08000000", "080000000a", "0800000000", "0a000000000000ff")
+PREFIXES = ("00", "0a", "0a00", "0a01", "08000000", "080000000a", "080000000aff", "0a000000000000ff")
 KEY_SIZES = (0, 1, 2, 8)
 
 

@@ -228,4 +228,4 @@ def test_a_wrong_engine_is_found_out(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError):
-        comparison(EXAMPLES)()
+        comparison(5 * EXAMPLES)()
