@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from pathlib import Path
@@ -90,6 +91,38 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_connection_age_grace_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 5.0
 
 
+TCP_PORT: Final = 7433
+"""Where daemons that listen on TCP do by default; IANA has given it to nobody."""
+
+
+class TcpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Table [tcp]: TLS 1.3, with certificates on both sides, and nothing else.
+
+    Attributes:
+        listen: addresses with ports, "0.0.0.0:7433" or "[::]:7433"; none: TCP is off.
+        certificate: file of this daemon's certificate, behind it those between it and its authority (PEM).
+        key: file of its key (PEM), that only mapd's user may read.
+        client_ca: file of the authorities whose certificates clients may show (PEM).
+        max_connections: at once, for each address, of all clients and of whoever has shown no certificate yet; others
+            are closed.
+        handshake_timeout_s: until TLS and HTTP/2 are agreed on; then the connection is closed.
+        max_connection_idle_s: a connection without calls is closed after so long.
+        max_connection_age_s: a connection takes no new calls after so long, a tenth more or less; its client makes
+            another one. Sessions are told goodbye before, and go on there.
+        max_connection_age_grace_s: seconds that calls under way have then.
+    """
+
+    listen: tuple[str, ...] = ()
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+    max_connections: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 256
+    handshake_timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 5.0
+    max_connection_idle_s: Annotated[float, msgspec.Meta(ge=0.1)] = 300.0
+    max_connection_age_s: Annotated[float, msgspec.Meta(ge=1)] = 1800.0
+    max_connection_age_grace_s: Annotated[float, msgspec.Meta(ge=0.1, le=600)] = 60.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -148,6 +181,41 @@ def _with_paths(daemon: DaemonConfig) -> DaemonConfig:
         policy=_normal("policy", daemon.policy),
         bpffs=_normal("bpffs", daemon.bpffs),
         pin_roots=tuple(_normal("pin_roots", root) for root in daemon.pin_roots),
+    )
+
+
+def _with_tls(tcp: TcpConfig) -> TcpConfig:
+    """The same with its paths normalised.
+
+    Raises:
+        ValueError: the key, what it is, and what is accepted.
+    """
+    if not tcp.listen:
+        return tcp
+    for address in tcp.listen:
+        _check_listen(address)
+    paths: dict[str, str] = {}
+    for key in ("certificate", "key", "client_ca"):
+        path: str = getattr(tcp, key)
+        if not path:
+            raise ValueError(
+                f"{key}: needed with listen: mapd speaks TLS only, with certificates on both sides"
+            )
+        paths[key] = _normal(key, path)
+    return msgspec.structs.replace(tcp, **paths)
+
+
+def _check_listen(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        six = ipaddress.ip_address(bare).version == 6
+    except ValueError:
+        six = None
+    if six is (bare != host) and port.isascii() and port.isdecimal() and int(port) < 1 << 16:
+        return
+    raise ValueError(
+        f"listen: {address!r} is no IP address with a port, as '0.0.0.0:{TCP_PORT}' and '[::]:{TCP_PORT}' are"
     )
 
 

@@ -147,3 +147,42 @@ def test_paths_are_kept_in_their_shortest_spelling() -> None:
 )
 def test_a_path_that_could_not_be_used_is_refused(text: str, words: str) -> None:
     assert words in refusal(f"[daemon]\n{text}")
+
+
+TLS = "certificate = '/c//server.pem'\nkey = '/c/key.pem'\nclient_ca = '/c/./ca.pem'\n"
+
+
+def test_tcp_is_off_unless_an_address_is_given() -> None:
+    assert parse("", "mapd.toml").tcp.listen == ()
+    found = parse(f"[tcp]\nlisten = ['0.0.0.0:7433', '[::1]:0']\n{TLS}", "mapd.toml").tcp
+    assert found.listen == ("0.0.0.0:7433", "[::1]:0")
+    assert (found.certificate, found.key, found.client_ca) == ("/c/server.pem", "/c/key.pem", "/c/ca.pem")
+
+
+@pytest.mark.parametrize("missing", ["certificate", "key", "client_ca"])
+def test_tcp_without_certificates_is_refused(missing: str) -> None:
+    lines = [line for line in TLS.splitlines() if not line.startswith(missing)]
+    message = refusal("\n".join(["[tcp]", "listen = ['0.0.0.0:7433']", *lines]))
+    assert message == (
+        f"mapd.toml: [tcp] {missing}: needed with listen: mapd speaks TLS only, with certificates on both sides"
+    )
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "7433",
+        "localhost:7433",
+        "192.0.2.1",
+        "::1:7433",
+        "[127.0.0.1]:7433",
+        "127.0.0.1:65536",
+        "127.0.0.1:",
+        "unix:/x:1",
+    ],
+)
+def test_tcp_listens_on_ip_addresses_with_ports_only(address: str) -> None:
+    message = refusal(f"[tcp]\nlisten = ['{address}']\n{TLS}")
+    assert message.startswith(
+        f"mapd.toml: [tcp] listen: '{address}' is no IP address with a port, as '0.0.0.0:7433'"
+    )
