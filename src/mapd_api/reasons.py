@@ -111,17 +111,18 @@ class Refusal:
     Attributes:
         message: for a person: operation, object, their numbers, likely cause, next step.
         metadata: the same for a program: errno, operation, map, map_type, numbers.
-        retry_after_s: seconds to wait before trying again; None where waiting does not help.
+        wait_s: how long to wait where that is known exactly (a rate limit); None: as the table has it.
     """
 
     reason: Reason
     message: str
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    wait_s: float | None = None
 
     @property
     def retry_after_s(self) -> float | None:
         """Seconds to wait before trying again; None where waiting does not help."""
-        return RETRY_AFTER_S.get(self.reason)
+        return RETRY_AFTER_S.get(self.reason) if self.wait_s is None else self.wait_s
 
 
 def encode(refusal: Refusal) -> status_pb2.Status:
@@ -135,7 +136,7 @@ def encode(refusal: Refusal) -> status_pb2.Status:
         details.pop()
     else:
         delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(refusal.retry_after_s * 1e9))
+        delay.FromNanoseconds(round(refusal.retry_after_s * 1e9))
         details[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     code: int = STATUS[refusal.reason].value[0]
     return status_pb2.Status(code=code, message=refusal.message, details=details)
@@ -151,7 +152,9 @@ def decode(status: status_pb2.Status) -> Refusal | None:
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in Reason.__members__:
-            return Refusal(Reason[info.reason], status.message, dict(info.metadata))
+            reason, wait = Reason[info.reason], retry_delay_s(status)
+            own = None if wait == RETRY_AFTER_S.get(reason) else wait
+            return Refusal(reason, status.message, dict(info.metadata), own)
     return None
 
 

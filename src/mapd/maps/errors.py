@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Self
 
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.kernel import SyscallError
@@ -35,6 +36,11 @@ class MapError(Exception):
         self.refusal = Refusal(
             reason, message, {name: shortened(str(value), METADATA_MAX) for name, value in metadata.items()}
         )
+
+    def waiting(self, seconds: float | None) -> Self:
+        """The same, with the exact time after which trying again may help; None: as is usual for the reason."""
+        self.refusal = replace(self.refusal, wait_s=seconds)
+        return self
 
     @property
     def reason(self) -> Reason:

@@ -215,7 +215,7 @@ def error(refusal: Refusal) -> errors_pb2.Error:
         metadata=dict(refusal.metadata),
     )
     if refusal.retry_after_s is not None:
-        message.retry_after.FromNanoseconds(int(refusal.retry_after_s * 1e9))
+        message.retry_after.FromNanoseconds(round(refusal.retry_after_s * 1e9))
     return message
 
 

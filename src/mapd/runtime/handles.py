@@ -6,14 +6,18 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from mapd.access.authorize import Authorized
+from mapd.access.policy.model import ADMIN_QUOTAS
 from mapd.access.principal import Principal
+from mapd.access.quotas import Dimension, always
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
+from mapd.runtime.shares import Shares
 from mapd_api import limits
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
@@ -62,23 +66,21 @@ class HandleTable:
     """Open maps by handle. Handles belong to one daemon start, one principal, and to one session if any.
 
     Args:
+        shares: what each principal has and may have; this table counts handles and sessions there.
         clock: time.monotonic, or a test's.
     """
 
     def __init__(
         self,
         *,
-        per_principal: int = limits.HANDLES,
-        sessions_per_principal: int = limits.SESSIONS,
+        shares: Shares | None = None,
         idle_s: float = limits.HANDLE_IDLE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._handles: dict[int, Handle] = {}
         self._sessions: dict[str, Session] = {}
-        self._reserved: Counter[Principal] = Counter()
+        self.shares: Final = shares or Shares(always(ADMIN_QUOTAS))
         self._opened: Counter[Principal] = Counter()
-        self._per_principal = per_principal
-        self._sessions_per_principal = sessions_per_principal
         self._idle_s = idle_s
         self._clock = clock
 
@@ -91,20 +93,20 @@ class HandleTable:
         return len(self._sessions)
 
     def open_session(self, principal: Principal) -> Session:
-        """Begin a conversation; ``close_session`` ends it."""
-        self._check_quota(
-            principal,
-            sum(s.principal == principal for s in self._sessions.values()),
-            self._sessions_per_principal,
-            "sessions",
-        )
+        """Begin a conversation; ``close_session`` ends it.
+
+        Raises:
+            MapError: QUOTA, the principal has all the streams that it may.
+        """
+        self.shares.take(principal, Dimension.STREAMS, "session")
         session = Session(secrets.token_hex(8), principal)
         self._sessions[session.id] = session
         return session
 
     def close_session(self, session: Session) -> None:
         """End it and close what it opened."""
-        self._sessions.pop(session.id, None)
+        if self._sessions.pop(session.id, None) is not None:
+            self.shares.give_back(session.principal, Dimension.STREAMS)
         for number in list(session.handles):
             self._close(number)
 
@@ -132,10 +134,10 @@ class HandleTable:
         Raises:
             MapError: QUOTA, the principal holds all the handles it may, with both numbers.
         """
-        held = sum(handle.principal == principal for handle in self._handles.values())
-        self._check_quota(principal, held + self._reserved[principal], self._per_principal, "handles")
-        with _counted(self._reserved, principal):
-            yield partial(self._keep, session)
+        self.shares.take(principal, Dimension.HANDLES, "open")
+        with ExitStack() as room:
+            room.callback(self.shares.give_back, principal, Dimension.HANDLES)
+            yield partial(self._keep, session, room)
 
     def add(self, authorized: Authorized[OpenMap], session: Session | None) -> int:
         """Keep an open map; the table owns its fd from here on. Closes it if it cannot be kept."""
@@ -146,14 +148,15 @@ class HandleTable:
             authorized.target.fd.close()
             raise
 
-    def _keep(self, session: Session | None, authorized: Authorized[OpenMap]) -> int:
-        """Raises STALE_HANDLE, and closes the map, where the session has ended."""
+    def _keep(self, session: Session | None, room: ExitStack, authorized: Authorized[OpenMap]) -> int:
+        """Raises STALE_HANDLE, and closes the map, where the session has ended. ``room`` is the handle's from here."""
         opened, principal = authorized.target, authorized.principal
         if session is not None and session.id not in self._sessions:
             opened.fd.close()
             raise MapError(Reason.STALE_HANDLE, f"session {session.id} ended while the map was opened")
         number = secrets.randbits(63) | 1
         self._handles[number] = Handle(opened, principal, session, self._clock())
+        room.pop_all()
         if session is not None:
             session.handles.add(number)
         return number
@@ -202,13 +205,17 @@ class HandleTable:
             MapError: QUOTA, so many calls of the principal have one open already.
         """
         open_now = self._opened[principal]
-        if open_now >= self._per_principal:
+        most = self.shares.limit(principal, Dimension.HANDLES)
+        if most is not None and open_now >= most:
             raise MapError(
                 Reason.QUOTA,
-                f"{principal.name} has {open_now} calls under way that opened a map each, its limit is "
-                f"{self._per_principal}; open the map once and use its handle, or make fewer calls at once",
+                f"open: {principal.name} has {open_now} calls under way that opened a map each, its limit is "
+                f"{most}; open the map once and use its handle, or make fewer calls at once",
                 operation="open",
                 principal=principal.name,
+                quota=Dimension.HANDLES.value,
+                used=open_now,
+                limit=most,
             )
         with _counted(self._opened, principal):
             yield
@@ -241,20 +248,11 @@ class HandleTable:
 
     def _close(self, number: int) -> None:
         handle = self._handles.pop(number)
+        self.shares.give_back(handle.principal, Dimension.HANDLES)
         handle.rights.clear()
         if handle.session is not None:
             handle.session.handles.discard(number)
         handle.opened.fd.close()
-
-    @staticmethod
-    def _check_quota(principal: Principal, held: int, limit: int, what: str) -> None:
-        if held >= limit:
-            raise MapError(
-                Reason.QUOTA,
-                f"{principal.name} has {held} {what} open, its limit is {limit}; close some",
-                operation="open",
-                principal=principal.name,
-            )
 
 
 @contextmanager

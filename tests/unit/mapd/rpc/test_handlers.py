@@ -16,7 +16,9 @@ from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
 from mapd.access.authorize import Authorized, Authorizer, Denied
+from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
+from mapd.access.quotas import always
 from mapd.bpf import CreateMap, Fault, OpenPin, Pin
 from mapd.bpf.abi import Command
 from mapd.maps.opened import OpenMap
@@ -184,7 +186,7 @@ async def test_the_last_handle_is_for_the_first_who_asks_and_nothing_is_created_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with serving() as wire:
-        monkeypatch.setattr(wire.host.handles, "_per_principal", 1)
+        monkeypatch.setattr(wire.host.handles.shares, "quotas_of", always(Quotas(handles=1)))
         reached, let_go = threading.Event(), threading.Event()
         wire.faulty.add(Fault(target=CreateMap, nth=1, reached=reached, wait=let_go))
         first = asyncio.ensure_future(wire.call(creation()))

@@ -466,7 +466,9 @@ async def test_another_principals_session_or_another_start_is_not_gone_on_with(
 async def test_clients_that_were_cut_off_keep_no_new_one_out() -> None:
     async with serving() as wire:
         talks = [await RawSession.open(wire.channel) for _ in range(limits.SESSIONS)]
-        with pytest.raises(grpc.aio.AioRpcError, match="64 sessions open, its limit is 64") as caught:
+        with pytest.raises(
+            grpc.aio.AioRpcError, match="64 sessions, dumps and loads open, its limit is 64"
+        ) as caught:
             await RawSession.open(wire.channel)
         assert refusal_of(caught.value).reason is Reason.QUOTA
         talks[0].cut()

@@ -8,10 +8,13 @@ from contextlib import ExitStack
 import pytest
 
 from mapd.access.authorize import Authorized, Authorizer
+from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
+from mapd.access.quotas import always
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
 from mapd.runtime.handles import HandleTable, Session
+from mapd.runtime.shares import Shares
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
 from tests.unit.mapd.dictkernel import DictKernel, DictMap, raw_info
@@ -37,7 +40,9 @@ class Bench:
     def __init__(self) -> None:
         self.kernel = DictKernel()
         self.clock = Clock()
-        self.table = HandleTable(per_principal=3, sessions_per_principal=2, idle_s=60.0, clock=self.clock)
+        self.table = HandleTable(
+            shares=Shares(always(Quotas(handles=3, streams=2))), idle_s=60.0, clock=self.clock
+        )
 
     def opened(self, principal: Principal = ADMIN) -> Authorized[OpenMap]:
         target = self.kernel.open(DictMap(raw_info()))
@@ -152,7 +157,7 @@ def test_calls_that_open_a_map_each_have_a_quota_too(bench: Bench) -> None:
 def test_sessions_have_a_quota_too(bench: Bench) -> None:
     first = bench.table.open_session(ADMIN)
     bench.table.open_session(ADMIN)
-    with pytest.raises(MapError, match="admin has 2 sessions open, its limit is 2"):
+    with pytest.raises(MapError, match="admin has 2 sessions, dumps and loads open, its limit is 2"):
         bench.table.open_session(ADMIN)
     bench.table.open_session(OTHER)
     bench.table.close_session(first)

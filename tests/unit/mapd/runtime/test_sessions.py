@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
+from mapd.access.quotas import always
 from mapd.maps.errors import MapError
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.pool import Lane
 from mapd.runtime.sessions import Arrival, Conversation, Order, Sessions, Slots
+from mapd.runtime.shares import Shares
 from mapd_api import limits
 from mapd_api.reasons import Reason
 
@@ -207,7 +210,7 @@ class Heard:
 
 @pytest.fixture
 def sessions() -> Iterator[Sessions]:
-    handles = HandleTable(sessions_per_principal=2)
+    handles = HandleTable(shares=Shares(always(Quotas(streams=2))))
     made = Sessions(handles, EPOCH)
     yield made
     made.close_all()
@@ -303,7 +306,7 @@ async def test_sessions_with_streams_and_those_of_others_end_for_nobody(sessions
     stream = Heard()
     sessions.attach(detached, stream)
     sessions.detach(detached, stream)
-    with pytest.raises(MapError, match="2 sessions open") as caught:
+    with pytest.raises(MapError, match="2 sessions, dumps and loads open") as caught:
         sessions.open(ADMIN)
     assert caught.value.reason is Reason.QUOTA
     assert not detached.closed
