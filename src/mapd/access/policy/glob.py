@@ -125,6 +125,15 @@ class Glob:
             at = found + len(run)
         return at <= end
 
+    def reaches(self, folder: str) -> bool:
+        """Whether it may match something below ``folder``; "" is above everything."""
+        parts = folder.split("/") if folder else []
+        first = self._runs[0]
+        if len(self._runs) == 1 and len(first) <= len(parts):
+            return False
+        most = min(len(first), len(parts))
+        return _fits(first[:most], parts, 0)
+
     def covers(self, other: Glob) -> bool:
         """Whether everything that ``other`` matches is surely matched by this one too; False where it is not plain."""
         if self.text == other.text:

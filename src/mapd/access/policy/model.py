@@ -20,6 +20,23 @@ SELF: Final = "self"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unsure:
+    """Names and pins that any map may have, for all that the daemon can tell. Denials by them hold; nothing else does.
+
+    Attributes:
+        names, pins: that it cannot open, and so does not know the maps of.
+        namespaces: whose names it cannot list; ``any_name``: of all of them.
+        below: folders whose pins it cannot list.
+    """
+
+    names: frozenset[str] = frozenset()
+    pins: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
+    any_name: bool = False
+    below: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """What is known of a map when a right on it is decided.
 
@@ -29,6 +46,7 @@ class Subject:
         names: every name of it that the daemon knows, "namespace/name"; of one to create, the name.
         pins: every path that it is known to be pinned at, those of its names among them.
         owners: the namespaces of its names, and of its lease.
+        unsure: what else it may be called; None where all is known.
     """
 
     type: int | None = None
@@ -36,6 +54,7 @@ class Subject:
     names: frozenset[str] = frozenset()
     pins: frozenset[str] = frozenset()
     owners: frozenset[str] = frozenset()
+    unsure: Unsure | None = None
 
     @classmethod
     def of(
@@ -45,11 +64,14 @@ class Subject:
         *,
         names: Iterable[str] = (),
         pins: Iterable[str] = (),
+        unsure: Unsure | None = None,
     ) -> Subject:
         """A subject whose owners are the namespaces of its names."""
         names = frozenset(names)
         owners = frozenset(name.partition("/")[0] for name in names)
-        return cls(type=map_type, key_size=key_size, names=names, pins=frozenset(pins), owners=owners)
+        return cls(
+            type=map_type, key_size=key_size, names=names, pins=frozenset(pins), owners=owners, unsure=unsure
+        )
 
 
 class Effect(Enum):
@@ -81,6 +103,10 @@ class Globs:
             return True
         return any(glob.matches(text) for text in texts for glob in self._wild)
 
+    def below(self, folders: frozenset[str]) -> bool:
+        """Whether one of them may match something below one of these folders."""
+        return any(glob.reaches(folder) for folder in folders for glob in self.all)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
@@ -102,7 +128,8 @@ class Selector:
 
         Args:
             namespace: of the principal that asks.
-            unknown: whether a map of unknown type may be taken for one of ``types``.
+            unknown: whether a map of unknown type may be taken for one of ``types``, and one that may have other
+                names and pins for one that has them.
         """
         if self.every_map:
             return True
@@ -110,9 +137,9 @@ class Selector:
             return False
         return (
             (self.types is None or self._has_type(subject, unknown))
-            and (self.owners is None or self._has_owner(subject, namespace))
-            and (self.names is None or self.names.any_of(subject.names))
-            and (self.pins is None or self.pins.any_of(subject.pins))
+            and (self.owners is None or self._has_owner(subject, namespace, unknown))
+            and (self.names is None or self._has_name(subject, unknown))
+            and (self.pins is None or self._has_pin(subject, unknown))
         )
 
     def fails(self, subject: Subject | None, namespace: str) -> str:
@@ -123,7 +150,7 @@ class Selector:
             return "every_map"
         if self.types is not None and not self._has_type(subject, unknown=False):
             return "types"
-        if self.owners is not None and not self._has_owner(subject, namespace):
+        if self.owners is not None and not self._has_owner(subject, namespace, unknown=False):
             return "owners"
         if self.names is not None and not self.names.any_of(subject.names):
             return "names"
@@ -133,11 +160,33 @@ class Selector:
         assert self.types is not None
         return unknown if subject.type is None else subject.type in self.types
 
-    def _has_owner(self, subject: Subject, namespace: str) -> bool:
+    def _has_owner(self, subject: Subject, namespace: str, unknown: bool) -> bool:
         assert self.owners is not None
-        return not self.owners.isdisjoint(subject.owners) or (
-            SELF in self.owners and namespace in subject.owners
+        wanted = self.owners | {namespace} if SELF in self.owners else self.owners
+        if not wanted.isdisjoint(subject.owners):
+            return True
+        unsure = subject.unsure if unknown else None
+        return unsure is not None and (
+            unsure.any_name
+            or not wanted.isdisjoint(unsure.namespaces)
+            or any(name.partition("/")[0] in wanted for name in unsure.names)
         )
+
+    def _has_name(self, subject: Subject, unknown: bool) -> bool:
+        assert self.names is not None
+        if self.names.any_of(subject.names):
+            return True
+        unsure = subject.unsure if unknown else None
+        return unsure is not None and (
+            unsure.any_name or self.names.any_of(unsure.names) or self.names.below(unsure.namespaces)
+        )
+
+    def _has_pin(self, subject: Subject, unknown: bool) -> bool:
+        assert self.pins is not None
+        if self.pins.any_of(subject.pins):
+            return True
+        unsure = subject.unsure if unknown else None
+        return unsure is not None and (self.pins.any_of(unsure.pins) or self.pins.below(unsure.below))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
