@@ -55,7 +55,9 @@ def test_the_front_keeps_nothing() -> None:
     said = run(
         """
         lock_front(None, Rules(read=READ))
-        threading.Thread(target=lambda: said.update(thread=repr(held()))).start()
+        thread = threading.Thread(target=lambda: said.update(thread=repr(held())))
+        thread.start()
+        thread.join()
         import pathlib
         found = held()
         said.update(effective=found.effective, permitted=found.permitted, ambient=found.ambient,
