@@ -86,5 +86,16 @@ SESSION_OUT_BYTES: Final = 4 << 20
 answered: while they are more, no further message is taken. The one that goes beyond is the last, so a session has
 SESSION_OUT_BYTES + MESSAGE_BYTES of them at most (8 MiB), beside what grpc and the kernel buffer."""
 
+HANDSHAKE_S: Final = 5.0
+"""A connection whose client does not say what HTTP/2 begins with is closed after so long."""
+
+CONNECTION_IDLE_S: Final = 600.0
+"""A connection without a call is closed after so long; a client that comes back connects again by itself."""
+
+PING_AFTER_S: Final = 60.0
+"""A connection with a call that has sent nothing for so long is asked whether it is there; one that does not answer
+in PING_S is closed."""
+PING_S: Final = 20.0
+
 SESSION_RESUME_S: Final = 5.0
 """A session whose stream broke is kept so long: its handles, its replies, what it has under way."""

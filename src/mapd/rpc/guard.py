@@ -148,6 +148,8 @@ class Guard:
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
         self._running: dict[asyncio.Task[Any], str] = {}
+        self._callers: dict[asyncio.Task[Any], Caller] = {}
+        self._ended: dict[asyncio.Task[Any], Refusal] = {}
         self.draining = asyncio.Event()
         self.messages = Messages()
 
@@ -173,9 +175,9 @@ class Guard:
             expires = began + (limits.UNARY_S if remaining is None else remaining)
             who = "nobody"
             limit = asyncio.timeout(limits.UNARY_S if unary else None)
-            with self._counted(name):
+            with self._counted(name) as task:
                 try:
-                    caller = identify(context)
+                    caller = self._callers[task] = identify(context)
                     who = caller.principal.name
                     if self.draining.is_set():
                         raise MapError(Reason.DRAINING, "the daemon is stopping; connect again in a moment")
@@ -191,7 +193,10 @@ class Guard:
                     async with limit:
                         return await handler(call, readable(request))
                 except asyncio.CancelledError:
-                    await self._cancelled(name, context)
+                    if (ended := self._ended.get(task)) is None:
+                        await self._cancelled(name, context)
+                    task.uncancel()
+                    await self._refuse(name, who, ended, context, began)
                 except TimeoutError as error:
                     late = f"not done after {limits.UNARY_S:g} s, given up; it may still be executed"
                     unknown = Refusal(Reason.OUTCOME_UNKNOWN, late)
@@ -211,6 +216,16 @@ class Guard:
                     await self._refuse(name, who, self._fault(name, who, error), context, began)
 
         return guarded
+
+    def end(self, who: Caller, refusal: Refusal) -> None:
+        """Give up whatever runs for a caller who is nobody any more; what runs in a thread is finished there.
+
+        The other end of each call is told ``refusal``.
+        """
+        for task, caller in self._callers.items():
+            if caller is who and task not in self._ended:
+                self._ended[task] = refusal
+                task.cancel()
 
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no call and no message of a session runs; False if some still do after ``timeout`` seconds.
@@ -234,14 +249,16 @@ class Guard:
             await asyncio.wait(list(self._running), timeout=timeout)
 
     @contextmanager
-    def _counted(self, name: str) -> Generator[None]:
+    def _counted(self, name: str) -> Generator[asyncio.Task[Any]]:
         task = asyncio.current_task()
         assert task is not None
         self._running[task] = name
         try:
-            yield
+            yield task
         finally:
             del self._running[task]
+            self._callers.pop(task, None)
+            self._ended.pop(task, None)
 
     async def _cancelled(self, name: str, context: Context) -> NoReturn:
         """The client went, or its deadline passed: nobody listens. Anything else is our own doing."""

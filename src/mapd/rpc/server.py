@@ -24,6 +24,13 @@ OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_metadata_size", 8 << 10),
     # A second daemon must fail to bind, not share a TCP port silently.
     ("grpc.so_reuseport", 0),
+    # Who connects and says nothing: HTTP/2's first frames have so long to come.
+    ("grpc.server_handshake_timeout_ms", int(limits.HANDSHAKE_S * 1_000)),
+    # Who says no more than that.
+    ("grpc.max_connection_idle_ms", int(limits.CONNECTION_IDLE_S * 1_000)),
+    # Who began a call and answers no ping: its messages are not waited for without end.
+    ("grpc.keepalive_time_ms", int(limits.PING_AFTER_S * 1_000)),
+    ("grpc.keepalive_timeout_ms", int(limits.PING_S * 1_000)),
 )
 
 HEALTH: Final[Any] = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -47,18 +54,29 @@ class Health:
 
 
 def build(
-    identify: Identify, guard: Guard, handlers: Mapping[str, Handler], health_service: Health
+    identify: Identify,
+    guard: Guard,
+    handlers: Mapping[str, Handler],
+    health_service: Health,
+    *,
+    connections: int | None = None,
+    options: Sequence[tuple[str, Any]] = (),
 ) -> grpc.aio.Server:
     """A server whose callers ``identify`` tells; not bound to an address yet.
 
     ``handlers`` by full method name ("/mapd_api.v1.MapService/ListMaps").
+
+    Args:
+        connections: at a time, of each address; one more is closed as soon as it is made. None: no limit.
+        options: of the channel, where they are others than of a socket.
 
     Raises:
         ContractError: a method states no rights.
         KeyError: a method has no handler.
     """
     rights = contract.check()
-    server = grpc.aio.server(options=OPTIONS)
+    limit = () if connections is None else (("grpc.max_allowed_incoming_connections", connections),)
+    server = grpc.aio.server(options=tuple({**dict(OPTIONS), **dict(limit), **dict(options)}.items()))
     # Generic handlers only: grpcio's accept loop waits on a future for each *registered* method on
     # every call, 140 us against 165 us a call at 40 methods (grpc/grpc#43461).
     for service in contract.SERVICES:

@@ -231,10 +231,13 @@ class _Stream:
         """Say goodbye when the daemon is stopping; or when the stream is old, and end it some time later."""
         age = self._handlers.age
         limit = age.limit * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+        draining = self._handlers.guard.draining
         try:
             async with asyncio.timeout(limit or None):
-                await self._handlers.guard.draining.wait()
+                await (self._call.caller.leaving or draining).wait()
         except TimeoutError:
+            pass
+        if not draining.is_set():
             self._goodbye(REASON_EXPIRED, "this stream is old; resume the session in a new one")
             await asyncio.sleep(age.grace)
             self._finish(_End.AGED)

@@ -238,6 +238,11 @@ class HandleTable:
             self._close(number)
         return len(idle)
 
+    def close_of(self, principal: Principal) -> None:
+        """Close every handle of a principal. A use that is under way is finished first, as by ``close``."""
+        for number in [number for number, held in self._handles.items() if held.principal == principal]:
+            self._close(number)
+
     def close_all(self) -> None:
         """Close every handle (the daemon stops)."""
         for number in list(self._handles):

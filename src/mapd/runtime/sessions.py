@@ -292,6 +292,13 @@ class Sessions:
         conversation.slots.forget()
         self._handles.close_session(conversation.owner)
 
+    def close_of(self, principal: Principal) -> None:
+        """End every session of one who is nobody any more, and close every handle of his."""
+        for conversation in list(self._conversations.values()):
+            if conversation.owner.principal == principal:
+                self.close(conversation)
+        self._handles.close_of(principal)
+
     def close_all(self) -> None:
         """End every session (the daemon stops)."""
         for conversation in list(self._conversations.values()):

@@ -12,9 +12,10 @@ import structlog
 from structlog.testing import capture_logs
 
 from mapd.maps.errors import MapError
+from mapd.rpc.caller import Caller
 from mapd.rpc.guard import Call
 from mapd_api import limits
-from mapd_api.reasons import RETRY_AFTER_S, STATUS, Reason, retry_delay_s
+from mapd_api.reasons import RETRY_AFTER_S, STATUS, Reason, Refusal, retry_delay_s
 from mapd_api.v1 import elements_pb2 as elements
 from mapd_api.v1 import maps_pb2 as maps
 from mapd_api.v1.types_pb2 import MapRef
@@ -205,3 +206,25 @@ async def test_bytes_that_are_no_message_are_refused_as_such() -> None:
         found = refusal_of(caught.value)
         assert found.reason is Reason.BAD_SPEC
         assert "3 bytes that are no LookupRequest" in found.message
+
+
+async def test_what_runs_for_one_who_is_nobody_any_more_is_ended_with_the_reason() -> None:
+    callers: list[Caller] = []
+    running = asyncio.Event()
+    forever = asyncio.Event()
+
+    async def handler(call: Call, _request: object) -> object:
+        callers.append(call.caller)
+        running.set()
+        await forever.wait()
+        return elements.LookupResponse()
+
+    async with serving({"Lookup": handler}) as wire:
+        call = asyncio.create_task(wire.refusal(LOOKUP))
+        await running.wait()
+        somebody_else = Caller(principal=STRANGER, attested_by="test")
+        wire.guard.end(somebody_else, Refusal(Reason.POLICY, "not you"))
+        wire.guard.end(callers[0], Refusal(Reason.UNAUTHENTICATED, "admin is nobody here any more"))
+        found = await call
+    assert (found.reason, found.message) == (Reason.UNAUTHENTICATED, "admin is nobody here any more")
+    assert wire.guard.running == 0
