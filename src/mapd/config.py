@@ -10,10 +10,11 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from mapd.access.policy import holder as policy_holder
+from mapd.sandbox.profiles import AUTO, ProfileError, profiles_of
 
 DEFAULT_PATH = Path("/etc/mapd/mapd.toml")
-DEFAULT_POLICY: Final = str(policy_holder.DEFAULT_PATH)
+# Not asked of mapd.access.policy, which imports numpy: this is read before the process locks itself in.
+DEFAULT_POLICY: Final = "/etc/mapd/policy.toml"
 
 PIN_ROOT: Final = re.compile(r"[^/.\0]{1,255}")
 """One component of a path that bpffs accepts (kernel/bpf/inode.c, bpf_lookup(); NAME_MAX)."""
@@ -37,6 +38,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         state_dir: what outlives the daemon but names no kernel object: the types of the maps it made.
         bpffs: where a bpffs is mounted.
         pin_root: folder below it for names: <bpffs>/<pin_root>/<namespace>/<name>.
+        user: whom the process that speaks to clients runs as, by name or number, where root starts it. Where there is
+            no such user it runs as whoever started it, and says so.
         policy: the file that says who may connect, and do what. At the default path it may be missing: there is the
             admin alone then.
         pin_roots: folders below which other programs' pins may be opened, and new ones made.
@@ -48,6 +51,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     backend: Literal["kernel", "memory"] = "kernel"
     runtime_dir: str = "/run/mapd"
     state_dir: str = "/var/lib/mapd"
+    user: str | int = "mapd"
     policy: str = DEFAULT_POLICY
     bpffs: str = "/sys/fs/bpf"
     pin_root: str = "mapd"
@@ -55,6 +59,30 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 5.0
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class OpenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Table [opener]: the process that holds the capabilities, and what it grants at most. Sizes in bytes.
+
+    Attributes:
+        user: whom it runs as, as [daemon] user.
+        profile: which capabilities it keeps: minimal, pins-ro, pins-rw, network, inspector, a list of these, or auto:
+            all of theirs that the start gives.
+        socket: where an opener that somebody else starts (systemd) listens; "": this daemon starts its own.
+        map_bytes: kernel memory of one map when it is full.
+        btf_bytes: of the types of one map.
+        makes: how many maps, pins, programs and types may be made at once; makes_per_s after that.
+        bytes_per_s: map memory asked for, over time.
+    """
+
+    user: str | int = "mapd-opener"
+    profile: str | tuple[str, ...] = AUTO
+    socket: str = ""
+    map_bytes: Annotated[int, msgspec.Meta(ge=1)] = 4 << 30
+    btf_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16 << 20
+    makes: Annotated[int, msgspec.Meta(ge=1)] = 20_000
+    makes_per_s: Annotated[int, msgspec.Meta(ge=1)] = 2_000
+    bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] = 1 << 30
 
 
 class PoolConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -127,6 +155,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The whole file."""
 
     daemon: DaemonConfig = DaemonConfig()
+    opener: OpenerConfig = OpenerConfig()
     pool: PoolConfig = PoolConfig()
     server: ServerConfig = ServerConfig()
     tcp: TcpConfig = TcpConfig()
@@ -152,6 +181,13 @@ def parse(text: str, source: str) -> Config:
         config = msgspec.structs.replace(config, daemon=_with_paths(config.daemon))
     except ValueError as error:
         raise ConfigError(f"{source}: [daemon] {error}") from None
+    try:
+        profiles_of(config.opener.profile)
+        if config.opener.socket:
+            opener = msgspec.structs.replace(config.opener, socket=_normal("socket", config.opener.socket))
+            config = msgspec.structs.replace(config, opener=opener)
+    except (ProfileError, ValueError) as error:
+        raise ConfigError(f"{source}: [opener] {error}") from None
     try:
         config = msgspec.structs.replace(config, tcp=_with_tls(config.tcp))
     except ValueError as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mapd import config
-from mapd.config import Config, ConfigError, load, parse
+from mapd.access.policy import holder
+from mapd.config import DEFAULT_POLICY, Config, ConfigError, load, parse
 
 
 def refusal(text: str) -> str:
@@ -186,3 +187,32 @@ def test_tcp_listens_on_ip_addresses_with_ports_only(address: str) -> None:
     assert message.startswith(
         f"mapd.toml: [tcp] listen: '{address}' is no IP address with a port, as '0.0.0.0:7433'"
     )
+
+
+# ---- the opener ------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_policy_is_where_the_policy_looks_for_it() -> None:
+    """Written twice, for this module must not import numpy."""
+    assert holder.DEFAULT_PATH == Path(DEFAULT_POLICY)
+
+
+def test_profiles_are_one_or_several() -> None:
+    assert parse("[opener]\nprofile = 'minimal'", "test").opener.profile == "minimal"
+    assert parse("[opener]\nprofile = ['network', 'pins-ro']", "test").opener.profile == (
+        "network",
+        "pins-ro",
+    )
+
+
+@pytest.mark.parametrize("said", ["'root'", "[]", "['auto', 'minimal']", "['minimal', 'x']"])
+def test_what_is_no_profile_is_refused_with_those_that_are(said: str) -> None:
+    with pytest.raises(ConfigError, match=r"test: \[opener\] profile.*auto"):
+        parse(f"[opener]\nprofile = {said}", "test")
+
+
+def test_a_limit_of_nothing_and_a_socket_without_a_place_are_refused() -> None:
+    with pytest.raises(ConfigError, match="map_bytes"):
+        parse("[opener]\nmap_bytes = 0", "test")
+    with pytest.raises(ConfigError, match="socket: 'x' is not absolute"):
+        parse("[opener]\nsocket = 'x'", "test")
