@@ -15,6 +15,7 @@ PARTS = (
     "mapd.config",
     "mapd.daemon",
     "mapd.start",
+    "mapd.reload",
     "mapd.banner",
     "mapd.doctor",
     "mapd.cli",
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "mapd_client": ("mapd_client", "mapd_api"),
     "mapd.bpf": ("mapd.bpf", "mapd_api"),
     "mapd.sandbox": ("mapd.sandbox",),
-    "mapd.opener": ("mapd.opener", "mapd.bpf", "mapd.sandbox"),
+    "mapd.opener": ("mapd.opener", "mapd.bpf", "mapd.sandbox", "mapd_api"),
     # A kernel beside the real one: it knows the protocol, and nobody but those who choose knows it.
     "mapd.memory": ("mapd.memory", "mapd.bpf", "mapd_api"),
     "mapd.maps": ("mapd.maps", "mapd.bpf", "mapd_api"),

@@ -409,3 +409,18 @@ class SyscallError(OSError):
 
         super().__init__(errno, f"{command}: {describe(errno)}", path)
         self.command = command
+
+
+class LimitRefused(SyscallError):
+    """Not the kernel, but a limit of whoever carries out control requests for others; nothing was done.
+
+    Attributes:
+        limit: which, with the numbers.
+    """
+
+    limit: str
+
+    def __init__(self, errno: int, command: str, limit: str) -> None:
+        super().__init__(errno, command)
+        self.limit = limit
+        self.strerror = f"{command}: {limit}"

@@ -52,6 +52,14 @@ class Template(StrEnum):
     VECTOR_WRITE = "vector_write"  # the same, vector.write_ops()
 
 
+READING: Final = frozenset({Template.COUNT_ENTRIES, Template.VECTOR_READ})
+MUTATING: Final = frozenset(Template) - READING
+"""Programs that write the map they are loaded over; those that read leave it as it is."""
+
+IN_SCRATCH: Final = frozenset(Template) - {Template.WRITE_ONE_CPU, Template.COUNT_ENTRIES}
+"""Programs over a map and a scratch; the others have their columns in the context."""
+
+
 @dataclass(frozen=True, slots=True)
 class Assembled:
     """A program to load; ``callbacks`` as ``Assembler.callbacks``."""
