@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
@@ -22,6 +22,7 @@ from mapd.access.authorize import Authorized, Authorizer, Denied
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
 from mapd.rpc.caller import Caller, Context, Identify
+from mapd.rpc.expiry import while_attested
 from mapd_api import contract, limits
 from mapd_api.contract import MethodAccess
 from mapd_api.ops import Verb
@@ -190,8 +191,10 @@ class Guard:
                         expires=expires,
                         fault=lambda error: self._fault(name, who, error),
                     )
-                    async with limit:
-                        return await handler(call, readable(request))
+                    # A unary call is short, and its answer says more than that its caller's time is over.
+                    with nullcontext() if unary else while_attested(caller, self.end):
+                        async with limit:
+                            return await handler(call, readable(request))
                 except asyncio.CancelledError:
                     if (ended := self._ended.get(task)) is None:
                         await self._cancelled(name, context)
@@ -216,6 +219,11 @@ class Guard:
                     await self._refuse(name, who, self._fault(name, who, error), context, began)
 
         return guarded
+
+    @property
+    def callers(self) -> Sequence[Caller]:
+        """Of what runs, one for each call."""
+        return list(self._callers.values())
 
     def end(self, who: Caller, refusal: Refusal) -> None:
         """Give up whatever runs for a caller who is nobody any more; what runs in a thread is finished there.

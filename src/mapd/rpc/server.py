@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -13,9 +14,11 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from mapd.rpc.caller import Identify
+from mapd.maps.errors import MapError
+from mapd.rpc.caller import Context, Identify
 from mapd.rpc.guard import Guard, Handler, Reader
 from mapd_api import contract, limits
+from mapd_api.reasons import encode, to_grpc
 
 OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
@@ -95,7 +98,8 @@ def build(
         (REFLECTION, reflection.aio.ReflectionServicer(names)),
     ):
         table = {
-            method.name: _method_handler(method, getattr(servicer, method.name)) for method in service.methods
+            method.name: _method_handler(method, _for_callers(identify, getattr(servicer, method.name)))
+            for method in service.methods
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, table),))
     return server
@@ -103,6 +107,31 @@ def build(
 
 def _is_unary(method: MethodDescriptor) -> bool:
     return not (method.client_streaming or method.server_streaming)
+
+
+def _for_callers(identify: Identify, handler: Any) -> Any:
+    """A handler of a standard service: it needs no rights, but a caller who is somebody."""
+
+    async def known(context: Context) -> None:
+        try:
+            identify(context)
+        except MapError as error:
+            await context.abort_with_status(to_grpc(encode(error.refusal)))
+
+    if inspect.isasyncgenfunction(handler):
+
+        async def streamed(request: Any, context: Context) -> AsyncGenerator[Any]:
+            await known(context)
+            async for response in handler(request, context):
+                yield response
+
+        return streamed
+
+    async def answered(request: Any, context: Context) -> Any:
+        await known(context)
+        return await handler(request, context)
+
+    return answered
 
 
 def _encoded(message: Message | bytes) -> bytes:

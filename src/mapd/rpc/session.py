@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ one is cancelled 0.06 to 0.8 ms later. A session is closed when that has not com
 
 STAMP_BYTES: Final = 256
 """A stamp with foreign names in it is answered up to this size."""
+
+BEFORE_EXPIRY_S: Final = 1.0
+"""A stream is told goodbye so long before its caller's certificate ends: what is under way is answered, and a client
+that has a new certificate goes on with it."""
 
 JITTER: Final = 0.1
 """Part of its age by which a stream may end earlier or later, so that clients do not come back all at once."""
@@ -229,8 +234,7 @@ class _Stream:
 
     async def _farewell(self) -> None:
         """Say goodbye when the daemon is stopping; or when the stream is old, and end it some time later."""
-        age = self._handlers.age
-        limit = age.limit * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+        age, limit = self._handlers.age, self._limit()
         draining = self._handlers.guard.draining
         try:
             async with asyncio.timeout(limit or None):
@@ -245,6 +249,16 @@ class _Stream:
             self._goodbye(
                 REASON_DRAINING, "the daemon is stopping; finish what is under way and connect again"
             )
+
+    def _limit(self) -> float:
+        """Seconds from now to the goodbye; 0: none. What is over already gives none: it would come again and again."""
+        caller = self._call.caller
+        limits = [self._handlers.age.limit * random.uniform(1 - JITTER, 1 + JITTER)]  # noqa: S311 - no secret
+        if caller.aged is not None:
+            limits.append(caller.aged - time.monotonic())
+        if caller.expires is not None:
+            limits.append(caller.expires - time.time() - BEFORE_EXPIRY_S)
+        return min((each for each in limits if each > 0), default=0.0)
 
     def _goodbye(self, reason: Any, message: str) -> None:
         self._say(pb.SessionResponse(goodbye=pb.Goodbye(reason=reason, message=message)))

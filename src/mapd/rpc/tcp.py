@@ -1,0 +1,289 @@
+"""TCP: one grpc server for all principals, whose callers are told by their certificates.
+
+TLS 1.3 alone. gRPC for Python has no option for that; ``mapd`` names, before gRPC is loaded, one cipher suite for
+older versions that no certificate serves, so that they fail in the handshake. Where that was too late (gRPC was loaded
+first), a look at this daemon's own port shows it, and each call is asked for the version of its connection instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from mapd.access.policy.model import Policy
+from mapd.maps.errors import MapError
+from mapd.rpc.caller import Caller, Context
+from mapd.rpc.connections import Connections
+from mapd.rpc.guard import Guard, Handler
+from mapd.rpc.server import Health, build
+from mapd.rpc.tls import Identities, Identity, Unidentified, identity
+from mapd.rpc.tls_files import Material, TlsError, TlsFiles
+from mapd_api.reasons import Reason
+
+_log = structlog.stdlib.get_logger("mapd.tls")
+
+LOOK_S: Final = 1.0
+"""Between two looks at the files by calls; every handshake looks too."""
+
+SHARE_OF_JITTER: Final = 0.2
+"""gRPC's connection ages are a tenth more or less than asked for (max_age_filter, kMaxConnectionAgeJitter)."""
+
+SELF_TEST_S: Final = 5.0
+
+_TLS_1_3: Final = b"TLSv1.3"
+_HANDSHAKE_RECORD: Final = 22
+"""ContentType handshake (RFC 8446, B.1): a ServerHello, where 21 is an alert."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpSettings:
+    """As the table [tcp] of mapd.config, whose documentation this shares."""
+
+    listen: Sequence[str]
+    certificate: str
+    key: str
+    client_ca: str
+    max_connections: int
+    handshake_timeout_s: float
+    max_connection_idle_s: float
+    max_connection_age_s: float
+    max_connection_age_grace_s: float
+
+    @property
+    def longest_s(self) -> float:
+        """No connection is older."""
+        return self.max_connection_age_s * (1 + SHARE_OF_JITTER) + self.max_connection_age_grace_s
+
+    def options(self) -> Sequence[tuple[str, Any]]:
+        """Of the grpc server, beside those of all."""
+        age_ms = self.max_connection_age_s * 1_000
+        grace_ms = age_ms * SHARE_OF_JITTER + self.max_connection_age_grace_s * 1_000
+        return (
+            ("grpc.server_handshake_timeout_ms", int(self.handshake_timeout_s * 1_000)),
+            ("grpc.max_connection_idle_ms", int(self.max_connection_idle_s * 1_000)),
+            # With gRPC's tenth more or less: after at most max_connection_age_s no call is taken. That is when
+            # sessions are told goodbye, and they must have the grace from then.
+            ("grpc.max_connection_age_ms", int(age_ms / 1.1)),
+            ("grpc.max_connection_age_grace_ms", int(grace_ms)),
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            # Clients ping once a minute, also without calls; whoever does so much more often is cut off.
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+        )
+
+
+class Callers:
+    """Who calls, by the certificate of its connection. Its ``identify`` is asked at each call.
+
+    Attributes:
+        only_1_3: handshakes of older TLS versions are known to fail.
+    """
+
+    def __init__(self, files: TlsFiles, policy: Callable[[], Policy], settings: TcpSettings) -> None:
+        self._files = files
+        self._policy = policy
+        self._settings = settings
+        self._identities = Identities()
+        self._looked = 0.0
+        self.connections = Connections(settings.longest_s)
+        self.only_1_3 = False
+        self._admits = lru_cache(maxsize=1_024)(self._admitted)
+
+    def identify(self, context: Context) -> Caller:
+        """As mapd.rpc.caller.Identify.
+
+        Raises:
+            MapError: UNAUTHENTICATED; QUOTA for a connection too many.
+        """
+        attested: Mapping[str, Iterable[bytes]] = context.auth_context()
+        self._check_version(attested)
+        try:
+            found = self._found(attested)
+            policy = self._policy()
+            principal = self._identities.principal(found.name, policy)
+        except Unidentified as refused:
+            raise _unauthenticated(str(refused)) from None
+        most = policy.members[principal.name].quotas.connections
+        since = self.connections.seen(context.peer(), principal, most)
+        return Caller(
+            principal=principal,
+            attested_by=f"tls:{found.name}",
+            expires=found.expires,
+            aged=since + self._settings.max_connection_age_s,
+        )
+
+    def _found(self, attested: Mapping[str, Iterable[bytes]]) -> Identity:
+        shown = tuple(attested.get("x509_pem_cert", ()))
+        if len(shown) != 1:
+            raise Unidentified("the client showed no certificate; connect with one (tls=)")
+        found = identity(shown[0])
+        if found.expires <= time.time():
+            raise Unidentified(
+                f"the certificate of {found.name} ended on {_date(found.expires)}; give the client a new one"
+            )
+        material = self._material()
+        if not self._admits(found, material.generation):
+            raise Unidentified(
+                f"the authority that signed the certificate of {found.name} is not among those of "
+                f"{self._settings.client_ca} any more; give the client a certificate of one that is"
+            )
+        return found
+
+    def _material(self) -> Material:
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return self._files.material
+        self._looked = now
+        return self._files.current()
+
+    def _admitted(self, found: Identity, _generation: int) -> bool:
+        return self._files.admits(found.certificate)
+
+    def _check_version(self, attested: Mapping[str, Iterable[bytes]]) -> None:
+        version = next(iter(attested.get("ssl_tls_version", ())), b"")
+        if version == _TLS_1_3 or (not version and self.only_1_3):
+            return
+        said = version.decode("ascii", "replace") or "a TLS version that this daemon's gRPC does not tell"
+        raise _unauthenticated(f"the connection speaks {said}; mapd takes TLS 1.3 only")
+
+
+def _unauthenticated(text: str) -> MapError:
+    return MapError(Reason.UNAUTHENTICATED, text)
+
+
+def _date(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when))
+
+
+class TcpServer:
+    """Owns the server, and what it knows of its callers. For one event loop.
+
+    Attributes:
+        addresses: where it listens, with the ports that the kernel chose for 0.
+
+    Raises:
+        TlsError: certificates or key cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: TcpSettings,
+        policy: Callable[[], Policy],
+        guard: Guard,
+        handlers: Mapping[str, Handler],
+    ) -> None:
+        self._settings = settings
+        self.files = TlsFiles(Path(settings.certificate), Path(settings.key), Path(settings.client_ca))
+        self.callers = Callers(self.files, policy, settings)
+        self.addresses: tuple[str, ...] = ()
+        self._health = Health()
+        self._server = build(
+            self.callers.identify,
+            guard,
+            handlers,
+            self._health,
+            connections=settings.max_connections,
+            options=settings.options(),
+        )
+
+    async def start(self) -> None:
+        """Listen and serve.
+
+        Raises:
+            TlsError: an address cannot be listened on.
+        """
+        material = self.files.material
+        left = material.ends.timestamp() - time.time()
+        if left <= 0:
+            _log.warning(
+                "the daemon's certificate has ended: no client accepts it", ends=material.ends.isoformat()
+            )
+        self.addresses = tuple(self._listen(address) for address in self._settings.listen)
+        await self._server.start()
+        self.callers.only_1_3 = await refuses_older_tls(self.addresses[0])
+        if not self.callers.only_1_3:
+            _log.warning(
+                "older TLS versions are refused at each call, not in the handshake", listen=self.addresses
+            )
+        await self._health.set_serving()
+        _log.info("listening", tcp=self.addresses, certificate_ends=material.ends.isoformat())
+
+    def _listen(self, address: str) -> str:
+        # Credentials of its own for each: gRPC asks each port's once for the first content, and then for changes.
+        served = _Served(self.files)
+        # types-grpcio has forgotten that the answer may be None (grpc/__init__.py, dynamic_ssl_server_credentials).
+        changed: Any = served.changed
+        credentials = grpc.dynamic_ssl_server_credentials(
+            served.first, changed, require_client_authentication=True
+        )
+        try:
+            port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise TlsError(f"[tcp] listen: {address}: cannot listen there ({error})") from None
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    async def drain(self) -> None:
+        """Tell health checks that the daemon stops."""
+        await self._health.set_draining()
+
+    async def stop(self) -> None:
+        """Close every connection, and whatever runs in them. Idempotent."""
+        await self._server.stop(0)
+
+
+class _Served:
+    """What one listening port's TLS uses; asked on gRPC's threads at each handshake."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        material = files.material
+        self._generation = material.generation
+        self.first = _configuration(material)
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """The content, where it is another than the last; None where it is not. gRPC asks one handshake at a time."""
+        material = self._files.current()
+        if material.generation == self._generation:
+            return None
+        self._generation = material.generation
+        return _configuration(material)
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(material.key, material.certificate)], root_certificates=material.client_ca
+    )
+
+
+async def refuses_older_tls(address: str) -> bool:
+    """Whether a handshake of TLS 1.2 fails at our own port; False also where that cannot be found out."""
+    host, _, port = address.rpartition(":")
+    local = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - not bound here
+    older = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    older.minimum_version = older.maximum_version = ssl.TLSVersion.TLSv1_2
+    inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        older.wrap_bio(inward, outward, server_hostname="localhost").do_handshake()
+    try:
+        async with asyncio.timeout(SELF_TEST_S):
+            reader, writer = await asyncio.open_connection(local, int(port))
+            try:
+                writer.write(outward.read())
+                answer = await reader.read(1)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError) as error:
+        _log.warning("cannot try TLS 1.2 at the daemon's own port", address=address, reason=str(error))
+        return False
+    return answer[:1] != bytes((_HANDSHAKE_RECORD,))
