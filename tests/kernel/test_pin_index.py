@@ -118,8 +118,8 @@ def test_a_pin_of_something_else_is_nobodys(bench: Bench, maps: Maps) -> None:
     bench.pin("a", made)
     (bench.root / "link").symlink_to(bench.root / "a")
     assert bench.pins(made) == {"a"}
-    assert bench.index.at(f"{bench.root}/link").pins == {f"{bench.root}/link"}
-    assert bench.index.at(f"{bench.root}/a") == bench.of(made)
+    assert bench.index.at(f"{bench.root}/link")[1].pins == {f"{bench.root}/link"}
+    assert bench.index.at(f"{bench.root}/a") == (KERNEL.info(made.fd).id, bench.of(made))
 
 
 def test_a_folder_that_goes_takes_its_pins_along(bench: Bench, maps: Maps) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final, Generic, Self, TypeVar
 
-from mapd.access.policy import explain
+from mapd.access.policy import decide, explain
 from mapd.access.policy.decide import Decision, Grants
 from mapd.access.policy.explain import Asked
 from mapd.access.policy.holder import NOBODY_ELSE, PolicyHolder
 from mapd.access.policy.model import Policy, Subject
 from mapd.access.policy.roles import names
-from mapd.access.principal import Principal
+from mapd.access.principal import ADMIN, Principal
 from mapd_api.ops import Verb
 
 T = TypeVar("T")
@@ -69,9 +70,10 @@ class Authorized(Generic[T]):
         verbs: what was granted.
         grants: by which keys are told apart, where some of ``verbs`` hold for some keys alone
             (``policy.elements.permitted``, ``grants.filters``); None where they hold for all.
+        subject: the map as it was judged; None for what is no map.
     """
 
-    __slots__ = ("grants", "principal", "target", "verbs")
+    __slots__ = ("grants", "principal", "subject", "target", "verbs")
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class Authorized(Generic[T]):
         verbs: frozenset[Verb],
         seal: object,
         grants: Grants | None = None,
+        subject: Subject | None = None,
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("Authorized is made by Authorizer.authorize alone")
@@ -87,6 +90,7 @@ class Authorized(Generic[T]):
         self.principal = principal
         self.verbs = verbs
         self.grants = grants
+        self.subject = subject
 
     def demand(self, verbs: Iterable[Verb]) -> T:
         """The thing, for a use that needs ``verbs``.
@@ -98,6 +102,26 @@ class Authorized(Generic[T]):
         if missing:
             raise AssertionError(f"used with {sorted(missing)}, authorised for {sorted(self.verbs)}")
         return self.target
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one principal may know of, under one policy. Pure: for any thread."""
+
+    policy: Policy
+    principal: Principal
+
+    def could_list(self, place: Subject) -> bool:
+        """Whether something of unknown type that is called so may be listed."""
+        return Verb.LIST in decide.possible(self.policy, self.principal.name, place)
+
+    def lists(self, subject: Subject) -> bool:
+        """Whether this map may be listed; of one whose type is not known: whatever it is."""
+        return decide.grants(self.policy, self.principal.name, subject).reveal
+
+    def by_id(self, subject: Subject) -> bool:
+        """Whether this map may be reached by its kernel id."""
+        return Verb.OPEN_BY_ID in decide.grants(self.policy, self.principal.name, subject).whole
 
 
 class Authorizer:
@@ -137,4 +161,8 @@ class Authorizer:
         decision = grants.decide(verbs)
         if not decision.allowed or (decision.filters and not by_key):
             raise Denied.by(decider.policy, decision, principal)
-        return Authorized(target, principal, verbs, _SEAL, grants if decision.filters else None)
+        return Authorized(target, principal, verbs, _SEAL, grants if decision.filters else None, subject)
+
+    def view(self, principal: Principal) -> View | None:
+        """What a principal may know of now; None for the admin, who may know of everything."""
+        return None if principal.name == ADMIN else View(self.policy.policy, principal)

@@ -101,13 +101,30 @@ class Wanted:
     holders: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What was not looked at, and why. ``path``: the pin or folder, "" where the line names none that is there."""
+
+    text: str
+    path: str = ""
+    of_pin: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Maps in order, where was looked, and what was not looked at and why."""
+    """Maps in order, where was looked, and what was not looked at."""
 
     maps: Sequence[ListedMap]
     sources: Sequence[str]
-    not_looked_at: Sequence[str]
+    notes: Sequence[Note]
+
+    @property
+    def not_looked_at(self) -> Sequence[str]:
+        """Lines: the first ``NOTES`` pins, how many more, and all else."""
+        pins = [note.text for note in self.notes if note.of_pin]
+        more = len(pins) - NOTES
+        counted = [f"{more} more pins like these"] if more > 0 else []
+        return pins[:NOTES] + counted + [note.text for note in self.notes if not note.of_pin]
 
 
 @dataclass(slots=True)
@@ -123,9 +140,8 @@ class _Lister:
         self._store = store
         self._wanted = wanted
         self._found: dict[int, _Found] = {}
-        self._notes: list[str] = []
         self.sources: list[str] = []
-        self.hidden: list[str] = []
+        self.notes: list[Note] = []
 
     def look(self) -> None:
         """Names always; pins and ids where they are wanted."""
@@ -138,15 +154,15 @@ class _Lister:
                 self._walk(root, seen, names=False)
                 self.sources.append(f"pins below {root}")
         else:
-            self.hidden.append(
-                f"pins of other programs below {', '.join(store.pin_roots)}: ask for pins, or open them by path"
-            )
+            roots = ", ".join(store.pin_roots)
+            self._hide(f"pins of other programs below {roots}: ask for pins, or open them by path")
         if wanted.ids:
             self._ids()
         else:
-            self.hidden.append("maps without a pin: ask for ids, or open them by id (profile inspector)")
-        more = len(self._notes) - NOTES
-        self.hidden[:0] = self._notes[:NOTES] + ([f"{more} more pins like these"] if more > 0 else [])
+            self._hide("maps without a pin: ask for ids, or open them by id (profile inspector)")
+
+    def _hide(self, text: str, path: str = "", *, of_pin: bool = False) -> None:
+        self.notes.append(Note(text, path, of_pin))
 
     def _walk(self, root: str, seen: set[str], *, names: bool) -> None:
         """Every pin below one root that was not seen yet."""
@@ -155,26 +171,28 @@ class _Lister:
             walk = kernel.control(ListPins(root=root))
         except OSError as error:
             if error.errno != errno.ENOENT:
-                self.hidden.append(f"{root}: {_why(error)}")
+                self._hide(f"{root}: {_why(error)}")
             return
         for folder in walk.unread:
             line = f"{_shown(folder)}: the folder's modes do not admit the daemon (chmod o+rx it, or profile pins-ro)"
-            if line not in self.hidden:
-                self.hidden.append(line)
+            if Note(line, folder) not in self.notes:
+                self._hide(line, folder)
         for path in walk.paths:
             if path in seen:
                 continue
             seen.add(path)
             if not _sendable(path):
-                self._notes.append(f"{_shown(path)}: its name is no UTF-8, and no answer could carry it")
+                self._hide(
+                    f"{_shown(path)}: its name is no UTF-8, and no answer could carry it", path, of_pin=True
+                )
                 continue
             name = self._store.name_of(path)
             if names and not name:
-                self._notes.append(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')")
+                self._hide(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')", path, of_pin=True)
             elif names and self._names_only and not fnmatchcase(name, self._wanted.glob):
                 continue
             elif len(self._found) >= LISTED:
-                self.hidden.append(f"pins after {path}: a listing has at most {LISTED} maps")
+                self._hide(f"pins after {path}: a listing has at most {LISTED} maps", path)
                 return
             else:
                 self._pin(root, path, named=names)
@@ -191,9 +209,9 @@ class _Lister:
             # EINVAL: a program or a link is pinned there, as elsewhere many are. ENOENT: unpinned meanwhile.
             if error.errno == errno.EINVAL:
                 if named:
-                    self._notes.append(f"{path}: not a map")
+                    self._hide(f"{path}: not a map", path, of_pin=True)
             elif error.errno != errno.ENOENT:
-                self._notes.append(f"{path}: {_why(error)}")
+                self._hide(f"{path}: {_why(error)}", path, of_pin=True)
             return
         owned.close()
         self._found.setdefault(found.id, _Found(found)).pins.append(path)
@@ -217,7 +235,7 @@ class _Lister:
         if refusal is None:
             self.sources.append("kernel ids")
         else:
-            self.hidden.append(f"maps by id: {refusal}")
+            self._hide(f"maps by id: {refusal}")
 
     def _described(self, request: ControlRequest[OwnedFd]) -> tuple[OwnedFd, MapFacts]:
         """An open map, which the caller closes, and what it is."""
@@ -260,9 +278,7 @@ class _Lister:
             note(process.map_ids, ProcessHolder(process.pid, process.comm))
         self.sources.append("descriptors of the processes in /proc")
         if processes.unread:
-            self.hidden.append(
-                f"descriptors of {processes.unread} processes of other users: need CAP_SYS_PTRACE"
-            )
+            self._hide(f"descriptors of {processes.unread} processes of other users: need CAP_SYS_PTRACE")
 
         def following(prog_id: int) -> int | None:
             return kernel.control(NextProgramId(prog_id=prog_id))
@@ -276,9 +292,9 @@ class _Lister:
         if refusal is None:
             self.sources.append("maps of the loaded programs")
         else:
-            self.hidden.append(f"programs that hold maps: {refusal}")
+            self._hide(f"programs that hold maps: {refusal}")
         if any(len(found) == HOLDERS for found in holders.values()):
-            self.hidden.append(f"more than {HOLDERS} holders of one map")
+            self._hide(f"more than {HOLDERS} holders of one map")
         return [replace(one, holders=tuple(holders[one.facts.id])) for one in maps]
 
 
@@ -302,7 +318,7 @@ def list_maps(store: MapStore, wanted: Wanted) -> Listing:
     maps = lister.matching()
     if wanted.holders:
         maps = lister.with_holders(maps)
-    return Listing(maps=maps, sources=lister.sources, not_looked_at=lister.hidden)
+    return Listing(maps=maps, sources=lister.sources, notes=lister.notes)
 
 
 def _each_id(following: Callable[[int], int | None], visit: Callable[[int], None]) -> str | None:

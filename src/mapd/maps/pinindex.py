@@ -142,10 +142,11 @@ class PinIndex:
         with self._refreshed():
             return self._known(map_id, path)
 
-    def at(self, path: str) -> Known:
-        """What else leads to the map of a pin; ``path`` alone where none is known to be. Raises as ``of``."""
+    def at(self, path: str) -> tuple[int, Known]:
+        """The map of a pin, and what leads to it; 0 and ``path`` where none is known to be. Raises as ``of``."""
         with self._refreshed():
-            return self._known(self._map_at(path) or _NO_MAP, path)
+            map_id = self._map_at(path) or _NO_MAP
+            return map_id, self._known(map_id, path)
 
     def all_of(self, map_ids: Iterable[int]) -> list[Known]:
         """``of`` several, at one moment. Raises as ``of``."""

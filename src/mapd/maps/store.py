@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Final
@@ -111,18 +111,25 @@ class MapStore:
     programs: Programs = field(default_factory=Programs)
 
     def create(
-        self, name: NameRef, spec: MapSpec, *, exist_ok: bool, template: OpenMap | None = None
+        self,
+        name: NameRef,
+        spec: MapSpec,
+        *,
+        exist_ok: bool,
+        template: OpenMap | None = None,
+        may_list: Callable[[OpenMap], bool] | None = None,
     ) -> tuple[OpenMap, bool]:
         """Create and pin a map; (map, whether it is new).
 
-        ``template``: of the inner maps of a map of maps; goes with ``spec.inner``.
+        ``template``: of the inner maps of a map of maps; goes with ``spec.inner``. ``may_list``: whether a map that
+        exists may be looked at; otherwise all that is said of it is that its name is taken.
 
         Raises:
             MapError: MAP_EXISTS, INCOMPATIBLE, BAD_SPEC, KERNEL_MEMORY, DAEMON_CAPABILITY, ...; nothing was
                 created then.
         """
         specs.check(spec, self.possible_cpus)
-        if exist_ok and (there := self._existing(name, spec)) is not None:
+        if exist_ok and (there := self._existing(name, spec, may_list)) is not None:
             return there, False
         kernel_name = spec.kernel_name or derived_kernel_name(name.name)
         # BPF_F_RDONLY is of the creator's descriptor, not of the map, and no pin is made of one that only reads.
@@ -137,7 +144,7 @@ class MapStore:
         except OSError as error:
             created.fd.close()
             if error.errno == errno.EEXIST:
-                if exist_ok and (there := self._existing(name, spec)) is not None:
+                if exist_ok and (there := self._existing(name, spec, may_list)) is not None:
                     return there, False
                 raise self._exists(name) from None
             raise self.pin_refusal(error, "create", str(name), self.path_of(name)) from error
@@ -159,7 +166,9 @@ class MapStore:
         if self._leads_to(self.path_of(name), map_id):
             self.unpin(name)
 
-    def _existing(self, name: NameRef, spec: MapSpec) -> OpenMap | None:
+    def _existing(
+        self, name: NameRef, spec: MapSpec, may_list: Callable[[OpenMap], bool] | None
+    ) -> OpenMap | None:
         """The map of that name if it has that shape; None if there is none."""
         try:
             # Asked for as only reading, it is handed out so, made now or before.
@@ -170,6 +179,8 @@ class MapStore:
             raise
         kernel_name = derived_kernel_name(name.name)
         try:
+            if may_list is not None and not may_list(there):
+                raise self._exists(name)
             different = specs.differences(
                 spec, there.facts.info, kernel_name, self.possible_cpus
             ) or self._other_btf(spec, there)
@@ -211,8 +222,8 @@ class MapStore:
             map=str(name),
         )
 
-    def open(self, ref: Ref, *, read_only: bool = False) -> OpenMap:
-        """Open a map that exists; whoever gets it closes its fd.
+    def open(self, ref: Ref, *, read_only: bool = False, operation: str = "open") -> OpenMap:
+        """Open a map that exists; whoever gets it closes its fd. ``operation``: for messages.
 
         Raises:
             MapError: MAP_NOT_FOUND; DAEMON_CAPABILITY where the daemon may not; BAD_SPEC for a path outside the roots.
@@ -220,10 +231,11 @@ class MapStore:
         match ref:
             case NameRef():
                 path = self.path_of(ref)
-                return self._open_pin(self.names_root, path, ref, read_only=read_only, name=str(ref))
+                name = str(ref)
+                return self._open_pin(self.names_root, path, ref, operation, read_only=read_only, name=name)
             case PinRef():
-                root = self.root_of(ref.path, "open")
-                return self._open_pin(root, ref.path, ref, read_only=read_only, name=self.name_of(ref.path))
+                root, name = self.root_of(ref.path, operation), self.name_of(ref.path)
+                return self._open_pin(root, ref.path, ref, operation, read_only=read_only, name=name)
             case IdRef():
                 try:
                     fd = self.kernel.control(OpenId(map_id=ref.id, read_only=read_only))
@@ -234,16 +246,18 @@ class MapStore:
                         raise scarce from error
                     if error.errno != errno.ENOENT:
                         raise
-                    raise self._not_found(ref, "open") from error
+                    raise self.not_found(ref, operation) from error
                 return self._opened(fd, read_only=read_only)
 
-    def _open_pin(self, root: str, path: str, ref: Ref, *, read_only: bool, name: str) -> OpenMap:
+    def _open_pin(
+        self, root: str, path: str, ref: Ref, operation: str, *, read_only: bool, name: str
+    ) -> OpenMap:
         try:
             fd = self.kernel.control(OpenPin(root=root, path=path, read_only=read_only))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                raise self._not_found(ref, "open") from None
-            raise self.pin_refusal(error, "open", str(ref), path) from error
+                raise self.not_found(ref, operation) from None
+            raise self.pin_refusal(error, operation, str(ref), path) from error
         return self._opened(fd, read_only=read_only, name=name, pin_path=path)
 
     def _opened(self, fd: OwnedFd, *, read_only: bool = False, name: str = "", pin_path: str = "") -> OpenMap:
@@ -328,7 +342,7 @@ class MapStore:
             self.kernel.control(Unpin(root=root, path=path))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                raise self._not_found(ref, "unpin") from None
+                raise self.not_found(ref, "unpin") from None
             raise self.pin_refusal(error, "unpin", str(ref), path) from error
 
     def rename(self, name: NameRef, new: NameRef) -> str:
@@ -345,7 +359,7 @@ class MapStore:
                 name.namespace != new.namespace and error.filename == f"{self.names_root}/{new.namespace}"
             )
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and not of_new:
-                raise self._not_found(name, "rename") from None
+                raise self.not_found(name, "rename") from None
             if error.errno == errno.EEXIST:
                 raise MapError(
                     Reason.MAP_EXISTS,
@@ -465,7 +479,8 @@ class MapStore:
             operation=operation,
         )
 
-    def _not_found(self, ref: Ref, operation: str) -> MapError:
+    def not_found(self, ref: Ref, operation: str) -> MapError:
+        """What is said where no such map is."""
         match ref:
             case NameRef():
                 why = f"no such map (nothing is pinned at {self.path_of(ref)}); list the maps, or create it"
