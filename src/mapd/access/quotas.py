@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -12,6 +12,9 @@ from mapd.access.principal import Principal
 
 QuotasOf = Callable[[Principal], Quotas]
 """The quotas of a principal now; asked at each check, so that a reload counts at once."""
+
+OwnersOf = Callable[[str], Sequence[Principal]]
+"""The principals whose namespace one is."""
 
 
 class Dimension(StrEnum):
@@ -46,6 +49,23 @@ def in_force(holder: PolicyHolder) -> QuotasOf:
         return NOTHING if member is None else member.quotas
 
     return quotas_of
+
+
+def owners_in_force(holder: PolicyHolder) -> OwnersOf:
+    """Whose namespace a namespace is, by the policy that ``holder`` has in force at the time."""
+
+    def owners_of(namespace: str) -> Sequence[Principal]:
+        members = holder.policy.members.values()
+        return [
+            Principal(name=one.name, namespace=namespace) for one in members if one.namespace == namespace
+        ]
+
+    return owners_of
+
+
+def nobody(_namespace: str) -> Sequence[Principal]:
+    """The owners where no policy is asked."""
+    return ()
 
 
 def always(quotas: Quotas) -> QuotasOf:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from mapd.access.authorize import Authorized
-from mapd.access.policy.model import ADMIN_QUOTAS
+from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
 from mapd.access.quotas import Dimension, always
 from mapd.maps.errors import MapError
@@ -21,6 +21,8 @@ from mapd.runtime.shares import Shares
 from mapd_api import limits
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
+
+_DEFAULT: Final = Quotas(handles=limits.HANDLES, streams=limits.SESSIONS)
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +81,7 @@ class HandleTable:
     ) -> None:
         self._handles: dict[int, Handle] = {}
         self._sessions: dict[str, Session] = {}
-        self.shares: Final = shares or Shares(always(ADMIN_QUOTAS))
+        self.shares: Final = shares or Shares(always(_DEFAULT))
         self._opened: Counter[Principal] = Counter()
         self._idle_s = idle_s
         self._clock = clock

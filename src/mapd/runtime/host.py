@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 from mapd.access.authorize import Authorized
-from mapd.access.principal import Principal
-from mapd.maps import references
+from mapd.access.principal import ADMIN, Principal
+from mapd.access.quotas import OwnersOf, nobody
+from mapd.maps import references, spec
 from mapd.maps.counting import Counted, by_kernel, by_shape
 from mapd.maps.errors import MapError
 from mapd.maps.execute import execute, next_key
@@ -25,12 +26,15 @@ from mapd.maps.store import Btf, MapStore, NameRef, PinRef, Ref
 from mapd.maps.targets import Inner, Target
 from mapd.maps.tokens import MOST_RANGES
 from mapd.runtime.budget import ByteBudget
+from mapd.runtime.charges import Account, Charges
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.pool import Done, Lane, SyscallPool
+from mapd.runtime.rates import Rates
 from mapd.runtime.scans import Dump
 from mapd.runtime.sessions import Order
 from mapd_api import contract
 from mapd_api.ops import MUTATES, Op, Verb
+from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
 
 T = TypeVar("T")
@@ -58,6 +62,9 @@ _NEVER_BLOCKING: Final = frozenset(
 queue_stack_maps.c, bloom_filter.c); an LPM trie is walked as a whole for an exact prefix."""
 
 _OP_VERBS = contract.op_verbs()
+
+_NOT_BEGUN: Final = frozenset({Reason.BUSY, Reason.DRAINING, Reason.EXPIRED, Reason.STALE_HANDLE})
+"""What a group is refused for by the pool, before anything of it was executed."""
 
 _LOOKING = frozenset({Verb.LIST, Verb.READ, Verb.WATCH, Verb.OPEN_BY_ID})
 """Rights that a descriptor which only reads can serve: all that a pin of mode 0444 gives."""
@@ -101,6 +108,7 @@ class MapHost:
     """The maps of this host, for one event loop. Cancelling any method leaves no fd behind.
 
     Args:
+        owners: whose namespace one is: they are charged for maps that others make in it.
         inline_elements: groups of at most so many elements, on types that cannot block, run in the loop's own turn
             where nothing is queued for the map; 0: none.
     """
@@ -112,9 +120,14 @@ class MapHost:
         handles: HandleTable,
         budget: ByteBudget,
         *,
+        owners: OwnersOf = nobody,
         inline_elements: int = 0,
     ) -> None:
         self._store = store
+        self._owners = owners
+        self.charges: Final = Charges(store)
+        self.shares: Final = handles.shares
+        self.rates: Final = Rates(handles.shares.quotas_of)
         self._inline = inline_elements
         self._pool = pool
         self._budget = budget
@@ -128,16 +141,34 @@ class MapHost:
         ``template``: of the inner maps of a map of maps; only its shape is used.
 
         Cancelling: the map may exist, under its name.
+
+        Raises:
+            MapError: QUOTA, its maker or the owner of the namespace has all the maps or memory that it may.
         """
         wanted = new.demand({Verb.CREATE})
+        spec.check(wanted.spec, self._store.possible_cpus)
         call = partial(
-            self._store.create,
-            wanted.name,
-            wanted.spec,
-            exist_ok=wanted.exist_ok,
-            template=template.demand({Verb.LIST}) if template else None,
+            _create,
+            self._store,
+            self.charges,
+            wanted,
+            template.demand({Verb.LIST}) if template else None,
+            self._accounts(new.principal, wanted.name.namespace),
+            frozenset(opened.facts.id for opened in self.handles),
         )
         return await self._pool.run(Lane.SLOW, str(wanted.name), call, discard=_close_created)
+
+    def _accounts(self, maker: Principal, namespace: str) -> Sequence[Account]:
+        """Who is charged for a map: its maker, and the owners of the namespace where that is not its own."""
+        others = () if namespace == maker.namespace or maker.name == ADMIN else self._owners(namespace)
+        quotas_of = self.shares.quotas_of
+        return [Account(principal=one, quotas=quotas_of(one)) for one in (maker, *others)]
+
+    async def charged(self, principal: Principal) -> tuple[int, int]:
+        """Maps of a principal, and bytes of kernel memory that they may come to take."""
+        held = frozenset(opened.facts.id for opened in self.handles)
+        call = partial(self.charges.used, principal, held)
+        return await self._pool.run(Lane.SLOW, f"quotas of {principal.name}", call)
 
     async def uncreate(self, new: Authorized[NewMap], map_id: int) -> None:
         """Take the name of a map away that was created and cannot be handed out, if it still leads to it.
@@ -198,7 +229,30 @@ class MapHost:
         """
         checked = plan(group, opened.target)
         target, lane = _placed(opened, checked)
-        return await self._on(target, lane, partial(_execute, self._store, target, checked), expires=expires)
+        count = self._charge(opened, checked)
+        try:
+            call = partial(_execute, self._store, target, checked)
+            return await self._on(target, lane, call, expires=expires)
+        except MapError as error:
+            self._refund(opened, count, error)
+            raise
+
+    def _charge(self, opened: Authorized[OpenMap], checked: Plan) -> int:
+        """Count the elements of a group against its principal's rate; how many.
+
+        Raises:
+            MapError: QUOTA.
+        """
+        count = max(1, checked.group.count)
+        self.rates.take(
+            opened.principal, count, lambda: f"{checked.group.operation} {opened.target.facts.label}"
+        )
+        return count
+
+    def _refund(self, opened: Authorized[OpenMap], count: int, error: BaseException | None) -> None:
+        """Give operations back that were refused after all, before they were begun."""
+        if isinstance(error, MapError) and error.reason in _NOT_BEGUN:
+            self.rates.give_back(opened.principal, count)
 
     def submit(
         self,
@@ -223,6 +277,11 @@ class MapHost:
         target, lane = _placed(opened, checked)
         key = target.facts.id
         lease = target.lease()
+        try:
+            count = self._charge(opened, checked)
+        except MapError:
+            lease.release()
+            raise
         run = partial(_execute, self._store, target, checked, lease.fd)
         if self._inline and _passes(target, checked, self._inline) and self._pool.idle(key):
             with lease:
@@ -230,13 +289,15 @@ class MapHost:
 
         def ended(outcome: Outcome | None, error: BaseException | None) -> None:
             order.leave(key)
+            self._refund(opened, count, error)
             done(outcome, error)
 
         lane = order.enter(key, lane)
         try:
             self._pool.submit(lane, key, run, ended, lease=lease, expires=expires, at_once=True)
-        except MapError:
+        except MapError as error:
             order.leave(key)
+            self._refund(opened, count, error)
             raise
         return None
 
@@ -285,12 +346,12 @@ class MapHost:
         # A thread for each CPU is as fast as it gets, and the lane has no more.
         ranges = min(self._pool.threads(Lane.BULK), len(os.sched_getaffinity(0)), MOST_RANGES)
         scan = self._store.scan(opened.demand({Verb.READ}), options, ranges=ranges)
-        return Dump(self._pool, self._budget, opened, scan)
+        return Dump(self._pool, self._budget, opened, scan, self.shares, self.rates)
 
     async def pin(self, opened: Authorized[OpenMap], path: str) -> None:
         """Pin a map at one more path."""
         target = opened.demand({Verb.PIN})
-        await self._pool.run(Lane.POINT, path, partial(self._store.pin, target, path))
+        await self._pool.run(Lane.POINT, path, partial(_pin, self._store, self.charges, target, path))
 
     async def unpin(self, ref: Authorized[NameRef | PinRef]) -> None:
         """Remove a pin."""
@@ -299,7 +360,7 @@ class MapHost:
 
     async def rename(self, name: Authorized[NameRef], new: Authorized[NameRef]) -> str:
         """Give a map another name; the path of its pin. Cancelling: it may have the new name."""
-        call = partial(self._store.rename, name.demand({Verb.PIN}), new.demand({Verb.PIN}))
+        call = partial(_rename, self._store, self.charges, name.demand({Verb.PIN}), new.demand({Verb.PIN}))
         return await self._pool.run(Lane.POINT, str(name.target), call)
 
     async def freeze(self, opened: Authorized[OpenMap]) -> None:
@@ -338,6 +399,32 @@ def _passes(target: OpenMap, checked: Plan, most: int) -> bool:
         and Op.COMPARE_UPDATE not in checked.ops
         and len(group.keys) + len(group.values) + checked.answer_bytes <= INLINE_BYTES
     )
+
+
+def _create(
+    store: MapStore,
+    charges: Charges,
+    new: NewMap,
+    template: OpenMap | None,
+    accounts: Sequence[Account],
+    held: frozenset[int],
+) -> tuple[OpenMap, bool]:
+    with charges.reserve(new.name, new.spec, accounts, held) as bill:
+        opened, created = store.create(new.name, new.spec, exist_ok=new.exist_ok, template=template)
+        if created:
+            bill.made(opened.facts.id)
+    return opened, created
+
+
+def _pin(store: MapStore, charges: Charges, opened: OpenMap, path: str) -> None:
+    store.pin(opened, path)
+    charges.pinned(opened.facts.id, path)
+
+
+def _rename(store: MapStore, charges: Charges, name: NameRef, new: NameRef) -> str:
+    path = store.rename(name, new)
+    charges.renamed(store.path_of(name), path)
+    return path
 
 
 def _execute(store: MapStore, opened: OpenMap, checked: Plan, map_fd: int) -> Outcome:

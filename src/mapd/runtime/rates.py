@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,16 +37,26 @@ class Rates:
     gets more than its rate, and no group is too large to be ever let through.
 
     Args:
-        clock: time.monotonic_ns, or a test's.
+        clock, sleep: time.monotonic_ns and asyncio.sleep, or a test's.
     """
 
-    def __init__(self, quotas_of: QuotasOf, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self,
+        quotas_of: QuotasOf,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._quotas_of = quotas_of
         self._clock = clock
+        self._sleep = sleep
         self._buckets: dict[Principal, _Bucket] = {}
 
-    def take(self, principal: Principal, count: int, operation: str) -> None:
+    def take(self, principal: Principal, count: int, operation: Callable[[], str]) -> None:
         """Let ``count`` operations through.
+
+        Args:
+            operation: says what is asked for, where it is refused.
 
         Raises:
             MapError: QUOTA, with the exact time after which so many would be let through; nothing was taken.
@@ -55,7 +65,7 @@ class Rates:
         if wait is None:
             return
         rate, burst = self._limits(principal) or (0, 0)
-        raise self._refusal(principal, count, operation, rate, burst, wait)
+        raise self._refusal(principal, count, operation(), rate, burst, wait)
 
     def give_back(self, principal: Principal, count: int) -> None:
         """Operations that were let through and then not begun."""
@@ -68,8 +78,8 @@ class Rates:
 
         Cancelling takes nothing.
         """
-        while (wait := self._try(principal, count)) is not None:  # noqa: ASYNC110 - time alone brings it nearer
-            await asyncio.sleep(wait / _SECOND if wait else 1.0)
+        while (wait := self._try(principal, count)) is not None:
+            await self._sleep(wait / _SECOND if wait else 1.0)
 
     def used(self, principal: Principal) -> int:
         """Of the burst, at this moment; more than that while a larger group is being paid for."""

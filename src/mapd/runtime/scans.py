@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from mapd.access.authorize import Authorized
+from mapd.access.quotas import Dimension
 from mapd.maps.errors import MapError
 from mapd.maps.opened import OpenMap
 from mapd.maps.part import Part, Read
 from mapd.maps.scan import Page, Scan
 from mapd.runtime.budget import ByteBudget, Share
 from mapd.runtime.pool import Lane, SyscallPool
+from mapd.runtime.rates import Rates
+from mapd.runtime.shares import Shares
 from mapd_api import limits
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
@@ -63,6 +66,8 @@ class Dump:
         budget: ByteBudget,
         authorized: Authorized[OpenMap],
         scan: Scan,
+        shares: Shares,
+        rates: Rates,
         *,
         progress_s: float = limits.STREAM_PROGRESS_S,
         wait_s: float = limits.DUMP_WAIT_S,
@@ -71,6 +76,9 @@ class Dump:
         self._pool = pool
         self._budget = budget
         self._opened = authorized.demand({Verb.READ})
+        self._principal = authorized.principal
+        self._shares = shares
+        self._rates = rates
         self._scan = scan
         self._progress_s = progress_s
         self._wait_s = wait_s
@@ -95,11 +103,19 @@ class Dump:
 
         Cancelling ends it after the syscall that runs; nothing is changed by a dump.
 
+        Each page costs its elements of the principal's operations per second: a dump is slowed down to that rate.
+
         Raises:
-            MapError: the map cannot be read; QUOTA when the reader has stalled too long; BUSY when other dumps
-                hold the memory that this one needs.
+            MapError: the map cannot be read; QUOTA when the reader has stalled too long, or at once when the principal
+                has all the dumps that it may; BUSY when other dumps hold the memory that this one needs.
         """
         started = time.time()
+        label = f"dump {self._opened.facts.label}"
+        with self._shares.hold(self._principal, Dimension.DUMPS, label):
+            await self._run(begin, emit)
+        return self._trailer(started)
+
+    async def _run(self, begin: Begin, emit: Emit) -> None:
         async with self._budget.share(self._cost(self._chunk, 1, 0), self._wait_s) as share:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -107,7 +123,6 @@ class Dump:
             except BaseExceptionGroup as failed:
                 # One cause: all others were cancelled for it.
                 raise failed.exceptions[0] from None
-        return self._trailer(started)
 
     async def _hand_over(self, group: asyncio.TaskGroup, share: Share, begin: Begin, emit: Emit) -> None:
         self._read_on(group)
@@ -122,6 +137,7 @@ class Dump:
             if not self._stalled:
                 self._read_on(group)
             if self._wants(page):
+                await self._rates.pace(self._principal, max(1, page.count))
                 writing = emit(page)
                 del page
                 await self._write(writing, partial(self._shrink, share, size))

@@ -257,8 +257,8 @@ DEFAULT_QUOTAS: Final = Quotas(
 )
 """Of a principal for which the file says nothing else."""
 
-ADMIN_QUOTAS: Final = Quotas(handles=limits.HANDLES, streams=limits.SESSIONS)
-"""Of the admin, whom [quotas] does not concern."""
+ADMIN_QUOTAS: Final = Quotas(handles=limits.HANDLES, streams=4 * limits.SESSIONS)
+"""Of the admin, whom [quotas] does not concern: what keeps one from taking all of the daemon's by mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

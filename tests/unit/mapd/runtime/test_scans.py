@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mapd.access.authorize import Authorizer
+from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
 from mapd.bpf import Fault, FaultyKernel
 from mapd.bpf.abi import Command
@@ -20,7 +21,9 @@ from mapd.maps.errors import MapError
 from mapd.maps.scan import Page, Scan, ScanOptions
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
+from mapd.runtime.rates import Rates
 from mapd.runtime.scans import HELD_CHUNKS, Dump, Trailer
+from mapd.runtime.shares import Shares
 from mapd_api import limits
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
@@ -47,6 +50,9 @@ class Bench:
         self.budget = ByteBudget(budget)
         self.pool = SyscallPool({lane: LaneSize(threads=2, queue=100) for lane in Lane})
         self.begun = 0
+        self.quotas = Quotas()
+        self.shares = Shares(lambda _principal: self.quotas)
+        self.rates = Rates(self.shares.quotas_of)
 
     def fill(self, chunks: int) -> None:
         """Elements for so many of the smallest chunks."""
@@ -72,6 +78,8 @@ class Bench:
             self.budget,
             authorized,
             scan,
+            self.shares,
+            self.rates,
             progress_s=progress_s,
             wait_s=wait_s,
             silence_s=silence_s,
@@ -544,3 +552,43 @@ async def test_a_dump_whose_reader_stalls_gives_back_what_it_does_not_hold(
             assert share.held > before
         go_on.set()
         assert (await running).entries == 100 * ROWS
+
+
+async def ignore(_page: Page) -> None:
+    """A reader who takes everything at once."""
+
+
+async def test_a_dump_beyond_its_principals_share_is_refused_before_it_begins() -> None:
+    async with bench() as made:
+        made.fill(4)
+        made.quotas = Quotas(dumps=1)
+        refusals: list[MapError] = []
+
+        async def second(_page: Page) -> None:
+            with pytest.raises(MapError, match="admin has 1 dumps running, its limit is 1") as caught:
+                await made.dump().run(made.begin, ignore)
+            refusals.append(caught.value)
+
+        await made.dump().run(made.begin, second)
+        assert refusals[0].reason is Reason.QUOTA
+        assert made.begun == 1
+        assert (await made.dump().run(made.begin, ignore)).entries == 4 * ROWS
+
+
+async def test_a_dump_costs_its_elements_and_is_slowed_down_to_the_rate() -> None:
+    async with bench() as made:
+        made.fill(4)
+        now, pauses = 0, list[float]()
+
+        async def sleep(seconds: float) -> None:
+            nonlocal now
+            pauses.append(seconds)
+            now += round(seconds * 1e9)
+
+        made.quotas = Quotas(ops_per_second=ROWS, burst=ROWS)
+        made.rates = Rates(made.shares.quotas_of, clock=lambda: now, sleep=sleep)
+        found = await made.dump().run(made.begin, ignore)
+        assert found.entries == 4 * ROWS
+        # One second's worth was there at the beginning; the last page may be larger than that, and is owed.
+        assert 1.0 <= sum(pauses) <= 3.0
+        assert made.rates.used(Principal(name="admin", namespace="admin")) >= ROWS

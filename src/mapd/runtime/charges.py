@@ -1,0 +1,269 @@
+"""Whose maps there are, and how much kernel memory they may come to take: asked before a map is made.
+
+A map is charged to the namespace of its name, and to the principal that makes it. Names are pins, so what is charged
+is counted from the kernel at each creation: nothing is kept that could disagree with it after a crash. What has been
+made by this daemon and lost its name is counted too, as long as a handle or another pin that it was given here keeps
+it; a daemon that was restarted knows no longer who made a map with no name.
+
+Blocks, and is safe to use from many threads: it runs in the pool, around the making itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from mapd.access.policy.model import Quotas
+from mapd.access.principal import Principal
+from mapd.access.quotas import Dimension
+from mapd.bpf.kernel import ListPins, OpenPin, RawMapInfo
+from mapd.bpf.memory import MapShape, map_bytes
+from mapd.maps.spec import MapSpec
+from mapd.maps.store import MapStore, NameRef
+from mapd.runtime.shares import over
+
+REMEMBERED = 65_536
+"""Maps whose size is remembered by their id, and pins that are looked at for one namespace, at most."""
+
+PATHS = 64
+"""Pins of one map that was made here, from which on those that are gone are forgotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Who is charged: the maps of ``principal``'s namespace count against ``quotas``."""
+
+    principal: Principal
+    quotas: Quotas
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is anything to check."""
+        return self.quotas.maps is not None or self.quotas.map_bytes is not None
+
+
+@dataclass(slots=True)
+class _Made:
+    """A map that a principal made: where it was pinned, and its size."""
+
+    size: int
+    paths: set[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pending:
+    """A map that is being made."""
+
+    principal: str
+    path: str
+    size: int
+
+
+@dataclass(slots=True)
+class Bill:
+    """What is being made; ``made`` tells that it was."""
+
+    size: int
+    map_id: int = 0
+
+    def made(self, map_id: int) -> None:
+        """A new map is there."""
+        self.map_id = map_id
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Maps by id, and those being made."""
+
+    sizes: dict[int, int] = field(default_factory=dict[int, int])
+    pending: dict[str, int] = field(default_factory=dict[str, int])
+    unseen: int = 0
+
+    @property
+    def maps(self) -> int:
+        return len(self.sizes) + len(self.pending) + self.unseen
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes.values()) + sum(self.pending.values())
+
+
+class Charges:
+    """The maps of every namespace of one daemon."""
+
+    def __init__(self, store: MapStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._sizes: dict[int, int] = {}
+        self._pending: list[_Pending] = []
+        self._made: dict[str, dict[int, _Made]] = {}
+
+    @contextmanager
+    def reserve(
+        self, name: NameRef, spec: MapSpec, accounts: Sequence[Account], held: frozenset[int]
+    ) -> Generator[Bill]:
+        """Room for one map while it is made in the block, on each of ``accounts``; the first is its maker's.
+
+        Two that are made at once never get what one of them is due: what is begun counts until it is done.
+
+        Args:
+            spec: one that ``spec.check`` has passed.
+            held: ids of the maps that handles are open on.
+
+        Raises:
+            MapError: QUOTA, nothing was made.
+        """
+        size = map_bytes(_shape(spec), self._store.possible_cpus)
+        maker, path = accounts[0].principal.name, self._store.path_of(name)
+        pending = _Pending(maker, path, size)
+        with self._lock:
+            for account in accounts:
+                if account.limited:
+                    self._check(account, name, spec, path, size, held)
+            self._pending.append(pending)
+        bill = Bill(size)
+        try:
+            yield bill
+        finally:
+            with self._lock:
+                self._pending.remove(pending)
+                if bill.map_id and accounts[0].limited:
+                    self._made.setdefault(maker, {})[bill.map_id] = _Made(size, {path})
+
+    def pinned(self, map_id: int, path: str) -> None:
+        """A map has one more pin, which keeps it when its name is gone."""
+        with self._lock:
+            for made in self._made.values():
+                found = made.get(map_id)
+                if found is None:
+                    continue
+                if len(found.paths) >= PATHS:
+                    found.paths = {one for one in found.paths if self._leads_to(one, map_id)}
+                found.paths.add(path)
+
+    def renamed(self, path: str, new_path: str) -> None:
+        """A pin has another path."""
+        with self._lock:
+            for made in self._made.values():
+                for found in made.values():
+                    if path in found.paths:
+                        found.paths = (found.paths - {path}) | {new_path}
+
+    def used(self, principal: Principal, held: frozenset[int]) -> tuple[int, int]:
+        """Maps of one principal, and their bytes. Looks at every pin of its namespace: 10 to 25 us each."""
+        with self._lock:
+            counted = self._count(principal, held, known={})
+            return counted.maps, counted.size
+
+    def _check(
+        self,
+        account: Account,
+        name: NameRef,
+        spec: MapSpec,
+        path: str,
+        size: int,
+        held: frozenset[int],
+    ) -> None:
+        principal, quotas = account.principal, account.quotas
+        known: dict[str, int] = {}
+        counted = self._count(principal, held, known)
+        # Nothing new is made where the name leads to a map, unless that goes meanwhile: count the larger of both.
+        own = counted.pending.pop(path, 0)
+        if path in known:
+            own = counted.sizes.pop(known[path])
+        if own and size <= own:
+            return
+        what = f"create {name} ({spec})"
+        if quotas.maps is not None and counted.maps >= quotas.maps:
+            raise over(principal, Dimension.MAPS, what, used=counted.maps, most=quotas.maps)
+        if quotas.map_bytes is not None and counted.size + size > quotas.map_bytes:
+            used, most = counted.size, quotas.map_bytes
+            raise over(principal, Dimension.MAP_BYTES, what, used=used, most=most, asked=size)
+
+    def _count(self, principal: Principal, held: frozenset[int], known: dict[str, int]) -> _Counted:
+        """All that counts for one principal; ``known`` is told the id behind each path."""
+        counted, root = _Counted(), f"{self._store.names_root}/{principal.namespace}"
+        for one in self._pending:
+            if one.principal == principal.name or one.path.startswith(root + "/"):
+                counted.pending[one.path] = max(one.size, counted.pending.get(one.path, 0))
+        for path in self._paths(root):
+            if path in counted.pending:
+                continue
+            found = self._look(root, path)
+            if found is None:
+                continue
+            map_id, size = found
+            if map_id:
+                known[path] = map_id
+                counted.sizes[map_id] = size
+            else:
+                counted.unseen += 1
+        self._count_made(principal, held, counted)
+        return counted
+
+    def _count_made(self, principal: Principal, held: frozenset[int], counted: _Counted) -> None:
+        """Maps that the principal made and that have no name in its namespace now; what is gone is forgotten."""
+        made = self._made.get(principal.name, {})
+        for map_id, one in list(made.items()):
+            if map_id in counted.sizes or counted.pending.keys() & one.paths:
+                continue
+            if map_id in held or any(self._leads_to(path, map_id) for path in one.paths):
+                counted.sizes[map_id] = one.size
+            else:
+                del made[map_id]
+
+    def _paths(self, root: str) -> Sequence[str]:
+        try:
+            return self._store.kernel.control(ListPins(root=root)).paths[:REMEMBERED]
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise self._store.pin_refusal(error, "create", root, root) from error
+
+    def _look(self, root: str, path: str) -> tuple[int, int] | None:
+        """Id and bytes of the map at a path; id 0 for one that cannot be looked at; None where there is none."""
+        kernel = self._store.kernel
+        try:
+            with kernel.control(OpenPin(root=root, path=path, read_only=True)) as owned, owned.lease() as fd:
+                info = kernel.info(fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):
+                return None  # unpinned meanwhile, or something that is no map
+            if error.errno in (errno.EACCES, errno.EPERM):
+                return 0, 0  # its modes do not admit the daemon: a map there is all that can be said
+            raise self._store.pin_refusal(error, "create", path, path) from error
+        return info.id, self._size(info)
+
+    def _leads_to(self, path: str, map_id: int) -> bool:
+        """Whether a pin still keeps this map; one that cannot be looked at does."""
+        root = self._store.root_of(path, "create")
+        found = self._look(root, path)
+        return found is not None and found[0] in (0, map_id)
+
+    def _size(self, info: RawMapInfo) -> int:
+        """Bytes of a map that is there: as for one that is made, and never less than the kernel says it has."""
+        known = self._sizes.get(info.id)
+        if known is None:
+            if len(self._sizes) >= REMEMBERED:
+                self._sizes.clear()
+            try:
+                known = map_bytes(_shape(info), self._store.possible_cpus)
+            except ValueError:
+                known = 0  # a type of a newer kernel, made by others
+            self._sizes[info.id] = known
+        return max(known, info.memlock)
+
+
+def _shape(of: MapSpec | RawMapInfo) -> MapShape:
+    flags = of.flags if isinstance(of, MapSpec) else of.map_flags
+    return MapShape(
+        map_type=of.map_type,
+        key_size=of.key_size,
+        value_size=of.value_size,
+        max_entries=of.max_entries,
+        flags=flags,
+        map_extra=of.map_extra,
+    )
