@@ -1,0 +1,290 @@
+"""Running the matrix: each cell is one call of a real client, compared with what the reference says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from mapd_api.reasons import Reason
+from mapd_api.v1 import maps_pb2
+from tests.e2e.rights import cells
+from tests.e2e.rights.agents import Agent, Answer, agent, setpriv
+from tests.e2e.rights.cells import Action
+from tests.e2e.rights.expected import ADMITTED, HIDDEN, REFUSALS, Expected
+from tests.e2e.rights.world import KINDS, Kind, Resource, World
+
+DENIED_BY_KERNEL: Final = "Permission denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A cell that is not as it must be."""
+
+    kind: str
+    action: str
+    resource: str
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"{self.action} by {self.kind} on {self.resource}: expected {self.expected}, got {self.got}"
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a matrix.
+
+    Attributes:
+        done: actions that were executed to their end at least once.
+        refused: refusals by principal, each of which the audit must have.
+    """
+
+    calls: int = 0
+    wrongly_admitted: list[Wrong] = field(default_factory=list[Wrong])
+    wrongly_refused: list[Wrong] = field(default_factory=list[Wrong])
+    told: list[Wrong] = field(default_factory=list[Wrong])
+    changed: list[Wrong] = field(default_factory=list[Wrong])
+    done: set[str] = field(default_factory=set[str])
+    refused: Counter[str] = field(default_factory=Counter[str])
+
+    def faults(self) -> list[str]:
+        """A line each."""
+        return [
+            f"{what}: {wrong}"
+            for what, found in (
+                ("wrongly admitted", self.wrongly_admitted),
+                ("wrongly refused", self.wrongly_refused),
+                ("told", self.told),
+                ("changed", self.changed),
+            )
+            for wrong in found
+        ]
+
+
+def target(world: World, kind: Kind) -> str:
+    """The socket that a kind of caller tries."""
+    if kind.mounts:
+        return f"unix:{world.place.root}/mnt/mapd.sock"
+    run = world.place.runtime_dir / kind.principal
+    folder = run / "mount" if kind.principal == "box" else run
+    return f"unix:{folder}/mapd.sock"
+
+
+@asynccontextmanager
+async def callers(
+    world: World, sources: Path, kinds: Sequence[Kind] = KINDS
+) -> AsyncGenerator[dict[str, Agent]]:
+    """A process for each kind of caller, connected to the socket that it tries."""
+    async with AsyncExitStack() as stack:
+        found: dict[str, Agent] = {}
+        for kind in kinds:
+            prefix: list[str] = []
+            if kind.mounts:
+                folder = world.place.root / "mnt"
+                folder.mkdir(exist_ok=True)
+                mount = 'mount --bind "$0" "$1" && shift && exec "$@"'
+                source = world.place.runtime_dir / kind.principal / "mount"
+                prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, str(source)]
+                prefix += [str(folder), *setpriv(kind.user)]
+            one = await stack.enter_async_context(agent(sources, kind.user, *prefix))
+            await one.connect(target(world, kind))
+            found[kind.name] = one
+        yield found
+
+
+class Matrix:
+    """One world, one daemon, one report."""
+
+    def __init__(self, world: World, agents: dict[str, Agent]) -> None:
+        self.world = world
+        self.agents = agents
+        self.report = Report()
+        self._pins = world.pins()
+        self._contents = world.contents()
+
+    async def run(
+        self,
+        kinds: Iterable[Kind] = KINDS,
+        actions: Sequence[Action] | None = None,
+        only: Callable[[Resource], bool] = lambda _resource: True,
+    ) -> Report:
+        """Every cell of these."""
+        chosen = list(cells.actions()) if actions is None else actions
+        for kind in kinds:
+            if kind.name in self.agents:
+                await self._of(kind, chosen, only)
+        return self.report
+
+    async def _of(self, kind: Kind, actions: Sequence[Action], only: Callable[[Resource], bool]) -> None:
+        caller = _Caller(self, kind)
+        later: list[tuple[Action, int]] = []
+        for action, at, resource in self._pairs(kind, actions, only):
+            if action.changes and kind.admitted and caller.expected.of(action, resource) == ADMITTED:
+                later.append((action, at))
+            else:
+                await caller.cell(action, resource)
+        self._unchanged(kind, "refused and reading calls")
+        for action, at in later:
+            resource = self.world.resources()[at]
+            await caller.cell(action, resource)
+            self._restore(resource)
+
+    def _pairs(
+        self, kind: Kind, actions: Sequence[Action], only: Callable[[Resource], bool]
+    ) -> Iterator[tuple[Action, int, Resource]]:
+        resources = [pair for pair in enumerate(self.world.resources()) if only(pair[1])]
+        # Missing ones first: what is hidden is compared with them.
+        resources.sort(key=lambda pair: pair[1].of is not None)
+        for action in actions:
+            for number, (at, resource) in enumerate(resources):
+                alike = not action.verbs or not kind.admitted
+                if not (alike and number):
+                    yield action, at, resource
+
+    def _unchanged(self, kind: Kind, what: str) -> None:
+        pins, contents = self.world.pins(), self.world.contents()
+        for before, after in ((self._pins, pins), (self._contents, contents)):
+            for label in before.keys() | after.keys():
+                if before.get(label) != after.get(label):
+                    self.report.changed.append(Wrong(kind.name, what, label, "as before", "changed"))
+        if self.report.changed:
+            self._rebuild()
+
+    def _restore(self, resource: Resource) -> None:
+        """Make good what an admitted call has done."""
+        if resource.of is not None:
+            self.world.build(resource.of)
+        for path in self.world.pins().keys() - self._pins.keys():
+            self.world.unpin(path)
+        self._pins = self.world.pins()
+        self._contents = self.world.contents()
+
+    def _rebuild(self) -> None:
+        for known in self.world.maps.values():
+            self.world.build(known)
+        for path in self.world.pins().keys() - self._pins.keys():
+            self.world.unpin(path)
+        self._pins = self.world.pins()
+        self._contents = self.world.contents()
+
+
+class _Caller:
+    """One kind of caller's part of the matrix."""
+
+    def __init__(self, matrix: Matrix, kind: Kind) -> None:
+        self.matrix = matrix
+        self.kind = kind
+        self.expected = Expected(matrix.world, kind)
+        self._agent = matrix.agents[kind.name]
+        self._session = False
+        self._missing: dict[tuple[str, str], list[str]] = {}
+
+    async def cell(self, action: Action, resource: Resource) -> None:
+        """One call, and what it must come to."""
+        answer = await self.ask(action, resource)
+        if answer is None:
+            return
+        report, allowed = self.matrix.report, self.expected.of(action, resource)
+        report.calls += 1
+        if not self.kind.admitted:
+            if answer.code != "UNAVAILABLE" or DENIED_BY_KERNEL not in answer.details:
+                report.wrongly_admitted.append(self._wrong(action, resource, "EACCES at connect", answer))
+            return
+        if answer.code == "OK":
+            report.done.add(action.name)
+        refused = answer.reason in REFUSALS or (answer.refusal is None and answer.code != "OK")
+        if answer.reason in (Reason.POLICY, Reason.MAP_NOT_FOUND, Reason.UNAUTHENTICATED):
+            report.refused[self.kind.principal] += 1
+        if refused and not allowed:
+            report.wrongly_refused.append(self._wrong(action, resource, "admitted", answer))
+        elif not refused and allowed:
+            report.wrongly_admitted.append(self._wrong(action, resource, _names(allowed), answer))
+        elif refused and answer.reason not in allowed:
+            report.wrongly_refused.append(self._wrong(action, resource, _names(allowed), answer))
+        self._told(action, resource, allowed, answer)
+
+    async def ask(self, action: Action, resource: Resource) -> Answer | None:
+        """The call alone."""
+        messages = cells.requests(self.matrix.world, action, resource)
+        if messages is None:
+            return None
+        if action.method.name != "Session":
+            return await self._agent.call(action.method, *messages)
+        assert action.op is not None
+        if not self._session:
+            opened = await self._agent.open_session()
+            if opened.code != "OK":
+                return opened
+            self._session = True
+        return await self._agent.apply(cells.apply(resource, action.op))
+
+    def _told(self, action: Action, resource: Resource, allowed: frozenset[Reason], answer: Answer) -> None:
+        """Nothing of what it may not know of, and the same words for that as for nothing."""
+        world, report = self.matrix.world, self.matrix.report
+        said = _text(answer)
+        asked = {resource.ref.name, resource.ref.pin, world.path(resource.ref.name), "team/flows"}
+        for known in world.maps.values():
+            if self.expected.sees(known):
+                continue
+            words = {*known.names, *(world.path(name) for name in known.names), *known.pins} - asked
+            report.told.extend(
+                self._wrong(action, resource, f"nothing of {word}", answer) for word in words if word in said
+            )
+        if action.method.name == "ListMaps" and answer.code == "OK":
+            self._listed(action, resource, answer)
+        if answer.reason is not Reason.MAP_NOT_FOUND:
+            return
+        kind = str(resource.ref.WhichOneof("ref"))
+        text = _without(world, resource, answer)
+        if resource.of is None:
+            self._missing.setdefault((action.name, kind), []).append(text)
+        elif allowed == HIDDEN and text not in self._missing.get((action.name, kind), [text]):
+            missing = self._missing[action.name, kind][0]
+            report.told.append(self._wrong(action, resource, missing, answer))
+
+    def _listed(self, action: Action, resource: Resource, answer: Answer) -> None:
+        """Exactly what it may see, of what this listing looks for."""
+        found = maps_pb2.ListMapsResponse.FromString(answer.replies[0])
+        ours = {known.id: known for known in self.matrix.world.maps.values()}
+        listed = {one.id for one in found.maps} & ours.keys()
+        sees = {
+            number
+            for number, known in ours.items()
+            if self.expected.sees(known) and (known.names or known.pins or resource.by_id)
+        }
+        for number in listed ^ sees:
+            what = "seen" if number in sees else "not seen"
+            wrong = self._wrong(action, resource, f"{ours[number].label} {what}", answer)
+            report = self.matrix.report
+            (report.wrongly_refused if number in sees else report.wrongly_admitted).append(wrong)
+
+    def _wrong(self, action: Action, resource: Resource, expected: str, answer: Answer) -> Wrong:
+        return Wrong(self.kind.name, action.name, resource.label, expected, str(answer)[:300])
+
+
+def _names(reasons: frozenset[Reason]) -> str:
+    return " or ".join(sorted(reason.name for reason in reasons))
+
+
+def _text(answer: Answer) -> str:
+    """All that came back, as text in which a name can be found."""
+    parts = [answer.details, str(answer.refusal), *(reply.decode("latin-1") for reply in answer.replies)]
+    for name, value in answer.raw["metadata"]:
+        hidden = name.endswith("-bin")
+        parts.append(bytes.fromhex(value).decode("latin-1") if hidden else str(value))
+    return "\n".join(parts)
+
+
+def _without(world: World, resource: Resource, answer: Answer) -> str:
+    """A refusal, with the caller's own text for the map taken out."""
+    assert answer.refusal is not None
+    text = f"{answer.code} {answer.refusal.message} {sorted(answer.refusal.metadata.items())}"
+    ref = resource.ref
+    own = [world.path(ref.name), ref.name] if ref.name else [ref.pin or str(ref.id)]
+    for word in own:
+        text = text.replace(word, "<map>")
+    return text
