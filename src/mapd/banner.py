@@ -10,6 +10,7 @@ from mapd.access.policy.holder import NOBODY_ELSE
 from mapd.access.policy.model import Policy
 from mapd.access.principal import ADMIN
 from mapd.config import Config
+from mapd.isolation import Isolation
 from mapd.rpc.server_info import Facts
 from mapd.rpc.sockets import SOCKET_NAME
 from mapd_api import __version__
@@ -18,27 +19,53 @@ SHOWN: Final = 8
 """Principals in a banner; a policy may have a thousand."""
 
 
-def banner(config: Config, facts: Facts, policy: Policy, capabilities: frozenset[str]) -> None:
+def banner(
+    config: Config,
+    facts: Facts,
+    policy: Policy,
+    capabilities: frozenset[str],
+    isolation: Isolation | None = None,
+) -> None:
     """Print it to a terminal, or where console logs are asked for; JSON readers get the ready event."""
     style = config.daemon.log_format
     if style == "console" or (style == "auto" and sys.stderr.isatty()):
-        sys.stderr.write(text(config, facts, policy, capabilities) + "\n")
+        sys.stderr.write(text(config, facts, policy, capabilities, isolation) + "\n")
 
 
-def text(config: Config, facts: Facts, policy: Policy, capabilities: frozenset[str]) -> str:
-    """Sockets and whom they admit, backend, what is visible and what is not, and the line that admits a user."""
+def text(
+    config: Config,
+    facts: Facts,
+    policy: Policy,
+    capabilities: frozenset[str],
+    isolation: Isolation | None = None,
+) -> str:
+    """Sockets and whom they admit, backend, what is visible and what is not, and the line that admits a user.
+
+    Before them, how the processes are kept apart; without ``isolation``, that nothing is.
+    """
     names = policy.members[ADMIN].namespace
     rows = [
         *(("socket", line) for line in sockets(config, policy)),
         ("policy", in_force(config, policy)),
         ("backend", backend(facts)),
+        *(("processes", line) for line in processes(isolation)),
         ("names", f"{facts.pin_root}/<namespace>/<name>, the admin's namespace {names} unless given"),
         *(("visible", line) for line in visible(config, facts, capabilities)),
         *(("not visible", line) for line in not_visible(facts, capabilities)),
-        ("admit more", f'[principals.admin] users = ["alice"]   in {config.daemon.policy}, then restart'),
+        (
+            "admit more",
+            f'[principals.admin] users = ["alice"]   in {config.daemon.policy}; read again by itself',
+        ),
     ]
     lines = [f"  {name:<12} {value}" for name, value in rows]
     return "\n".join([f"mapd {__version__}, profile {facts.profile}", *lines])
+
+
+def processes(isolation: Isolation | None) -> list[str]:
+    """How many there are, and how they are locked in."""
+    if isolation is None:
+        return ["ONE, for debugging (--single-process): who breaks in through gRPC has all its rights; no sandbox"]
+    return [*isolation.lines, *(f"missing: {line}" for line in isolation.missing)]
 
 
 def sockets(config: Config, policy: Policy) -> list[str]:

@@ -19,16 +19,17 @@ import structlog
 
 from mapd.access.authorize import Authorizer
 from mapd.access.policy.holder import PolicyHolder
-from mapd.access.policy.hosts import LocalHost, admissions
 from mapd.access.principal import ADMIN
 from mapd.banner import banner
 from mapd.bpf import Kernel, LinuxKernel, effective_capabilities
 from mapd.config import Config
+from mapd.isolation import SINGLE_PROCESS, TWO_PROCESSES, Isolation
 from mapd.maps import trials
 from mapd.maps.program_trials import try_programs
 from mapd.maps.programs import Programs
 from mapd.maps.store import MapStore
 from mapd.notify import notify
+from mapd.reload import Reloading, stamp, status
 from mapd.rpc.apply import Applier
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
@@ -49,6 +50,7 @@ from mapd.start import (
     make_facts,
     memory_kernel,
     open_blobs,
+    resolve,
     start_policy,
 )
 from mapd_api import contract, limits
@@ -61,6 +63,10 @@ goodbye is refused as not executed, instead of being cut off."""
 
 EXIT_MARGIN_S: Final = 0.5
 """After the grace, and this, the process ends even if a thread is stuck in a syscall."""
+
+
+class OpenerGone(Exception):
+    """The process that held the capabilities ended, and this one with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,30 +86,39 @@ class Ready:
     sessions: Sessions
     policy: PolicyHolder
     servers: Servers
+    reloading: Reloading
 
 
 @asynccontextmanager
-async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerator[Ready]:
+async def running(
+    config: Config, kernel: Kernel | None = None, isolation: Isolation | None = None
+) -> AsyncGenerator[Ready]:
     """A daemon that serves inside the block and has ended, all of it, after it.
 
-    ``kernel`` stands in for the configured backend's (a faulty one, in tests).
+    ``kernel`` stands in for the configured backend's (a faulty one, in tests). ``isolation``: what this process was
+    given before it locked itself in; without, it does everything itself.
 
     Raises:
         PolicyError, StartError, SocketError, ContractError: before anything can be connected to.
     """
+    seen = stamp(Path(config.daemon.policy))
     policy = start_policy(config)
     backend = config.daemon.backend
     if backend == "memory":
         in_memory, names_root = memory_kernel(config)
         kernel = kernel or in_memory
+    elif isolation is not None:
+        kernel, names_root = kernel or isolation.kernel, isolation.names_root
     else:
         names_root = check_bpffs(config)
     runtime_dir = Path(config.daemon.runtime_dir)
     lock = InstanceLock.acquire(runtime_dir)
     try:
         clean_staging(runtime_dir)
-        capabilities = effective_capabilities()
+        capabilities = effective_capabilities() if isolation is None else isolation.capabilities
         facts = make_facts(names_root, capabilities, backend)
+        apart = TWO_PROCESSES if isolation is not None else SINGLE_PROCESS
+        facts = replace(facts, features=(*facts.features, apart))
         store = MapStore(
             kernel=kernel or LinuxKernel(),
             possible_cpus=facts.possible_cpus,
@@ -131,11 +146,14 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
                 # Handles last: what runs while the server drains needs them.
                 sessions = Sessions(host.handles, facts.epoch)
                 conversations = SessionHandlers(Applier(host), sessions, guard, _age(config))
-                servers = Servers(runtime_dir, guard, _handlers(host, facts, guard, conversations))
+                handlers = _handlers(host, facts, guard, conversations)
+                servers = Servers(runtime_dir, guard, handlers, pool, sessions.close_of)
+                reloading = Reloading(Path(config.daemon.policy), policy, servers, pool, seen)
                 async with (
                     _idle_handles(host.handles),
                     aclosing(conversations),
                     _serving(config, policy, servers, guard),
+                    reloading.watching(),
                 ):
                     yield Ready(
                         config=config,
@@ -147,6 +165,7 @@ async def running(config: Config, kernel: Kernel | None = None) -> AsyncGenerato
                         sessions=sessions,
                         policy=policy,
                         servers=servers,
+                        reloading=reloading,
                     )
     finally:
         lock.release()
@@ -223,7 +242,7 @@ async def _serving(
 ) -> AsyncGenerator[None]:
     """Every principal's server inside the block, drained at its end."""
     try:
-        await servers.start(policy.policy, admissions(policy.policy, LocalHost()))
+        await servers.start(policy.policy, resolve(policy.policy))
         yield
         _log.info("draining", calls=guard.running, grace_s=config.daemon.grace_s)
         notify("STOPPING=1")
@@ -250,11 +269,17 @@ def _handlers(
     }
 
 
-async def serve(config: Config, *, until_stdin_ends: bool = False) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once.
+async def serve(
+    config: Config, *, until_stdin_ends: bool = False, isolation: Isolation | None = None
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. SIGHUP: the policy is read again.
 
     ``until_stdin_ends``: the end of standard input is such a signal too. What is written to it is not looked at.
+
+    Raises:
+        OpenerGone: it ended, so this process drained and ended too.
     """
+    gone = False
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     began = time.monotonic()
@@ -271,10 +296,26 @@ async def serve(config: Config, *, until_stdin_ends: bool = False) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    # Until the policy is followed; it is read at the start anyway, and a hangup would end the process.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     if until_stdin_ends:
         _at_end_of_stdin(loop, begin_to_stop)
-    async with running(config) as ready:
-        banner(ready.config, ready.facts, ready.policy.policy, ready.capabilities)
+    opener = isolation.ended if isolation is not None else None
+
+    def on_opener_end() -> None:
+        nonlocal gone
+        gone = True
+        if opener is not None:
+            loop.remove_reader(opener)
+        _log.error("the opener has ended, and without it no map can be opened: stopping; what is pinned stays")
+        begin_to_stop()
+
+    if opener is not None:
+        loop.add_reader(opener, on_opener_end)
+    async with running(config, isolation=isolation) as ready:
+        banner(ready.config, ready.facts, ready.policy.policy, ready.capabilities, isolation)
+        for line in isolation.missing if isolation is not None else ("--single-process: no sandbox",):
+            _log.warning("not locked in as it could be", missing=line)
         _log.info(
             "ready",
             socket=str(ready.socket),
@@ -283,10 +324,14 @@ async def serve(config: Config, *, until_stdin_ends: bool = False) -> None:
             epoch=ready.facts.epoch,
             backend=ready.facts.backend,
             profile=ready.facts.profile,
+            processes=1 if opener is None else 2,
             seconds=round(time.monotonic() - began, 3),
         )
-        notify("READY=1", f"STATUS=serving {ready.socket}")
+        loop.add_signal_handler(signal.SIGHUP, ready.reloading.ask)
+        notify("READY=1", status(ready.servers, ready.policy))
         await stop.wait()
+    if gone:
+        raise OpenerGone
     _log.info("stopped")
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from mapd.access.policy.holder import DEFAULT_PATH, NOBODY_ELSE, PolicyHolder
-from mapd.access.policy.hosts import LocalHost, admissions
+from mapd.access.policy.hosts import Admissions, LocalHost, admissions
 from mapd.access.policy.model import Policy
 from mapd.bpf import Template, boot_id, is_bpffs, possible_cpus
 from mapd.config import Config
@@ -136,5 +136,16 @@ def check_policy(policy: Policy) -> None:
     Raises:
         PolicyError: one user would be two principals.
     """
-    for line in admissions(policy, LocalHost()).unknown:
+    admissions(policy, LocalHost())
+
+
+def resolve(policy: Policy) -> Admissions:
+    """Who may connect, by this host's users and groups; those that it does not know are logged.
+
+    Raises:
+        PolicyError: one user would be two principals.
+    """
+    found = admissions(policy, LocalHost())
+    for line in found.unknown:
         _log.warning("the policy names somebody whom this host does not know", where=line)
+    return found

@@ -8,25 +8,35 @@ the old socket or the new one.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import shutil
 import stat
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from mapd.rpc import acl
+from mapd.rpc.acl import Admitted
+from mapd.rpc.socket_checks import SocketError, read_back, safe_folder
+
+__all__ = [
+    "Admitted",
+    "InstanceLock",
+    "PrincipalSocket",
+    "SocketError",
+    "clean_staging",
+]
 
 SOCKET_NAME: Final = "mapd.sock"
+MOUNTED: Final = "mount"
 STAGING: Final = ".staging"
 PATH_MAX: Final = 107
 """struct sockaddr_un.sun_path is 108 bytes with its NUL (uapi linux/un.h)."""
 
 
-class SocketError(Exception):
-    """The runtime folder cannot be used; the message says why and what to do."""
+_numbers = itertools.count()
 
 
 class InstanceLock:
@@ -41,11 +51,13 @@ class InstanceLock:
         """Take it.
 
         Raises:
-            SocketError: another daemon has it (its pid is in the message), or the folder cannot be made.
+            SocketError: another daemon has it (its pid is in the message), or the folder cannot be made, or others
+                could put their own sockets there.
         """
         path = runtime_dir / "mapd.lock"
         try:
             runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            safe_folder(runtime_dir)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise SocketError(
@@ -72,22 +84,22 @@ class InstanceLock:
 class PrincipalSocket:
     """The socket of one principal, from staging to removal.
 
+    A folder that is mounted must be searchable by whoever has the mount, as every folder on the way to a file must.
+    So a ``mount`` socket is in a folder of its own, MOUNTED, below the principal's, which is closed.
+
     Attributes:
         staged: where grpc binds.
         path: where clients find it.
-        users, groups: uids and gids admitted beside the daemon's own uid and root.
+        admitted: whom it admits.
     """
 
     staged: Path
     path: Path
-    users: Collection[int]
-    groups: Collection[int]
+    admitted: Admitted
     _published: os.stat_result | None = None
 
     @classmethod
-    def prepare(
-        cls, runtime_dir: Path, principal: str, users: Collection[int], groups: Collection[int]
-    ) -> Self:
+    def prepare(cls, runtime_dir: Path, principal: str, admitted: Admitted) -> Self:
         """Make the folders; nothing can be connected to yet.
 
         Raises:
@@ -95,36 +107,62 @@ class PrincipalSocket:
         """
         staging = runtime_dir / STAGING
         folder = runtime_dir / principal
-        path = folder / SOCKET_NAME
-        staged = staging / f"{principal}.{os.getpid()}"
+        inner = folder / MOUNTED if admitted.mount else folder
+        path = inner / SOCKET_NAME
+        staged = staging / f"{principal}.{next(_numbers)}"
         for each in (path, staged):
             if len(os.fsencode(each)) > PATH_MAX:
                 raise SocketError(
                     f"{each}: {len(os.fsencode(each))} bytes; a socket's path has at most {PATH_MAX}: "
                     "choose a shorter [daemon] runtime_dir"
                 )
-        for each in (staging, folder):
+        for each in dict.fromkeys((staging, folder, inner)):
             _own_folder(each)
-        try:
-            acl.admit(str(folder), 7, users, groups, 5)
-        except OSError as error:
-            raise SocketError(
-                f"{folder}: cannot give it an ACL ({error.strerror}); put [daemon] runtime_dir on a file system "
-                "with POSIX ACLs (tmpfs and ext4 have them)"
-            ) from error
         staged.unlink(missing_ok=True)
-        return cls(staged, path, users, groups)
+        return cls(staged, path, admitted)
 
     @property
     def address(self) -> str:
         """What grpc binds."""
         return f"unix:{self.staged}"
 
+    @property
+    def folder(self) -> Path:
+        """The principal's."""
+        return self.path.parent.parent if self.admitted.mount else self.path.parent
+
     def publish(self) -> None:
-        """Open it to its principal: ACL, then rename. Replaces a dead daemon's socket."""
-        acl.admit(str(self.staged), 6, self.users, self.groups, 6)
+        """Open it to its principal: folder, ACL, then rename. Replaces a dead daemon's socket, or an older one.
+
+        Raises:
+            SocketError: the file system keeps no ACLs, or what it keeps admits others than it shall; nobody can
+                connect then.
+        """
+        self._admit(self.staged)
         self.staged.rename(self.path)
         self._published = self.path.stat()
+
+    def admit(self, admitted: Admitted) -> None:
+        """Admit these from now on; who is connected stays so. Raises as ``publish``."""
+        self.admitted = admitted
+        self._admit(self.path)
+
+    def _admit(self, socket: Path) -> None:
+        who, inner = self.admitted, self.path.parent
+        try:
+            if who.mount:
+                acl.admit(str(self.folder), 7, (), (), 0)
+                acl.open_to_all(str(inner), 0o755)
+                acl.open_to_all(str(socket), 0o666)
+            else:
+                acl.admit(str(self.folder), 7, who.uids, who.gids, 5)
+                acl.admit(str(socket), 6, who.uids, who.gids, 6)
+        except OSError as error:
+            raise SocketError(
+                f"{error.filename or socket}: cannot give it an ACL ({error.strerror}); put [daemon] runtime_dir on a "
+                "file system with POSIX ACLs (tmpfs and ext4 have them)"
+            ) from error
+        read_back(self.folder, inner, socket, who)
 
     def withdraw(self) -> None:
         """Remove it, unless somebody has put another there.

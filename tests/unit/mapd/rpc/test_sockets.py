@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mapd.rpc.acl import ATTRIBUTE, encode
-from mapd.rpc.sockets import PATH_MAX, InstanceLock, PrincipalSocket, SocketError, clean_staging
+from mapd.rpc.sockets import PATH_MAX, Admitted, InstanceLock, PrincipalSocket, SocketError, clean_staging
 from tests.support.counts import nothing_left_behind
 
 
@@ -37,7 +37,7 @@ def bind(path: Path) -> socket.socket:
 
 
 def prepare(place: Path, users: tuple[int, ...] = ()) -> PrincipalSocket:
-    return PrincipalSocket.prepare(place, "admin", users, ())
+    return PrincipalSocket.prepare(place, "admin", Admitted(uids=frozenset(users)))
 
 
 # ---- the lock ----------------------------------------------------------------------------------

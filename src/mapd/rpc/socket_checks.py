@@ -1,0 +1,186 @@
+"""Whether a socket admits whom it shall and nobody else: by what the kernel has kept, and by trying.
+
+A mistake here would be everybody's way in, so what does not match keeps a socket from being served. Blocking.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mapd.rpc.acl import Access, Admitted
+
+SEARCH: Final = 1
+WRITE: Final = 2
+OUTSIDERS: Final = (0xFFFF_FFF0, 0x7FFF_FFF1)
+"""Ids that no socket is meant for; the first that a policy does not name stands for everybody else."""
+PROBES: Final = 8_192
+"""Connections that are tried at most; each takes about 30 us."""
+PROBE_S: Final = 10.0
+UNTRIED: Final = -1
+
+_TRY: Final = """
+import json, os, socket, sys
+for line in sys.stdin:
+    path, uid, gid = json.loads(line)
+    try:
+        os.setgroups([gid]); os.setegid(gid); os.seteuid(uid)
+    except OSError:
+        failed = -1
+    else:
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.setblocking(False)
+            failed = trial.connect_ex(path)
+    os.seteuid(0); os.setegid(0)
+    print(failed)
+"""
+"""In a process of its own: identities are of threads in the kernel, and a daemon's others must keep theirs.
+Prints connect()'s errno, or -1 where it may not be that user (no CAP_SETUID, or no such id in its user namespace)."""
+
+
+class SocketError(Exception):
+    """The runtime folder or a socket in it cannot be used; the message says why and what to do."""
+
+
+def safe_folder(folder: Path) -> None:
+    """Make sure that nobody but root and this user can put another folder in the place of this one.
+
+    Raises:
+        SocketError: it is a symbolic link, or somebody else may write it or a folder above it; one with the sticky
+            bit, as /tmp, may be written.
+    """
+    if folder.is_symlink():
+        raise SocketError(f"{folder}: a symbolic link; name the folder itself in [daemon] runtime_dir")
+    real = folder.resolve()
+    # Who owns "/" is trusted as root is: in a user namespace it is no uid of this process' own.
+    trusted = {0, os.geteuid(), Path("/").stat().st_uid}
+    for each in (real, *real.parents):
+        found = each.stat()
+        if found.st_uid not in trusted:
+            raise SocketError(
+                f"{each}: belongs to uid {found.st_uid}, who could replace the sockets below it; "
+                f"chown root {each}, or set [daemon] runtime_dir to a folder elsewhere"
+            )
+        shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if shared and (each == real or not found.st_mode & stat.S_ISVTX):
+            raise SocketError(
+                f"{each}: mode {stat.S_IMODE(found.st_mode):04o}, others may write it, and replace the sockets below "
+                f"it; chmod go-w {each}, or set [daemon] runtime_dir to a folder elsewhere"
+            )
+
+
+def read_back(folder: Path, inner: Path, socket: Path, who: Admitted) -> None:
+    """Compare what the kernel keeps of a socket and its folders with whom they shall admit.
+
+    Args:
+        folder: the principal's.
+        inner: where the socket is; another one below ``folder`` only for one that is mounted.
+
+    Raises:
+        SocketError: somebody is admitted who shall not be, or the other way round.
+    """
+    outside, within = _access(folder), _access(inner)
+    opened = _access(socket)
+    for path, access in ((folder, outside), (inner, within), (socket, opened)):
+        if access.owner != os.geteuid():
+            raise SocketError(
+                f"{path}: belongs to uid {access.owner} instead of {os.geteuid()}; it is not served"
+            )
+    for uid, gids, admitted in questions(who):
+        if uid == os.geteuid():
+            continue
+        if who.mount:
+            # From this side nobody; by the mounted folder everybody.
+            found = (
+                outside.permits(uid, gids, SEARCH),
+                within.permits(uid, gids, SEARCH) and opened.permits(uid, gids, WRITE),
+            )
+            wanted = (False, True)
+        else:
+            found = (outside.permits(uid, gids, SEARCH), opened.permits(uid, gids, WRITE))
+            wanted = (admitted, admitted)
+        if found != wanted:
+            raise SocketError(
+                f"{socket}: uid {uid} with groups {list(gids)} "
+                f"{'would be refused' if admitted else 'would be admitted'}, against the policy: the file system keeps "
+                f"other rights than were set; it is not served. Put [daemon] runtime_dir on a tmpfs"
+            )
+
+
+def questions(who: Admitted) -> Iterable[tuple[int, tuple[int, ...], bool]]:
+    """(uid, groups, whether the path admits it): each that is admitted, by itself, and an outsider."""
+    outsider = next(number for number in OUTSIDERS if number not in who.uids and number not in who.gids)
+    for uid in sorted(who.uids):
+        yield uid, (outsider,), True
+    for gid in sorted(who.gids):
+        yield outsider, (gid,), True
+    yield outsider, (outsider,), False
+
+
+def _access(path: Path) -> Access:
+    try:
+        return Access.of(str(path))
+    except (OSError, ValueError) as error:
+        raise SocketError(f"{path}: cannot be checked ({error}); it is not served") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One socket whose path is to be tried."""
+
+    path: Path
+    admitted: Admitted
+
+
+def can_try() -> bool:
+    """Whether this process may be somebody else: with another uid's rights it could not come back."""
+    return os.geteuid() == 0
+
+
+def try_sockets(trials: Sequence[Trial]) -> int:
+    """Connect as those who are admitted and as one who is not, in a process that does nothing else; how often.
+
+    Returns:
+        trials that could be made: none where this root may not change its identity.
+
+    Raises:
+        SocketError: the kernel admits somebody who shall not be, or refuses one who shall; or it cannot be tried.
+    """
+    asked = [
+        (each, uid, gids[0], yes) for each in trials for uid, gids, yes in questions(each.admitted) if uid
+    ]
+    asked = asked[:PROBES]
+    lines = "".join(json.dumps([str(each.path), uid, gid]) + "\n" for each, uid, gid, _ in asked)
+    try:
+        done = subprocess.run(  # noqa: S603 - this Python, and a constant
+            [sys.executable, "-I", "-S", "-c", _TRY],
+            input=lines,
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=PROBE_S,
+        )
+        answers = [int(line) for line in done.stdout.split()]
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise SocketError(f"cannot try who may connect ({error}); nothing is served") from error
+    if len(answers) != len(asked):
+        raise SocketError(f"of {len(asked)} trials who may connect {len(answers)} ended; nothing is served")
+    for (each, uid, gid, yes), failed in zip(asked, answers, strict=True):
+        if failed == UNTRIED:
+            continue
+        # A full queue (EAGAIN) is behind the kernel's check of rights.
+        admitted = failed in {0, 11}
+        if admitted != yes:
+            said = "connected" if admitted else f"was refused ({os.strerror(failed)})"
+            raise SocketError(
+                f"{each.path}: uid {uid} with group {gid} {said}, against the policy; it is not served. Every folder "
+                "above [daemon] runtime_dir must be searchable by all (chmod a+x)"
+            )
+    return sum(failed != UNTRIED for failed in answers)
