@@ -14,9 +14,11 @@ from mapd.bpf.fd import FdLease
 from mapd.bpf.kernel import Kernel, LoadTemplate, SyscallError
 from mapd.bpf.scratch import Scratch
 from mapd.bpf.templates import Template
+from mapd.maps.answers import map_refusal
 from mapd.maps.errors import MapError, scarcity
 from mapd.maps.groups import FieldSpec, Group
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
+from mapd.maps.programs import WritesRefused
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 
@@ -118,10 +120,15 @@ def _lease(kernel: Kernel, map_fd: int, opened: OpenMap, request: LoadTemplate, 
 
     Raises:
         SyscallError: the kernel refuses it.
-        MapError: BUSY.
+        MapError: BUSY; MAP_FROZEN, READ_ONLY.
     """
     for _ in range(_TRIES):
-        loaded = opened.programs.load(kernel, request, map_fd, scratch=True)
+        try:
+            loaded = opened.programs.load(kernel, request, map_fd, scratch=True)
+        except WritesRefused as error:
+            raise map_refusal(
+                kernel, map_fd, opened.facts, op, error.errno or errno.EPERM, operation_of(op)
+            ) from error
         try:
             return loaded.lease()
         except OSError:  # closed to make room for others

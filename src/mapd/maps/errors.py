@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from mapd.bpf.errnos import errno_name
-from mapd.bpf.kernel import SyscallError
+from mapd.bpf.kernel import LimitRefused, SyscallError
 from mapd_api.reasons import Reason, Refusal
 from mapd_api.uapi import ENOTSUPP
 
@@ -94,12 +94,22 @@ _CREATE_HINTS: Final[Mapping[int, tuple[Reason, str]]] = MappingProxyType(
 
 
 def scarcity(error: OSError, what: str, **metadata: object) -> MapError | None:
-    """The refusal where the daemon or its host has run out of something; None for any other errno."""
+    """The refusal where the daemon, its opener or its host has no more to give; None for any other errno."""
     number = error.errno or 0
+    if isinstance(error, LimitRefused):
+        return _limit(error, what, errno=errno_name(number), **metadata)
     if number not in _SCARCE:
         return None
     reason, hint = _SCARCE[number]
     return MapError(reason, f"{what}: {hint} [{errno_name(number)}]", errno=errno_name(number), **metadata)
+
+
+def _limit(error: LimitRefused, what: str, **metadata: object) -> MapError:
+    return MapError(
+        Reason.QUOTA,
+        f"{what}: a limit of mapd's opener, for all clients together: {error.limit} [{errno_name(error.errno or 0)}]",
+        **metadata,
+    )
 
 
 def from_create(error: SyscallError, what: str, *, needs: str = "CAP_BPF", **metadata: object) -> MapError:
@@ -109,6 +119,8 @@ def from_create(error: SyscallError, what: str, *, needs: str = "CAP_BPF", **met
     """
     number = error.errno or 0
     about = {"errno": errno_name(number), "operation": "create", **metadata}
+    if isinstance(error, LimitRefused):
+        return _limit(error, f"create {what}", **about)
     if number == errno.EPERM:
         return capability(needs, f"create {what}", **about)
     reason, hint = _CREATE_HINTS.get(number) or _SCARCE.get(number, (Reason.INTERNAL, "unexpected"))

@@ -16,10 +16,11 @@ from mapd.bpf.buffer import Buffer
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.kernel import BatchCommand, Columns, LoadTemplate, SyscallError
 from mapd.bpf.templates import ONE_CPU_HEAD, Template, one_cpu_context
+from mapd.maps.answers import map_refusal
 from mapd.maps.errors import UNSUPPORTED, MapError
 from mapd.maps.job import Job, Refused, part
 from mapd.maps.opened import operation_of
-from mapd.maps.programs import Loaded
+from mapd.maps.programs import Loaded, WritesRefused
 from mapd.maps.widths import Run
 from mapd_api import limits
 from mapd_api.layout import round_up8
@@ -91,6 +92,8 @@ def _load(job: Job, op: Op) -> Loaded:
     )
     try:
         return job.opened.programs.load(job.kernel, request, job.map_fd)
+    except WritesRefused as error:
+        raise map_refusal(job.kernel, job.map_fd, facts, op, errno.EPERM, operation_of(op)) from error
     except SyscallError as error:
         operation = operation_of(op)
         name = errno_name(error.errno or 0)

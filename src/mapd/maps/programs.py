@@ -14,8 +14,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from mapd.bpf.buffer import Buffer
 from mapd.bpf.fd import FdLease, OwnedFd
-from mapd.bpf.kernel import Kernel, LoadTemplate, SyscallError
+from mapd.bpf.kernel import BatchCommand, Columns, Kernel, LoadTemplate, SyscallError
 from mapd.bpf.scratch import Scratch
 
 MOST: Final = 256
@@ -27,7 +28,17 @@ SLOT_BYTES: Final = 256 << 10
 _SCARCE: Final = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EBADF})
 """A refusal for one of these says nothing about the next attempt."""
 
+_NO_ELEMENTS: Final = Columns(0, Buffer.allocate(0), 0, Buffer.allocate(0), 0)
+
 _uses = itertools.count()
+
+
+class WritesRefused(SyscallError):
+    """The map may not be written through this descriptor: it is frozen, or the descriptor only reads."""
+
+
+def _may_not_write(kernel: Kernel, map_fd: int) -> bool:
+    return kernel.batch(map_fd, BatchCommand.UPDATE, _NO_ELEMENTS).errno == errno.EPERM
 
 
 def open_scratch(kernel: Kernel, slots: int) -> Scratch | None:
@@ -173,6 +184,7 @@ class MapPrograms:
             scratch: the program works in the daemon's scratch, of which the request names slots and sizes.
 
         Raises:
+            WritesRefused: an opener loads no program that writes a map which this descriptor may not write.
             SyscallError: the kernel refuses it; it is not asked again while the map is open, unless it was short of
                 something.
             OSError: EBADF, map or scratch was closed.
@@ -186,6 +198,8 @@ class MapPrograms:
         try:
             fd = self._load(kernel, request, map_fd, scratch=scratch)
         except SyscallError as error:
+            if error.errno == errno.EPERM and _may_not_write(kernel, map_fd):
+                raise WritesRefused(errno.EPERM, error.command) from error
             if error.errno not in _SCARCE:
                 self._refused[request] = error.errno or 0
             raise
