@@ -20,6 +20,7 @@ import structlog
 from mapd.access.authorize import Authorizer
 from mapd.access.policy.holder import PolicyHolder
 from mapd.access.principal import ADMIN
+from mapd.access.quotas import in_force, owners_in_force
 from mapd.banner import banner
 from mapd.bpf import Kernel, LinuxKernel, effective_capabilities
 from mapd.config import Config
@@ -43,6 +44,7 @@ from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
 from mapd.runtime.sessions import Sessions
+from mapd.runtime.shares import Shares
 from mapd.start import (
     BY_PROGRAM,
     StartError,
@@ -134,11 +136,12 @@ async def running(
             host = MapHost(
                 store,
                 pool,
-                HandleTable(),
+                HandleTable(shares=Shares(in_force(policy))),
                 ByteBudget(reserve=limits.DUMP_RESERVE_BYTES),
+                owners=owners_in_force(policy),
                 inline_elements=config.pool.inline_elements,
             )
-            guard = Guard(Authorizer(policy))
+            guard = Guard(Authorizer(policy), host.rates)
             async with _programs(config, store, pool):
                 names = store.programs.names
                 more = [feature for feature, program in BY_PROGRAM.items() if program in names]

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
 
 from mapd.access.authorize import Authorized
+from mapd.access.quotas import Dimension
 from mapd.maps.answers import element_error
 from mapd.maps.errors import MapError
 from mapd.maps.groups import Group
@@ -125,6 +126,8 @@ class ElementHandlers:
                 "apply",
             )
         check_groups(len(request.groups))
+        if not request.groups:
+            self._host.rates.take(call.principal, 1, lambda: "apply")
         arrived = time.monotonic()
         results: list[pb.GroupResult] = []
         room = room_for(len(request.groups))
@@ -137,6 +140,10 @@ class ElementHandlers:
 
     async def dump(self, call: Call, request: pb.DumpRequest) -> None:
         """Header, chunks, trailer."""
+        with self._host.shares.hold(call.principal, Dimension.STREAMS, "dump"):
+            await self._dump(call, request)
+
+    async def _dump(self, call: Call, request: pb.DumpRequest) -> None:
         async with admitted(self._host, call, request.map, "dump") as opened:
             facts = opened.target.facts
             dump = self._host.dump(opened, dumps.options(request))
@@ -157,6 +164,10 @@ class ElementHandlers:
 
     async def load(self, call: Call, _requests: object) -> pb.LoadResponse:
         """Columns written as they arrive."""
+        with self._host.shares.hold(call.principal, Dimension.STREAMS, "load"):
+            return await self._load(call)
+
+    async def _load(self, call: Call) -> pb.LoadResponse:
         first = await reading.read_on(call.context, "load", self._draining)
         if first is None:
             raise convert.bad_spec("the stream ended before it named a map", "load")

@@ -23,6 +23,7 @@ from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
 from mapd.rpc.caller import Caller, Context, Identify
 from mapd.rpc.expiry import while_attested
+from mapd.runtime.rates import Rates
 from mapd_api import contract, limits
 from mapd_api.contract import MethodAccess
 from mapd_api.ops import Verb
@@ -31,6 +32,12 @@ from mapd_api.reasons import Reason, Refusal, encode, to_grpc
 T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger("mapd.rpc")
+
+_BY_ELEMENT = frozenset(
+    contract.full_name(contract.ELEMENT_SERVICE.methods_by_name[name])
+    for name in ("Lookup", "Update", "Delete", "Apply")
+)
+"""What costs its elements of a principal's operations per second; any other unary call costs one."""
 
 _SESSION = contract.full_name(contract.ELEMENT_SERVICE.methods_by_name["Session"])
 
@@ -146,8 +153,9 @@ class Messages:
 class Guard:
     """Wraps the handlers of one daemon, whatever server they are on; knows which calls and messages run."""
 
-    def __init__(self, authorizer: Authorizer) -> None:
+    def __init__(self, authorizer: Authorizer, rates: Rates | None = None) -> None:
         self._authorizer = authorizer
+        self._rates = rates
         self._running: dict[asyncio.Task[Any], str] = {}
         self._callers: dict[asyncio.Task[Any], Caller] = {}
         self._ended: dict[asyncio.Task[Any], Refusal] = {}
@@ -191,6 +199,8 @@ class Guard:
                         expires=expires,
                         fault=lambda error: self._fault(name, who, error),
                     )
+                    if self._rates is not None and unary and name not in _BY_ELEMENT:
+                        self._rates.take(caller.principal, 1, lambda: name.rpartition("/")[2])
                     # A unary call is short, and its answer says more than that its caller's time is over.
                     with nullcontext() if unary else while_attested(caller, self.end):
                         async with limit:
