@@ -1,0 +1,35 @@
+"""How this daemon's processes are kept apart, for those who put it together and for those who are told."""
+
+from __future__ import annotations
+
+import select
+from dataclasses import dataclass
+from typing import Final
+
+from mapd.bpf import Kernel
+
+TWO_PROCESSES: Final = "two-processes"
+"""A feature: the process that speaks to clients holds no capability."""
+SINGLE_PROCESS: Final = "single-process"
+"""A feature, of the other kind: what breaks in through gRPC has all of the daemon's rights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """What the process that speaks to clients was given before it locked itself in.
+
+    Attributes:
+        kernel: reaches the opener; None where maps are in memory, and there is none.
+        capabilities: the opener's, by name.
+        names_root: where the opener pins names.
+        lines: how both processes are locked in, for people.
+        missing: what this host or start could not give, each with what would.
+        ended: readable once the opener has gone; None without one.
+    """
+
+    kernel: Kernel | None
+    capabilities: frozenset[str]
+    names_root: str
+    lines: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    ended: select.epoll | None = None
