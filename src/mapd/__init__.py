@@ -3,6 +3,6 @@
 import os
 
 # TLS 1.3 alone, which gRPC for Python has no option for. This is the list of suites for older versions, read when gRPC
-# is loaded: one that needs a shared secret, which nobody sets, so that their handshakes fail (NO_SHARED_CIPHER). It is no
-# list of TLS 1.3's (BoringSSL, SSL_CTX_set_cipher_list). mapd.rpc.tcp looks whether it worked.
+# is loaded: one that needs a shared secret, which nobody sets, so that their handshakes fail (NO_SHARED_CIPHER). TLS
+# 1.3's suites are not in it (BoringSSL, SSL_CTX_set_cipher_list). mapd.rpc.tcp looks whether it worked.
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-PSK-AES128-CBC-SHA"

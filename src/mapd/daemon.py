@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from mapd import listen
 from mapd.access.authorize import Authorizer
 from mapd.access.policy.holder import PolicyHolder
 from mapd.access.principal import ADMIN
@@ -77,6 +78,7 @@ class Ready:
 
     Attributes:
         socket: the admin's.
+        tcp: addresses with ports, where TCP is switched on.
     """
 
     config: Config
@@ -89,6 +91,7 @@ class Ready:
     policy: PolicyHolder
     servers: Servers
     reloading: Reloading
+    tcp: tuple[str, ...]
 
 
 @asynccontextmanager
@@ -155,6 +158,7 @@ async def running(
                 async with (
                     _idle_handles(host.handles),
                     aclosing(conversations),
+                    listen.tcp(config.tcp, policy, guard, handlers) as tcp,
                     _serving(config, policy, servers, guard),
                     reloading.watching(),
                 ):
@@ -169,6 +173,7 @@ async def running(
                         policy=policy,
                         servers=servers,
                         reloading=reloading,
+                        tcp=tcp,
                     )
     finally:
         lock.release()
@@ -322,6 +327,7 @@ async def serve(
         _log.info(
             "ready",
             socket=str(ready.socket),
+            tcp=ready.tcp,
             principals=len(ready.servers.sockets),
             policy=ready.policy.policy.version,
             epoch=ready.facts.epoch,

@@ -19,6 +19,7 @@ PARTS = (
     "mapd.banner",
     "mapd.doctor",
     "mapd.cli",
+    "mapd.listen",
     "mapd.policy_cli",
     "mapd.__main__",
 )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ import grpc
 import structlog
 
 from mapd.access.policy.model import Policy
+from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
 from mapd.rpc.caller import Caller, Context
 from mapd.rpc.connections import Connections
@@ -28,12 +29,12 @@ from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.server import Health, build
 from mapd.rpc.tls import Identities, Identity, Unidentified, identity
 from mapd.rpc.tls_files import Material, TlsError, TlsFiles
-from mapd_api.reasons import Reason
+from mapd_api.reasons import Reason, Refusal
 
 _log = structlog.stdlib.get_logger("mapd.tls")
 
 LOOK_S: Final = 1.0
-"""Between two looks at the files by calls; every handshake looks too."""
+"""Between two looks whether files or policy have changed; every handshake looks at the files too."""
 
 SHARE_OF_JITTER: Final = 0.2
 """gRPC's connection ages are a tenth more or less than asked for (max_age_filter, kMaxConnectionAgeJitter)."""
@@ -83,6 +84,13 @@ class TcpSettings:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsCaller(Caller):
+    """Attributes: identity: of its certificate."""
+
+    identity: Identity
+
+
 class Callers:
     """Who calls, by the certificate of its connection. Its ``identify`` is asked at each call.
 
@@ -95,7 +103,6 @@ class Callers:
         self._policy = policy
         self._settings = settings
         self._identities = Identities()
-        self._looked = 0.0
         self.connections = Connections(settings.longest_s)
         self.only_1_3 = False
         self._admits = lru_cache(maxsize=1_024)(self._admitted)
@@ -108,44 +115,45 @@ class Callers:
         """
         attested: Mapping[str, Iterable[bytes]] = context.auth_context()
         self._check_version(attested)
+        shown = tuple(attested.get("x509_pem_cert", ()))
         try:
-            found = self._found(attested)
-            policy = self._policy()
-            principal = self._identities.principal(found.name, policy)
+            if len(shown) != 1:
+                raise Unidentified("the client showed no certificate; connect with one (tls=)")
+            found = identity(shown[0])
+            principal = self._principal(found)
         except Unidentified as refused:
             raise _unauthenticated(str(refused)) from None
-        most = policy.members[principal.name].quotas.connections
+        most = self._policy().members[principal.name].quotas.connections
         since = self.connections.seen(context.peer(), principal, most)
-        return Caller(
+        return TlsCaller(
             principal=principal,
             attested_by=f"tls:{found.name}",
             expires=found.expires,
             aged=since + self._settings.max_connection_age_s,
+            identity=found,
         )
 
-    def _found(self, attested: Mapping[str, Iterable[bytes]]) -> Identity:
-        shown = tuple(attested.get("x509_pem_cert", ()))
-        if len(shown) != 1:
-            raise Unidentified("the client showed no certificate; connect with one (tls=)")
-        found = identity(shown[0])
+    def why_not(self, caller: TlsCaller) -> str:
+        """Why somebody who was let in would not be now; "" if he would."""
+        try:
+            now = self._principal(caller.identity)
+        except Unidentified as refused:
+            return str(refused)
+        if now != caller.principal:
+            return f"{caller.identity.name} is {now.name} now, in namespace {now.namespace}; connect again"
+        return ""
+
+    def _principal(self, found: Identity) -> Principal:
         if found.expires <= time.time():
             raise Unidentified(
                 f"the certificate of {found.name} ended on {_date(found.expires)}; give the client a new one"
             )
-        material = self._material()
-        if not self._admits(found, material.generation):
+        if not self._admits(found, self._files.material.generation):
             raise Unidentified(
                 f"the authority that signed the certificate of {found.name} is not among those of "
                 f"{self._settings.client_ca} any more; give the client a certificate of one that is"
             )
-        return found
-
-    def _material(self) -> Material:
-        now = time.monotonic()
-        if now - self._looked < LOOK_S:
-            return self._files.material
-        self._looked = now
-        return self._files.current()
+        return self._identities.principal(found.name, self._policy())
 
     def _admitted(self, found: Identity, _generation: int) -> bool:
         return self._files.admits(found.certificate)
@@ -184,6 +192,8 @@ class TcpServer:
         handlers: Mapping[str, Handler],
     ) -> None:
         self._settings = settings
+        self._policy = policy
+        self._guard = guard
         self.files = TlsFiles(Path(settings.certificate), Path(settings.key), Path(settings.client_ca))
         self.callers = Callers(self.files, policy, settings)
         self.addresses: tuple[str, ...] = ()
@@ -230,7 +240,7 @@ class TcpServer:
         try:
             port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise TlsError(f"[tcp] listen: {address}: cannot listen there ({error})") from None
+            raise TlsError(f"listen: {address}: cannot listen there ({error})") from None
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def drain(self) -> None:
@@ -240,6 +250,21 @@ class TcpServer:
     async def stop(self) -> None:
         """Close every connection, and whatever runs in them. Idempotent."""
         await self._server.stop(0)
+
+    async def watch(self) -> None:
+        """End what runs for callers who are nobody any more, when policy or authorities change. Until cancelled."""
+        policy, generation = self._policy(), self.files.material.generation
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = self._policy(), self.files.current().generation
+            if now[0] is not policy or now[1] != generation:
+                policy, generation = now
+                self._end_strangers()
+
+    def _end_strangers(self) -> None:
+        for caller in self._guard.callers:
+            if isinstance(caller, TlsCaller) and (why := self.callers.why_not(caller)):
+                self._guard.end(caller, Refusal(Reason.UNAUTHENTICATED, why))
 
 
 class _Served:
@@ -287,3 +312,36 @@ async def refuses_older_tls(address: str) -> bool:
         _log.warning("cannot try TLS 1.2 at the daemon's own port", address=address, reason=str(error))
         return False
     return answer[:1] != bytes((_HANDSHAKE_RECORD,))
+
+
+@asynccontextmanager
+async def listening(
+    settings: TcpSettings, policy: Callable[[], Policy], guard: Guard, handlers: Mapping[str, Handler]
+) -> AsyncGenerator[TcpServer]:
+    """A server inside the block, stopped after it.
+
+    To be entered before, and left after, the block in which the daemon drains: calls are waited for there.
+
+    Raises:
+        TlsError: certificates or key cannot be used, or an address cannot be listened on.
+    """
+    server = TcpServer(settings, policy, guard, handlers)
+
+    async def drain() -> None:
+        await guard.draining.wait()
+        await server.drain()
+
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await server.start()
+        # No TaskGroup: it would wrap what is raised in the block.
+        tasks.append(asyncio.create_task(server.watch(), name="tls files"))
+        tasks.append(asyncio.create_task(drain(), name="tcp drain"))
+        yield server
+    finally:
+        for task in tasks:
+            task.cancel()
+        await server.stop()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                _log.error("a task of the TCP server failed", exc_info=outcome)
