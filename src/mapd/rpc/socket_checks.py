@@ -25,6 +25,9 @@ PROBES: Final = 8_192
 """Connections that are tried at most; each takes about 30 us."""
 PROBE_S: Final = 10.0
 UNTRIED: Final = -1
+_STATUS: Final = Path("/proc/thread-self/status")
+_SETUID: Final = 1 << 7
+"""CAP_SETUID (include/uapi/linux/capability.h)."""
 
 _TRY: Final = """
 import json, os, socket, sys
@@ -137,11 +140,6 @@ class Trial:
 
     path: Path
     admitted: Admitted
-
-
-def can_try() -> bool:
-    """Whether this process may be somebody else: with another uid's rights it could not come back."""
-    return os.geteuid() == 0
 
 
 def try_sockets(trials: Sequence[Trial]) -> int:
