@@ -60,6 +60,10 @@ from mapd_api import contract, limits
 
 _log = structlog.stdlib.get_logger("mapd")
 
+BE_OTHERS: Final = frozenset({"CAP_SETUID", "CAP_SETGID"})
+"""With these a process of its own can try who may connect. The front of two processes has no capability, and starts no
+process."""
+
 FAREWELL_S: Final = 0.1
 """Once nothing runs any more, sessions have so long to end by themselves: what a client sent before it read the
 goodbye is refused as not executed, instead of being cut off."""
@@ -153,7 +157,8 @@ async def running(
                 sessions = Sessions(host.handles, facts.epoch)
                 conversations = SessionHandlers(Applier(host), sessions, guard, _age(config))
                 handlers = _handlers(host, facts, guard, conversations)
-                servers = Servers(runtime_dir, guard, handlers, pool, sessions.close_of)
+                others = isolation is None and capabilities >= BE_OTHERS
+                servers = Servers(runtime_dir, guard, handlers, pool, sessions.close_of, try_as_others=others)
                 reloading = Reloading(Path(config.daemon.policy), policy, servers, pool, seen)
                 async with (
                     _idle_handles(host.handles),
@@ -315,7 +320,9 @@ async def serve(
         gone = True
         if opener is not None:
             loop.remove_reader(opener)
-        _log.error("the opener has ended, and without it no map can be opened: stopping; what is pinned stays")
+        _log.error(
+            "the opener has ended, and without it no map can be opened: stopping; what is pinned stays"
+        )
         begin_to_stop()
 
     if opener is not None:

@@ -200,17 +200,29 @@ def client_sources() -> Generator[Path]:
 
 
 def spawn_unprivileged(
-    sources: Path, code: str, *arguments: str, env: Mapping[str, str] | None = None
+    sources: Path,
+    code: str,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    user: int = NOBODY,
+    group: int = NOBODY,
+    groups: Sequence[int] = (),
+    prefix: Sequence[str] = (),
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Run Python code as uid 65534, with no capability, importing the client from ``sources``."""
+    """Run Python code as another user, by default uid 65534 without groups, importing the client from ``sources``.
+
+    Args:
+        prefix: a command that runs it, still as root, and makes it ``user`` by itself.
+    """
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [*prefix, sys.executable, "-c", code, *arguments],
         env={**environment(), "PYTHONPATH": str(sources), "HOME": "/nonexistent", **(env or {})},
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
         cwd="/",
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        user=user if not prefix else None,
+        group=group if not prefix else None,
+        extra_groups=list(groups) if not prefix else None,
     )
