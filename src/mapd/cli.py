@@ -1,9 +1,11 @@
-"""``mapd``: starting the daemon. The standard library's argparse: the privileged side stays small."""
+"""``mapd``: starting the daemon. The standard library's argparse: the privileged side stays small.
+
+What a command needs is imported when it runs: ``serve`` locks its process in before grpc or numpy is imported.
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +13,13 @@ from pathlib import Path
 import msgspec
 
 from mapd import config as configuration
-from mapd import logs, policy_cli
-from mapd.access.policy.file import PolicyError
-from mapd.daemon import serve
-from mapd.doctor.report import examine, text
-from mapd.rpc.sockets import SocketError
-from mapd.start import StartError
+from mapd.launch import LaunchError
+from mapd.sandbox import SandboxError
 from mapd_api import __version__
-from mapd_api.contract import ContractError
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(*, policy: bool = True) -> argparse.ArgumentParser:
+    """The command line. Without ``policy`` its commands are not read further: they import numpy."""
     root = argparse.ArgumentParser(prog="mapd", description="eBPF maps as a service")
     root.add_argument("--version", action="version", version=f"mapd {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -31,7 +28,10 @@ def parser() -> argparse.ArgumentParser:
         "doctor", help="what this host and these rights permit, per map type, and what mends each refusal"
     )
     doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    for command in (serving, doctor):
+    opener = commands.add_parser(
+        "opener", help="the process that holds the capabilities, on a connection that systemd accepted"
+    )
+    for command in (serving, doctor, opener):
         command.add_argument(
             "--config",
             type=Path,
@@ -53,7 +53,22 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="stop also when standard input, a pipe, is closed: with the program that started it",
     )
-    policy_cli.add_commands(commands)
+    serving.add_argument(
+        "--opener",
+        metavar="SOCKET",
+        help="use the opener that listens there, instead of starting one (default: as configured)",
+    )
+    serving.add_argument(
+        "--single-process",
+        action="store_true",
+        help="for debugging: one process with all rights, and no sandbox",
+    )
+    if policy:
+        from mapd import policy_cli
+
+        policy_cli.add_commands(commands)
+    else:
+        commands.add_parser("policy", add_help=False)
     return root
 
 
@@ -62,8 +77,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     Of doctor: 0 where a daemon could start, 1 where it could not. Of policy: as ``policy_cli.run``.
     """
-    chosen = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = parser(policy="serve" not in words[:1] and "opener" not in words[:1]).parse_args(words)
     if chosen.command == "policy":
+        from mapd import policy_cli
+
         return policy_cli.run(chosen)
     try:
         config = _override(configuration.load(chosen.config), chosen)
@@ -71,20 +89,29 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"mapd: {error}\n")
         return 2
     if chosen.command == "doctor":
-        report = examine(config)
-        sys.stdout.write((report.json() if chosen.json else text(report)) + "\n")
-        return 0 if report.can_serve else 1
-    logs.configure(config.daemon.log_format, config.daemon.log_level)
+        return _doctor(config, as_json=chosen.json)
+    from mapd.launch import front
+
     try:
-        asyncio.run(serve(config, until_stdin_ends=chosen.until_stdin_ends))
-    except PolicyError as error:
-        for line in error.faults:
-            sys.stderr.write(f"mapd: {line}\n")
-        return 2
-    except (StartError, SocketError, ContractError) as error:
+        if chosen.command == "opener":
+            front.become_opener(config)
+        return front.serve(
+            config,
+            chosen.config,
+            until_stdin_ends=chosen.until_stdin_ends,
+            single_process=chosen.single_process,
+        )
+    except (LaunchError, SandboxError) as error:
         sys.stderr.write(f"mapd: cannot start: {error}\n")
         return 1
-    return 0
+
+
+def _doctor(config: configuration.Config, *, as_json: bool) -> int:
+    from mapd.doctor.report import examine, text
+
+    report = examine(config)
+    sys.stdout.write((report.json() if as_json else text(report)) + "\n")
+    return 0 if report.can_serve else 1
 
 
 def _override(config: configuration.Config, chosen: argparse.Namespace) -> configuration.Config:
@@ -94,4 +121,7 @@ def _override(config: configuration.Config, chosen: argparse.Namespace) -> confi
         for name in ("backend", "runtime_dir")
         if (value := getattr(chosen, name, None)) is not None
     }
+    opener = getattr(chosen, "opener", None)
+    if opener is not None:
+        config = msgspec.structs.replace(config, opener=msgspec.structs.replace(config.opener, socket=opener))
     return msgspec.structs.replace(config, daemon=msgspec.structs.replace(config.daemon, **said))

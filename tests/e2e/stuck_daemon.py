@@ -31,4 +31,5 @@ def stuck_kernel() -> FaultyKernel:
 
 if __name__ == "__main__":
     setattr(daemon, "LinuxKernel", stuck_kernel)  # noqa: B010 - the type of the module says that it is a class
-    sys.exit(cli.run())
+    # One process: the kernel that stands still is this one's, and locking in refuses a process that has imported grpc.
+    sys.exit(cli.run([*sys.argv[1:], "--single-process"]))

@@ -17,6 +17,8 @@ PARTS = (
     "mapd.start",
     "mapd.reload",
     "mapd.banner",
+    "mapd.isolation",
+    "mapd.launch",
     "mapd.doctor",
     "mapd.cli",
     "mapd.listen",
@@ -31,6 +33,11 @@ MAY_IMPORT = {
     "mapd.bpf": ("mapd.bpf", "mapd_api"),
     "mapd.sandbox": ("mapd.sandbox",),
     "mapd.opener": ("mapd.opener", "mapd.bpf", "mapd.sandbox", "mapd_api"),
+    # What runs in the opener's process before it is locked in.
+    **dict.fromkeys(
+        ("mapd.launch.openerprocess", "mapd.launch.settings", "mapd.launch.folders"),
+        ("mapd.launch", "mapd.opener", "mapd.bpf", "mapd.sandbox", "mapd_api"),
+    ),
     # A kernel beside the real one: it knows the protocol, and nobody but those who choose knows it.
     "mapd.memory": ("mapd.memory", "mapd.bpf", "mapd_api"),
     "mapd.maps": ("mapd.maps", "mapd.bpf", "mapd_api"),
@@ -140,6 +147,7 @@ def test_a_status_code_is_chosen_in_one_module() -> None:
         ("mapd_client.map", "from mapd.bpf import fd", layer_violations),
         ("mapd_api.ops", "import mapd_client", layer_violations),
         ("mapd.opener", "from mapd.maps import spec", layer_violations),
+        ("mapd.launch.openerprocess", "from mapd.config import load", layer_violations),
         ("mapd.newcomer", "import mapd.bpf", layer_violations),
         ("mapd.runtime.pool", "import grpc.aio", home_violations),
         ("mapd.daemon", "from grpc_health.v1 import health", home_violations),
@@ -200,6 +208,18 @@ def test_importing_the_kernel_layer_loads_only_the_standard_library() -> None:
     assert loaded - startup - sys.stdlib_module_names == {"mapd", "mapd_api"}
 
 
+def test_the_openers_process_loads_only_the_standard_library() -> None:
+    """Whatever else it loaded would hold the capabilities too."""
+    loaded = loaded_by("mapd.launch.openerprocess")
+    startup = loaded_by("sys")
+    assert loaded - startup - sys.stdlib_module_names == {"mapd", "mapd_api"}
+
+
+def test_serving_loads_no_package_that_starts_threads_before_the_lock() -> None:
+    """The lock refuses where they are; and a start that fails late is a start that fails."""
+    assert loaded_by("mapd.cli, mapd.launch.front") & {"grpc", "numpy", "structlog"} == set()
+
+
 def test_a_loaded_package_is_seen() -> None:
-    """The two tests above could otherwise pass by looking at nothing."""
+    """The tests above could otherwise pass by looking at nothing."""
     assert {"mapd_api", "grpc"} <= loaded_by("mapd_api.reasons")

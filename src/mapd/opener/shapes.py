@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum, IntFlag, StrEnum
 from typing import Any, Final, Generic, TypeAlias, TypeGuard, TypeVar
 
 from mapd.opener.wire import Malformed
@@ -58,7 +59,10 @@ def whole(bits: int) -> Shape[int]:
             raise Malformed(f"no number of {bits} bits")
         return value
 
-    return Shape(check, check)
+    def put(value: int) -> Json:
+        return check(int(value) if isinstance(value, (IntEnum, IntFlag)) else value)
+
+    return Shape(put, check)
 
 
 def _flag(value: Json) -> bool:
@@ -75,7 +79,10 @@ def text(most: int = PATH_CHARACTERS) -> Shape[str]:
             raise Malformed(f"no text of {most} characters")
         return value
 
-    return Shape(check, check)
+    def put(value: str) -> Json:
+        return check(str(value) if isinstance(value, StrEnum) else value)
+
+    return Shape(put, check)
 
 
 def octets(most: int) -> Shape[bytes]:

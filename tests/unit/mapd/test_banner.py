@@ -11,6 +11,7 @@ from mapd.access.policy.file import parse as parse_policy
 from mapd.access.policy.holder import NOBODY_ELSE
 from mapd.banner import SHOWN, banner, not_visible, text, visible
 from mapd.config import Config, parse
+from mapd.isolation import Isolation
 from mapd.rpc.server_info import Facts, profile_of
 
 FACTS = Facts(
@@ -115,3 +116,18 @@ def test_the_profile_is_the_most_that_the_capabilities_give(
     capabilities: frozenset[str], profile: str
 ) -> None:
     assert profile_of(capabilities) == profile
+
+
+def test_one_process_is_said_to_be_for_debugging_and_two_how_they_are_locked_in() -> None:
+    assert "--single-process" in text(Config(), FACTS, NOBODY_ELSE, BPF)
+    apart = Isolation(
+        kernel=None,
+        capabilities=BPF,
+        names_root="/sys/fs/bpf/mapd",
+        lines=("this process: uid 1, no capability", "opener: uid 2, CAP_BPF", "ONE USER: useradd mapd"),
+        missing=("landlock: TCP ports (Linux 6.7)",),
+    )
+    said = text(Config(), FACTS, NOBODY_ELSE, BPF, apart)
+    assert "--single-process" not in said
+    rows = [line.split("processes")[1].strip() for line in said.splitlines() if "processes" in line]
+    assert rows == [*apart.lines, "missing: landlock: TCP ports (Linux 6.7)"]

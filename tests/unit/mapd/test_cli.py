@@ -11,6 +11,7 @@ import structlog
 
 from mapd import cli, daemon
 from mapd.config import Config
+from mapd.launch import inside
 from mapd_api import __version__
 from mapd_api.contract import ContractError
 
@@ -23,7 +24,8 @@ def own_logs() -> None:
 def config(tmp_path: Path, text: str) -> list[str]:
     file = tmp_path / "mapd.toml"
     file.write_text(text)
-    return ["serve", "--config", str(file)]
+    # Two processes would lock this one in; tests/e2e/test_locked_in.py starts them.
+    return ["serve", "--config", str(file), "--single-process"]
 
 
 @pytest.mark.parametrize(
@@ -122,31 +124,34 @@ def test_a_second_daemon_is_status_1_and_names_the_first(
 def test_a_contract_without_rights_is_status_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def serve(_: object, *, until_stdin_ends: bool) -> None:
+    async def serve(_: object, *, until_stdin_ends: bool, isolation: None) -> None:
+        assert isolation is None
         assert not until_stdin_ends
         raise ContractError("Lookup states no rights")
 
-    monkeypatch.setattr(cli, "serve", serve)
+    monkeypatch.setattr(inside, "serve", serve)
     assert cli.run(config(tmp_path, "")) == 1
     assert capsys.readouterr().err == "mapd: cannot start: Lookup states no rights\n"
 
 
 def test_a_clean_stop_is_status_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(_: object, *, until_stdin_ends: bool) -> None:
+    async def serve(_: object, *, until_stdin_ends: bool, isolation: None) -> None:
+        assert isolation is None
         assert not until_stdin_ends
 
-    monkeypatch.setattr(cli, "serve", serve)
+    monkeypatch.setattr(inside, "serve", serve)
     assert cli.run(config(tmp_path, "")) == 0
 
 
 def test_the_command_line_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Config] = []
 
-    async def serve(chosen: Config, *, until_stdin_ends: bool) -> None:
+    async def serve(chosen: Config, *, until_stdin_ends: bool, isolation: None) -> None:
+        assert isolation is None
         assert until_stdin_ends
         seen.append(chosen)
 
-    monkeypatch.setattr(cli, "serve", serve)
+    monkeypatch.setattr(inside, "serve", serve)
     file = config(tmp_path, "[daemon]\nbackend = 'kernel'\nruntime_dir = '/other'\nbpffs = '/here'")
     said = ["--backend", "memory", "--runtime-dir", "/mine", "--until-stdin-ends"]
     assert cli.run([*file, *said]) == 0
@@ -158,3 +163,21 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path, monkeypatch: pyte
 def test_memory_is_never_chosen_by_itself() -> None:
     """A daemon that cannot reach the kernel must not pretend to."""
     assert Config().daemon.backend == "kernel"
+
+
+def test_a_process_with_threads_is_not_locked_in_and_does_not_serve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This one has numpy, and grpc's threads: it must not come to serve with half a sandbox."""
+    arguments = config(tmp_path, f"[daemon]\nbackend = 'memory'\nruntime_dir = '{tmp_path}/run'")
+    assert cli.run(arguments[:-1]) == 1
+    assert "is imported already, and its threads would stay free" in capsys.readouterr().err
+
+
+def test_an_opener_without_a_connection_says_who_starts_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mapd.toml"
+    file.write_text("")
+    assert cli.run(["opener", "--config", str(file)]) == 1
+    assert "`mapd serve` starts its own" in capsys.readouterr().err

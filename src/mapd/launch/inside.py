@@ -1,0 +1,84 @@
+"""The daemon in its process, locked in or not: the first module that imports grpc and numpy."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+
+from mapd import logs
+from mapd.access.policy.file import PolicyError
+from mapd.config import Config
+from mapd.daemon import OpenerGone, serve
+from mapd.isolation import Isolation
+from mapd.launch.link import OpenerLink
+from mapd.launch.openerprocess import Greeting
+from mapd.launch.people import People
+from mapd.opener import OpenerKernel
+from mapd.rpc.sockets import SocketError
+from mapd.sandbox import Locked
+from mapd.start import StartError
+from mapd_api.contract import ContractError
+
+
+def run_locked(
+    config: Config, link: OpenerLink | None, locked: Locked, chosen: People, *, until_stdin_ends: bool
+) -> int:
+    """Serve with what the lock left; the exit status.
+
+    Raises:
+        LaunchError: the opener could not be locked in.
+    """
+    if link is None:
+        alone = Isolation(
+            kernel=None,
+            capabilities=frozenset(),
+            names_root="",
+            lines=(_of("this process", locked.uid, locked.landlock, ()),),
+            missing=locked.missing,
+        )
+        return run(config, alone, until_stdin_ends=until_stdin_ends)
+    greeting = link.greeting()
+    kernel = OpenerKernel(link.sock)
+    try:
+        with link.watch() as ended:
+            apart = Isolation(
+                kernel=kernel,
+                capabilities=frozenset(greeting.capabilities),
+                names_root=greeting.names_root,
+                lines=tuple(_lines(locked, greeting, chosen)),
+                missing=(*locked.missing, *(f"opener: {line}" for line in greeting.missing)),
+                ended=ended,
+            )
+            return run(config, apart, until_stdin_ends=until_stdin_ends)
+    finally:
+        kernel.close()
+
+
+def run(config: Config, isolation: Isolation | None, *, until_stdin_ends: bool) -> int:
+    """Serve until a signal; the exit status."""
+    logs.configure(config.daemon.log_format, config.daemon.log_level)
+    try:
+        asyncio.run(serve(config, until_stdin_ends=until_stdin_ends, isolation=isolation))
+    except PolicyError as error:
+        for line in error.faults:
+            sys.stderr.write(f"mapd: {line}\n")
+        return 2
+    except (StartError, SocketError, ContractError) as error:
+        sys.stderr.write(f"mapd: cannot start: {error}\n")
+        return 1
+    except OpenerGone:
+        return 1
+    return 0
+
+
+def _lines(locked: Locked, greeting: Greeting, chosen: People) -> Iterator[str]:
+    yield _of("this process", locked.uid, locked.landlock, ())
+    yield _of("opener", greeting.uid, greeting.landlock, greeting.capabilities)
+    if chosen.together:
+        yield f"ONE USER: capabilities alone keep the two apart; {chosen.together}"
+
+
+def _of(name: str, uid: int, landlock: int, capabilities: tuple[str, ...]) -> str:
+    walls = f"seccomp, landlock {landlock}" if landlock else "seccomp, no landlock"
+    return f"{name}: uid {uid}, {' '.join(capabilities) or 'no capability'}; {walls}"
