@@ -6,6 +6,7 @@ Imports the standard library, ``mapd_api``'s plain modules, ``mapd.bpf``, ``mapd
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 from dataclasses import dataclass, fields
@@ -92,13 +93,21 @@ def lock_in(settings: OpenerSettings) -> tuple[Greeting, Limits]:
     user = Account(settings.uid, settings.gid) if settings.uid >= 0 else None
     make_names_root(settings.bpffs, settings.names_root, user)
     kept = capabilities_of(settings.profile) & set(names_of(held().permitted))
-    limits = Limits(**settings.limits, names_root=settings.names_root, ids="CAP_SYS_ADMIN" in kept)
+    # Ids are for CAP_SYS_ADMIN: the kernel says so itself.
+    limits = Limits(**settings.limits, names_root=settings.names_root)
     possible_cpus()  # read once, here
     rules = Rules(
         read=(*python_files(), "/proc/self", "/sys/kernel/btf", str(POSSIBLE)),
         names=(settings.names_root, *limits.pin_roots),
+        # Who holds a map: other processes are counted. Looking into one is beyond any landlock domain.
+        lists=("/proc",),
     )
     locked = lock_opener(user, frozenset(kept), rules)
+    if not os.access(settings.names_root, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        raise LaunchError(
+            f"{settings.names_root}: uid {locked.uid}, whom the opener runs as, cannot use it; "
+            f"chmod a+x {settings.bpffs} (deploy/tmpfiles.d does), or profile pins-rw"
+        )
     return Greeting(
         uid=locked.uid,
         capabilities=tuple(sorted(locked.capabilities)),

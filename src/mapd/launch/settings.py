@@ -26,7 +26,7 @@ class OpenerSettings:
         uid, gid: whom to become; -1: who starts it.
         profile: names of ``mapd.sandbox.profiles``.
         bpffs, names_root: where names are pinned.
-        limits: as ``mapd.opener.Limits`` writes them, without ``ids``, which the capabilities decide.
+        limits: fields of ``mapd.opener.Limits``, beside the root for names.
         with_front: it is the front's child: signals of the terminal are the front's business.
     """
 

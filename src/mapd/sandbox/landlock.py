@@ -74,6 +74,7 @@ class Rules:
         read: folders and files.
         write: folders in which files, folders and sockets may be made, changed and removed.
         names: folders in which names may be made and removed, and no file be written: those of pins.
+        lists: folders whose names may be read, and of no file its content.
         devices: character devices, to read and write.
         bind_tcp: ports that may be listened on. None may be connected to.
         abstract_sockets: whether sockets of other processes without a path may be reached.
@@ -84,6 +85,7 @@ class Rules:
     read: Sequence[str] = ()
     write: Sequence[str] = ()
     names: Sequence[str] = ()
+    lists: Sequence[str] = ()
     devices: Sequence[str] = ()
     bind_tcp: Sequence[int] = ()
     abstract_sockets: bool = False
@@ -156,7 +158,12 @@ class Ruleset:
         size = 24 if version >= 6 else 16 if version >= 4 else 8
         made._fd = syscall("landlock_create_ruleset", _CREATE_RULESET, ctypes.addressof(attr), size)
         os.set_inheritable(made._fd, False)
-        kinds = ((rules.read, READ), (rules.write, WRITE), (rules.names, CHANGE_NAMES))
+        kinds = (
+            (rules.read, READ),
+            (rules.write, WRITE),
+            (rules.names, CHANGE_NAMES),
+            (rules.lists, Access.READ_DIR),
+        )
         for paths, access in (*kinds, (rules.devices, Access.READ_FILE | Access.WRITE_FILE)):
             for path in paths:
                 made._allow(path, access)
