@@ -111,9 +111,10 @@ class View:
     policy: Policy
     principal: Principal
 
-    def could_list(self, place: Subject) -> bool:
-        """Whether something of unknown type that is called so may be listed."""
-        return Verb.LIST in decide.possible(self.policy, self.principal.name, place)
+    def could(self, verbs: frozenset[Verb], place: Subject) -> bool:
+        """Whether something of unknown type that is called so may be used so, or may at least be listed."""
+        found = decide.possible(self.policy, self.principal.name, place)
+        return Verb.LIST in found or verbs <= found
 
     def lists(self, subject: Subject) -> bool:
         """Whether this map may be listed; of one whose type is not known: whatever it is."""

@@ -35,12 +35,14 @@ class Read:
     Attributes:
         scanned: elements, the unwanted ones included.
         count: elements that are wanted, with their columns.
+        last: the last key that whoever asks may know of, where it may not know of all; b"" for none.
     """
 
     scanned: int
     count: int
     keys: bytes
     values: bytes
+    last: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ class Part:
         facts = self._facts
         keys = room.keys.view[: rows * facts.key_stride]
         values = room.values.view[: rows * facts.value_stride]
-        found = Read(rows, *self._selection.columns(keys, values))
+        last = self._selection.last_known(keys) if self._selection.partial else b""
+        found = Read(rows, *self._selection.columns(keys, values), last)
         self._rooms.give(room)
         return found
 

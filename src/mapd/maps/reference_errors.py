@@ -57,10 +57,15 @@ def program_refusal(store: MapStore, facts: MapFacts, ref: ProgramRef, error: OS
             return bad(facts, f"no program has id {ref.id} now", number)
         return bad(facts, f"{ref}: {error.strerror}", number)
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return bad(facts, f"nothing is pinned at {ref.path}", number)
+        return no_program(facts, ref.path)
     if number == errno.EINVAL:
         return bad(facts, f"what is pinned at {ref.path} is not a program", number)
     return store.pin_refusal(error, OPERATION, facts.label, ref.path)
+
+
+def no_program(facts: MapFacts, path: str) -> MapError:
+    """What is said where no program is pinned."""
+    return bad(facts, f"nothing is pinned at {path}", errno.ENOENT)
 
 
 def refusal(

@@ -18,7 +18,7 @@ from mapd.maps.select import ScanOptions, Selection
 from mapd.maps.split import BucketRange, FenceWalker, RangeWalker
 from mapd.maps.tokens import Place, Position
 from mapd.maps.traits import Cursor
-from mapd.maps.walkers import BatchWalker, IndexWalker, NextKeyWalker, Walker, method_of
+from mapd.maps.walkers import BatchWalker, IndexWalker, NextKeyWalker, Walker, keyed, method_of
 
 __all__ = ["Page", "Scan", "ScanOptions"]
 
@@ -26,6 +26,11 @@ _WALKERS: Final[Mapping[str, type[BatchWalker] | type[NextKeyWalker] | type[Inde
     {walker.method: walker for walker in (BatchWalker, NextKeyWalker, IndexWalker)}
 )
 _BUCKET: Final = struct.Struct("=I")
+
+
+def _by_key(method: str, facts: MapFacts) -> bool:
+    """Whether a walk's cursor is a key."""
+    return method == NextKeyWalker.method or (method == BatchWalker.method and keyed(facts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +81,28 @@ class Scan:
         facts.check_message("dump")
         self.value_bytes = self._selection.value_bytes
         position = tokens.parse(options.token, facts, boot_id) if options.token else Place(method_of(facts))
+        # Behind which key a token resumes that nobody else's key may stand in.
+        self._known: bytes = self._key_of(position)
         self.parts: tuple[Part, ...] = ()
         self._read: list[Part] = []  # and those that are over, for what they have met
         self._ranges: dict[Part, BucketRange] = {}  # what is left behind all that was handed out
         self._begin(self._walkers(position, 1 if options.limit else ranges))
+
+    def _key_of(self, position: Position) -> bytes:
+        """The key that a token has for its place, where only some may be known; b"" where it has none.
+
+        Raises:
+            MapError: BAD_SPEC, it is another's. The kernel goes on behind a key that is there, and begins anew at one
+                that is not: whoever may name any key would learn which there are.
+        """
+        only = self._options.only
+        if only is None or not isinstance(position, Place) or not position.cursor:
+            return b""
+        if not _by_key(position.method, self._facts):
+            return b""
+        if not only.permits(position.cursor):
+            raise tokens.damaged(self._facts)
+        return position.cursor
 
     def _walkers(self, position: Position, ranges: int) -> Sequence[Walker]:
         elements, facts = self._elements, self._facts
@@ -180,7 +203,8 @@ class Scan:
             self._begin([RangeWalker(self._elements, self._facts, one) for one in walker.ranges])
         elif walker.done:
             self.parts = tuple(one for one in self.parts if one is not part)
-        token = tokens.encode(self._position(part), self._facts, self._boot_id) if read.scanned else b""
+        self._known = read.last or self._known
+        token = self._token(part) if read.scanned else b""
         count, keys, values = read.count, read.keys, read.values
         limit = self._options.limit
         if limit and self.entries + count >= limit:
@@ -191,6 +215,15 @@ class Scan:
             self.parts = ()
         self.entries += count
         return Page(count, keys, values, token)
+
+    def _token(self, part: Part) -> bytes:
+        position = self._position(part)
+        if self._options.only is not None and isinstance(position, Place):
+            by_key = _by_key(position.method, self._facts)
+            if by_key and not self._known:
+                return b""
+            position = Place(position.method, self._known) if by_key else position
+        return tokens.encode(position, self._facts, self._boot_id)
 
     def _position(self, part: Part) -> Position:
         """Behind all that was handed out, ``part`` last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,18 @@ from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
 
 Bytes = npt.NDArray[np.uint8]
+
+
+class Keys(Protocol):
+    """A set of keys."""
+
+    def permits(self, key: bytes) -> bool:
+        """Whether it has this one."""
+        ...
+
+    def mask(self, keys: Bytes) -> npt.NDArray[np.bool_]:
+        """Which of these rows it has."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,7 @@ class ScanOptions:
         nonzero_values: only where a byte of the value, in any CPU's slot, is not zero.
         reductions: what becomes of all CPUs' slots; they come as one.
         value_range: only these bytes of each value, of the reduced one where there are reductions.
+        only: the keys that whoever asks may know of; no page and no token tells of another.
     """
 
     keys: bool = True
@@ -52,11 +66,12 @@ class ScanOptions:
     nonzero_values: bool = False
     reductions: Sequence[Reduction] = ()
     value_range: ByteRange | None = None
+    only: Keys | None = None
 
     @property
     def filters(self) -> bool:
         """Whether elements may be left out."""
-        return bool(self.prefix or self.covered_by or self.nonzero_values)
+        return bool(self.prefix or self.covered_by or self.nonzero_values or self.only is not None)
 
 
 class Selection:
@@ -64,6 +79,7 @@ class Selection:
 
     Attributes:
         value_bytes: of one value as it is handed out; 0 where values are not wanted.
+        partial: whoever asks may know of some keys alone.
 
     Raises:
         MapError: KEY_SIZE_MISMATCH, BAD_SPEC or OPERATION_UNSUPPORTED, with the numbers.
@@ -72,6 +88,7 @@ class Selection:
     def __init__(self, options: ScanOptions, facts: MapFacts) -> None:
         self._options = options
         self._facts = facts
+        self.partial: bool = options.only is not None
         self._check_keys()
         check(options.reductions, facts)
         whole = facts.info.value_size if options.reductions else facts.value_stride
@@ -94,10 +111,17 @@ class Selection:
             self._shaped(value_rows).tobytes() if options.values else b"",
         )
 
+    def last_known(self, keys: memoryview) -> bytes:
+        """The last of these keys that whoever asks may know of, b"" for none."""
+        assert self._options.only is not None
+        rows = _rows(keys, self._facts.key_stride)
+        known = np.flatnonzero(self._options.only.mask(rows))
+        return rows[known[-1]].tobytes() if len(known) else b""
+
     def _wanted(self, keys: Bytes, values: Bytes) -> npt.NDArray[np.bool_]:
         """Which rows pass the filters; 1.7 ms a million keys of 8 bytes."""
         options = self._options
-        mask = np.ones(len(keys), np.bool_)
+        mask = np.ones(len(keys), np.bool_) if options.only is None else options.only.mask(keys)
         if options.prefix:
             wanted = np.frombuffer(options.prefix, np.uint8)
             mask &= (keys[:, : len(wanted)] == wanted).all(axis=1)

@@ -295,6 +295,26 @@ class MapStore:
         with fd, fd.lease() as number:
             return self.kernel.info(number).id == map_id
 
+    def _check_leads(self, path: str, map_id: int, operation: str, ref: Ref) -> None:
+        """Refuse to go on where a pin leads to another map than the one that was decided on (0: whichever)."""
+        if not map_id:
+            return
+        try:
+            fd = self.kernel.control(OpenPin(root=self.root_of(path, operation), path=path, read_only=True))
+        except OSError:
+            return  # what is wrong the change itself will say
+        with fd, fd.lease() as number:
+            found = self.kernel.info(number).id
+        if found != map_id:
+            raise MapError(
+                Reason.MAP_REPLACED,
+                f"{operation} {ref}: it led to map {map_id} a moment ago, and leads to map {found} now; nothing was "
+                "done: look at it, and ask again",
+                operation=operation,
+                map=str(ref),
+                map_id=found,
+            )
+
     def pin(self, opened: OpenMap, path: str) -> None:
         """Pin an open map at one more path.
 
@@ -332,12 +352,17 @@ class MapStore:
                     raise read_only from error
                 raise self.pin_refusal(error, "pin", opened.facts.label, path) from error
 
-    def unpin(self, ref: NameRef | PinRef) -> None:
-        """Remove a name or a pin."""
+    def unpin(self, ref: NameRef | PinRef, map_id: int = 0) -> None:
+        """Remove a name or a pin; with ``map_id`` only of this map.
+
+        Raises:
+            MapError: MAP_NOT_FOUND; MAP_REPLACED, it leads to another map, and nothing was removed.
+        """
         if isinstance(ref, NameRef):
             root, path = self.names_root, self.path_of(ref)
         else:
             root, path = self.root_of(ref.path, "unpin"), ref.path
+        self._check_leads(path, map_id, "unpin", ref)
         try:
             self.kernel.control(Unpin(root=root, path=path))
         except OSError as error:
@@ -345,13 +370,15 @@ class MapStore:
                 raise self.not_found(ref, "unpin") from None
             raise self.pin_refusal(error, "unpin", str(ref), path) from error
 
-    def rename(self, name: NameRef, new: NameRef) -> str:
-        """Give a named map another name, in one step; the path of its pin now.
+    def rename(self, name: NameRef, new: NameRef, map_id: int = 0) -> str:
+        """Give a named map another name, in one step; the path of its pin now. With ``map_id`` only to this map.
 
         Raises:
-            MapError: MAP_NOT_FOUND; MAP_EXISTS, also where both names are one; BAD_SPEC, DAEMON_CAPABILITY.
+            MapError: MAP_NOT_FOUND; MAP_EXISTS, also where both names are one; MAP_REPLACED, the name leads to another
+                map; BAD_SPEC, DAEMON_CAPABILITY.
         """
         path, new_path = self.path_of(name), self.path_of(new)
+        self._check_leads(path, map_id, "rename", name)
         try:
             self.kernel.control(Rename(root=self.names_root, path=path, new_path=new_path, mkdir=True))
         except OSError as error:

@@ -80,7 +80,7 @@ def parse(token: bytes, facts: MapFacts, boot_id: uuid.UUID) -> Position:
     if version == _RANGES:
         found = _ranges(rest, facts) if walks == BatchWalker.method == method_of(facts) else None
         if found is None:
-            raise _bad(facts, "the token is damaged")
+            raise damaged(facts)
         return found
     whole = walks == NextKeyWalker.method or keyed(facts)
     usual = method_of(facts)
@@ -89,7 +89,7 @@ def parse(token: bytes, facts: MapFacts, boot_id: uuid.UUID) -> Position:
         or len(rest) != (facts.key_stride if whole else 4)
         or _beyond(facts, walks, rest)
     ):
-        raise _bad(facts, "the token is damaged")
+        raise damaged(facts)
     return Place(walks, rest)
 
 
@@ -121,6 +121,11 @@ def _beyond(facts: MapFacts, walks: str, cursor: bytes) -> bool:
     # "indexes" has the next index as its cursor, the others have the last one.
     last = facts.info.max_entries if walks == IndexWalker.method else facts.info.max_entries - 1
     return int.from_bytes(cursor, sys.byteorder) > last
+
+
+def damaged(facts: MapFacts) -> MapError:
+    """What is said of a token that no dump of this kind gave out."""
+    return _bad(facts, "the token is damaged")
 
 
 def _bad(facts: MapFacts, why: str) -> MapError:

@@ -18,7 +18,7 @@ from mapd.maps.errors import MapError
 from mapd.maps.groups import Group, Plan, answer_bytes, distinct_ops, plan
 from mapd.maps.job import Outcome
 from mapd.maps.opened import MapFacts
-from mapd.rpc import convert
+from mapd.rpc import admit, convert
 from mapd.rpc.admit import admitted
 from mapd.rpc.guard import Call
 from mapd.runtime.handles import Handle, HandleTable
@@ -141,7 +141,7 @@ async def run_group(
     try:
         group = convert.group(message)
         verbs = kind_of(group.ops).verbs  # before group.operation, which looks through the column too
-        async with admitted(host, call, message.map, group.operation, verbs) as opened:
+        async with admitted(host, call, message.map, group.operation, verbs, by_key=True) as opened:
             facts = opened.target.facts
             check_room(facts, group, answer_bytes(group, facts), room)
             outcome = await host.apply(opened, group, expires=expires)
@@ -259,7 +259,11 @@ class Message:
             rights = handle.rights_under(self._call.authorizer.policy.policy.version)
             opened = rights.get(verbs)
             if opened is None:
-                opened = rights[verbs] = self._call.authorize(handle.opened, verbs)
+                opened = rights[verbs] = admit.rights(
+                    self._applier.host, self._call, handle, verbs, group.operation, by_key=True
+                )
+            elif handle.replaced:
+                admit.check_current(handle, verbs, group.operation)
             checked = plan(group, handle.opened)
             self._check_room(checked, handle)
             outcome = self._applier.host.submit(

@@ -17,7 +17,7 @@ from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.scan import Page
 from mapd.maps.targets import Target
 from mapd.rpc import convert, dumps, reading, targets
-from mapd.rpc.admit import admitted
+from mapd.rpc.admit import Use, Withheld, admitted, check_named, check_same, key_refused, used
 from mapd.rpc.apply import check_groups, expiry, room_for, run_group
 from mapd.rpc.guard import Call, Handler
 from mapd.runtime.host import MapHost
@@ -88,20 +88,26 @@ class ElementHandlers:
                 admitted(self._host, call, request.map, targets.OPERATION)
             )
             # The map to be written first: who may not write it learns nothing of the other.
-            named: Target | Authorized[OpenMap] | None = targets.target(request)
-            if named is None:
+            target = targets.target(request)
+            named: Target | Authorized[OpenMap]
+            if target is None:
                 inner = admitted(self._host, call, request.inner, targets.OPERATION, frozenset({Verb.READ}))
                 named = await stack.enter_async_context(inner)
+            else:
+                check_named(self._host, call, opened, target)
+                named = target
             await self._host.update_reference(opened, request.key, op, named, expires=call.expires)
         return pb.UpdateReferenceResponse()
 
     async def _single(self, call: Call, message: MapRef, group: Group) -> Outcome:
         """Run one element; its refusal is the call's."""
         op = Op(group.ops[0])
-        async with admitted(self._host, call, message, operation_of(op)) as opened:
-            outcome = await self._host.apply(opened, group, expires=call.expires)
+        async with used(self._host, call, message, operation_of(op), by_key=True) as use:
+            outcome = await self._host.apply(use.authorized, group, expires=call.expires)
             for failure in outcome.errors:
-                raise element_error(opened.target.facts, op, failure)
+                if failure.reason is Reason.POLICY:
+                    raise key_refused(use)
+                raise element_error(use.authorized.target.facts, op, failure)
         return outcome
 
     async def count_entries(self, call: Call, request: pb.CountEntriesRequest) -> pb.CountEntriesResponse:
@@ -144,7 +150,8 @@ class ElementHandlers:
             await self._dump(call, request)
 
     async def _dump(self, call: Call, request: pb.DumpRequest) -> None:
-        async with admitted(self._host, call, request.map, "dump") as opened:
+        async with used(self._host, call, request.map, "dump", by_key=True) as use:
+            opened = use.authorized
             facts = opened.target.facts
             dump = self._host.dump(opened, dumps.options(request))
 
@@ -157,6 +164,7 @@ class ElementHandlers:
 
             async def write(messages: list[bytes]) -> None:
                 for message in messages:
+                    check_same(use, opened)
                     await call.context.write(message)
 
             trailer = await dump.run(begin, emit)
@@ -172,12 +180,12 @@ class ElementHandlers:
         if first is None:
             raise convert.bad_spec("the stream ended before it named a map", "load")
         response = pb.LoadResponse()
-        async with admitted(self._host, call, first.map, "load") as opened:
+        async with used(self._host, call, first.map, "load", by_key=True) as use:
             op = convert.update_op(first.flag, "load")
             message: pb.LoadRequest | None = first
             try:
                 while message is not None:
-                    await self._load_message(opened, op, message, response)
+                    await self._load_message(use, op, message, response)
                     message = await reading.read_on(call.context, "load", self._draining)
                     if message is not None and (message.HasField("map") or message.flag):
                         raise convert.bad_spec("map and flag stand in the first message only", "load")
@@ -186,10 +194,10 @@ class ElementHandlers:
         return response
 
     async def _load_message(
-        self, opened: Authorized[OpenMap], op: Op, message: pb.LoadRequest, response: pb.LoadResponse
+        self, use: Use, op: Op, message: pb.LoadRequest, response: pb.LoadResponse
     ) -> None:
-        for group in _slices(message, op, opened.target.facts):
-            outcome = await self._host.apply(opened, group)
+        for group in _slices(message, op, use.handle.opened.facts):
+            outcome = await self._host.apply(use.again(), group)
             done = outcome.statuses.count(0)
             room = limits.ERROR_DETAILS - len(response.errors)
             offset = response.applied + response.failed
@@ -202,11 +210,11 @@ def _stopped(error: MapError, response: pb.LoadResponse) -> MapError:
     """A load that is refused in the middle says how far it came."""
     if not response.applied + response.failed:
         return error
-    return MapError(
-        error.reason,
-        f"{error}; {response.applied} elements of this load had been written before, {response.failed} refused",
-        **{**error.refusal.metadata, "applied": response.applied, "failed": response.failed},
-    )
+    text = f"{error}; {response.applied} elements of this load had been written before, {response.failed} refused"
+    metadata = {**error.refusal.metadata, "applied": response.applied, "failed": response.failed}
+    if isinstance(error, Withheld):
+        return Withheld(error.reason, text, error.decision, **metadata)
+    return MapError(error.reason, text, **metadata)
 
 
 def _slices(message: pb.LoadRequest, op: Op, facts: MapFacts) -> list[Group]:

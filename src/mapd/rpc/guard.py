@@ -67,7 +67,7 @@ class Call:
         return self.caller.principal
 
     def authorize(self, target: T, verbs: frozenset[Verb] | None = None) -> Authorized[T]:
-        """Rights on a thing: the method's own, or ``verbs`` where they depend on the request.
+        """Rights on what is no map: the method's own, or ``verbs`` where they depend on the request.
 
         Raises:
             MapError: MAP_NOT_FOUND where the caller may not even know of it, else POLICY.

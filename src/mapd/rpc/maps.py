@@ -7,20 +7,21 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from mapd.maps.errors import MapError
-from mapd.maps.listing import ListedMap, Wanted
-from mapd.maps.store import NameRef, PinRef
+from mapd.maps.listing import Wanted
+from mapd.maps.store import IdRef, NameRef, PinRef
 from mapd.maps.types import TYPES
 from mapd.rpc import convert, listed
-from mapd.rpc.admit import admit, admitted
+from mapd.rpc.admit import admitted, check_name, decided, unlisted, used, wanted
 from mapd.rpc.guard import Call, Handler
 from mapd.rpc.server_info import Facts
 from mapd.runtime.host import HandleRef, MapHost
+from mapd.runtime.reach import Unlisted
 from mapd_api.ops import Verb
 from mapd_api.v1 import maps_pb2 as pb
-from mapd_api.v1.types_pb2 import Btf
+from mapd_api.v1.types_pb2 import Btf, MapRef
 
-_TEMPLATE: Final = frozenset({Verb.LIST})
-"""Of a template its shape is used, which is what a listing tells."""
+_LISTED: Final = frozenset({Verb.LIST})
+"""What opening takes; and of a template its shape is used, which is what a listing tells."""
 
 LIST_LIMIT: Final = 1_000
 """Maps of one ListMaps answer; about 300 bytes each, and at most 64 holders of 30."""
@@ -60,22 +61,29 @@ class MapHandlers:
         convert.check_type(request.type)
         new = convert.new_map(request, call.principal)
         session = self._host.handles.session(request.session, call.principal)
-        creation = call.authorize(new)
+        place = self._host.reach.place_of(new.name, new.spec.map_type, new.spec.key_size)
+        asked, nothing = wanted("create", new.name), self._host.missing(new.name, "create")
+        creation = decided(call, new, call.access.verbs, place, asked, nothing)
+        view = call.authorizer.view(call.principal)
         async with AsyncExitStack() as stack:
             template = None
             if new.spec.inner and TYPES[new.spec.map_type].template:  # elsewhere it is refused unopened
                 template = await stack.enter_async_context(
-                    admitted(self._host, call, request.inner, "create", _TEMPLATE)
+                    admitted(self._host, call, request.inner, "create", _LISTED)
                 )
             keep = stack.enter_context(self._host.handles.reserve(call.principal, session))
-            opened, created = await self._host.create(creation, template)
+            reached, created = await self._host.create(creation, template, view)
+            opened = reached.opened
             try:
-                handle = keep(call.authorize(opened))
+                # Who has made it may hold it; what was there is opened as by OpenMap.
+                needed = call.access.verbs if created else _LISTED
+                handle = keep(decided(call, opened, needed, reached.subject, asked, nothing))
             except MapError:
                 opened.fd.close()
                 if created:
                     await self._host.uncreate(creation, opened.facts.id)
                 raise
+        await self._host.check_pins(opened.pin_path)
         return pb.CreateMapResponse(handle=handle, info=convert.map_info(opened.described), created=created)
 
     async def open_map(self, call: Call, request: pb.OpenMapRequest) -> pb.OpenMapResponse:
@@ -84,10 +92,18 @@ class MapHandlers:
         if isinstance(ref, HandleRef):
             raise convert.bad_spec("a handle is open already; give a name, a pin or an id", "open")
         session = self._host.handles.session(request.session, call.principal)
+        by_id = isinstance(ref, IdRef)
+        verbs = call.access.verbs | {Verb.OPEN_BY_ID} if by_id else call.access.verbs
+        view, nothing = call.authorizer.view(call.principal), self._host.missing(ref, "open")
         with self._host.handles.reserve(call.principal, session) as keep:
-            opened = await self._host.open(ref, read_only=request.read_only)
             try:
-                handle = keep(admit(call, opened, ref))
+                reached = await self._host.open(ref, view, verbs, read_only=request.read_only)
+            except Unlisted as error:
+                raise unlisted(call, error, verbs, nothing) from None
+            opened = reached.opened
+            try:
+                asked = wanted("open", ref, reached.subject)
+                handle = keep(decided(call, opened, verbs, reached.subject, asked, nothing), by_id=by_id)
             except MapError:
                 opened.fd.close()
                 raise
@@ -100,13 +116,16 @@ class MapHandlers:
 
     async def list_maps(self, call: Call, request: pb.ListMapsRequest) -> pb.ListMapsResponse:
         """Maps that match, from after the page token on."""
-        wanted = Wanted(glob=request.glob or "*", pins=request.pins, ids=request.ids, holders=request.holders)
-        verbs = call.access.verbs | {Verb.OPEN_BY_ID} if request.ids else call.access.verbs
+        looked_for = Wanted(
+            glob=request.glob or "*", pins=request.pins, ids=request.ids, holders=request.holders
+        )
+        if request.ids:
+            call.authorize(
+                looked_for, frozenset({Verb.OPEN_BY_ID})
+            )  # on no map: a walk over ids meets every one
         after = listed.after(request.page_token)
-        listing = await self._host.list(call.authorize(wanted, verbs))
-        rest = [
-            one for one in listing.maps if self._may_see(call, one) and (after is None or one.order > after)
-        ]
+        listing = await self._host.list(looked_for, call.authorizer.view(call.principal))
+        rest = [one for one in listing.maps if after is None or one.order > after]
         size = min(request.page_size or LIST_LIMIT, LIST_LIMIT)
         return pb.ListMapsResponse(
             maps=[listed.info(one) for one in rest[:size]],
@@ -115,14 +134,6 @@ class MapHandlers:
             not_looked_at=listing.not_looked_at,
         )
 
-    @staticmethod
-    def _may_see(call: Call, found: ListedMap) -> bool:
-        try:
-            call.authorize(found)
-        except MapError:
-            return False
-        return True
-
     async def close_map(self, call: Call, request: pb.CloseMapRequest) -> pb.CloseMapResponse:
         """Give a handle back."""
         self._host.handles.close(request.handle, call.principal)
@@ -130,8 +141,15 @@ class MapHandlers:
 
     async def pin_map(self, call: Call, request: pb.PinMapRequest) -> pb.PinMapResponse:
         """One more pin."""
-        async with admitted(self._host, call, request.map, "pin") as opened:
-            await self._host.pin(opened, request.path)
+        host, reach = self._host, self._host.reach
+        async with used(host, call, request.map, "pin") as use:
+            reach.check_path(request.path, "pin")
+            await host.look_again(use.handle, call.authorizer.view(call.principal))
+            opened, subject = use.again(), use.handle.subject
+            after = reach.also_at(subject, request.path)
+            check_name(host, call, opened, PinRef(request.path), subject, after, "pin")
+            await host.pin(opened, request.path)
+        await host.check_pins(request.path, opened.target.facts.id)
         return pb.PinMapResponse()
 
     async def unpin_map(self, call: Call, request: pb.UnpinMapRequest) -> pb.UnpinMapResponse:
@@ -139,16 +157,31 @@ class MapHandlers:
         ref = convert.ref(request.map, call.principal, "unpin")
         if not isinstance(ref, NameRef | PinRef):
             raise convert.bad_spec(f"{ref} names no pin; give the name or the path", "unpin")
-        await self._host.unpin(call.authorize(ref))
+        host = self._host
+        async with used(host, call, request.map, "unpin", missing_as="unpin") as use:
+            opened = use.authorized.target
+            asked, nothing = wanted("unpin", ref), host.missing(ref, "unpin")
+            pin = decided(call, ref, call.access.verbs, use.handle.subject, asked, nothing)
+            await host.unpin(pin, opened.facts.id)
+        await host.check_pins(opened.pin_path, opened.facts.id)
         return pb.UnpinMapResponse()
 
     async def rename_map(self, call: Call, request: pb.RenameMapRequest) -> pb.RenameMapResponse:
         """Another name."""
         name = convert.name_ref(request.name, call.principal, "rename")
         new = convert.name_ref(request.new_name, call.principal, "rename")
-        return pb.RenameMapResponse(
-            pin_path=await self._host.rename(call.authorize(name), call.authorize(new))
-        )
+        host, reach = self._host, self._host.reach
+        message = MapRef(name=str(name))
+        async with used(host, call, message, "rename", missing_as="rename") as use:
+            opened, subject = use.authorized.target, use.handle.subject
+            after = reach.also_at(subject, reach.path_of(new), instead_of=opened.pin_path)
+            check_name(host, call, use.authorized, new, subject, after, "rename")
+            asked, nothing = wanted("rename", name), host.missing(name, "rename")
+            old_name = decided(call, name, call.access.verbs, subject, asked, nothing)
+            new_name = decided(call, new, call.access.verbs, after, asked, nothing)
+            path = await host.rename(old_name, new_name, opened.facts.id)
+        await host.check_pins(path, opened.facts.id)
+        return pb.RenameMapResponse(pin_path=path)
 
     async def freeze_map(self, call: Call, request: pb.FreezeMapRequest) -> pb.FreezeMapResponse:
         """No more writes from user space."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from mapd.access.authorize import Authorized
-from mapd.access.policy.model import Quotas
+from mapd.access.policy.model import Quotas, Subject
 from mapd.access.principal import Principal
 from mapd.access.quotas import Dimension, always
 from mapd.maps.errors import MapError
@@ -34,6 +34,14 @@ class Session:
     handles: set[int] = field(default_factory=set[int])
 
 
+class Keep(Protocol):
+    """Keeps an open map in the room that was reserved for it; its handle. ``by_id``: it was opened by kernel id."""
+
+    def __call__(self, authorized: Authorized[OpenMap], *, by_id: bool = False) -> int:
+        """Once."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Handle:
     """One open map that a client holds.
@@ -42,6 +50,9 @@ class Handle:
         rights: what was granted on it to its principal, by what was asked for; gone when it is closed. Taken by
             ``rights_under``.
         policy: the version of the policy that granted them.
+        subject: the map as it is judged: all that it is called, as far as that was last looked at.
+        by_id: it was opened by its kernel id.
+        replaced: the kernel id of another map that the name or pin it was opened by leads to now; 0: none does.
         used: clock when the last use ended.
         borrowers: uses under way.
     """
@@ -55,6 +66,15 @@ class Handle:
         default_factory=dict[frozenset[Verb], "Authorized[OpenMap]"]
     )
     policy: str = ""
+    subject: Subject = field(default_factory=Subject)
+    by_id: bool = False
+    replaced: int = 0
+
+    def judge_as(self, subject: Subject) -> None:
+        """The map is called so now: what was granted on it is decided anew where that is something else."""
+        if subject != self.subject:
+            self.subject = subject
+            self.rights.clear()
 
     def rights_under(self, policy: str) -> dict[frozenset[Verb], Authorized[OpenMap]]:
         """What the policy of this version has granted; what another one did is forgotten."""
@@ -83,6 +103,7 @@ class HandleTable:
         self._sessions: dict[str, Session] = {}
         self.shares: Final = shares or Shares(always(_DEFAULT))
         self._opened: Counter[Principal] = Counter()
+        self._lent: set[Handle] = set()
         self._idle_s = idle_s
         self._clock = clock
 
@@ -126,9 +147,7 @@ class HandleTable:
         return session
 
     @contextmanager
-    def reserve(
-        self, principal: Principal, session: Session | None
-    ) -> Generator[Callable[[Authorized[OpenMap]], int]]:
+    def reserve(self, principal: Principal, session: Session | None) -> Generator[Keep]:
         """Room for one handle until the block ends, taken before anything is made for it.
 
         Gives the function that keeps a map there, once: ``add`` that no quota refuses any more.
@@ -150,14 +169,24 @@ class HandleTable:
             authorized.target.fd.close()
             raise
 
-    def _keep(self, session: Session | None, room: ExitStack, authorized: Authorized[OpenMap]) -> int:
+    def _keep(
+        self,
+        session: Session | None,
+        room: ExitStack,
+        authorized: Authorized[OpenMap],
+        *,
+        by_id: bool = False,
+    ) -> int:
         """Raises STALE_HANDLE, and closes the map, where the session has ended. ``room`` is the handle's from here."""
         opened, principal = authorized.target, authorized.principal
         if session is not None and session.id not in self._sessions:
             opened.fd.close()
             raise MapError(Reason.STALE_HANDLE, f"session {session.id} ended while the map was opened")
         number = secrets.randbits(63) | 1
-        self._handles[number] = Handle(opened, principal, session, self._clock())
+        kept = Handle(opened, principal, session, self._clock(), by_id=by_id)
+        if authorized.subject is not None:
+            kept.subject = authorized.subject
+        self._handles[number] = kept
         room.pop_all()
         if session is not None:
             session.handles.add(number)
@@ -191,13 +220,30 @@ class HandleTable:
         handle.used = self._clock()
 
     @contextmanager
-    def borrow(self, number: int, principal: Principal) -> Generator[OpenMap]:
-        """The open map behind a handle, in use until the block ends. Raises as ``take``."""
+    def borrow(self, number: int, principal: Principal) -> Generator[Handle]:
+        """A handle in use until the block ends. Raises as ``take``."""
         handle = self.take(number, principal)
         try:
-            yield handle.opened
+            yield handle
         finally:
             self.give_back(handle)
+
+    @contextmanager
+    def lend(
+        self, opened: OpenMap, principal: Principal, subject: Subject, *, by_id: bool
+    ) -> Generator[Handle]:
+        """A map that was opened for one call, as a handle without a number; closed when the block ends."""
+        handle = Handle(opened, principal, None, self._clock(), subject=subject, by_id=by_id)
+        self._lent.add(handle)
+        try:
+            yield handle
+        finally:
+            self._lent.discard(handle)
+            opened.fd.close()
+
+    def held(self) -> list[Handle]:
+        """Every handle, and every map that is open for a call."""
+        return [*self._handles.values(), *self._lent]
 
     @contextmanager
     def opening(self, principal: Principal) -> Generator[None]:

@@ -5,31 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from mapd.access.authorize import Authorized
+from mapd.access.authorize import Authorized, View
+from mapd.access.policy.decide import Grants
 from mapd.access.principal import ADMIN, Principal
 from mapd.access.quotas import OwnersOf, nobody
 from mapd.maps import references, spec
 from mapd.maps.counting import Counted, by_kernel, by_shape
 from mapd.maps.errors import MapError
-from mapd.maps.execute import execute, next_key
+from mapd.maps.execute import next_key
 from mapd.maps.groups import Group, Plan, plan
 from mapd.maps.job import Outcome
-from mapd.maps.listing import Listing, Wanted, list_maps
+from mapd.maps.listing import Listing, Wanted
 from mapd.maps.opened import Described, MapFacts, OpenMap
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
-from mapd.maps.store import Btf, MapStore, NameRef, PinRef, Ref
+from mapd.maps.store import Btf, IdRef, MapStore, NameRef, PinRef, Ref
 from mapd.maps.targets import Inner, Target
 from mapd.maps.tokens import MOST_RANGES
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.charges import Account, Charges
-from mapd.runtime.handles import HandleTable
+from mapd.runtime.filtered import execute_permitted
+from mapd.runtime.handles import Handle, HandleTable
 from mapd.runtime.pool import Done, Lane, SyscallPool
 from mapd.runtime.rates import Rates
+from mapd.runtime.reach import Reach, Reached
 from mapd.runtime.scans import Dump
 from mapd.runtime.sessions import Order
 from mapd_api import contract
@@ -92,12 +95,12 @@ class NewMap:
     exist_ok: bool = False
 
 
-def _close(opened: OpenMap) -> None:
-    opened.fd.close()
+def _close(reached: Reached) -> None:
+    reached.opened.fd.close()
 
 
-def _close_created(created: tuple[OpenMap, bool]) -> None:
-    created[0].fd.close()
+def _close_created(created: tuple[Reached, bool]) -> None:
+    created[0].opened.fd.close()
 
 
 async def _nothing(*_: object) -> None:
@@ -124,6 +127,7 @@ class MapHost:
         inline_elements: int = 0,
     ) -> None:
         self._store = store
+        self.reach: Final = Reach(store)
         self._owners = owners
         self.charges: Final = Charges(store)
         self.shares: Final = handles.shares
@@ -134,11 +138,15 @@ class MapHost:
         self.handles = handles
 
     async def create(
-        self, new: Authorized[NewMap], template: Authorized[OpenMap] | None = None
-    ) -> tuple[OpenMap, bool]:
+        self,
+        new: Authorized[NewMap],
+        template: Authorized[OpenMap] | None = None,
+        view: View | None = None,
+    ) -> tuple[Reached, bool]:
         """Create a map; (map, whether it is new). The caller owns the map's fd.
 
-        ``template``: of the inner maps of a map of maps; only its shape is used.
+        ``template``: of the inner maps of a map of maps; only its shape is used. ``view``: of who asks, None for the
+        admin; what exists and is not in it is not compared with what is wanted, and its name is taken.
 
         Cancelling: the map may exist, under its name.
 
@@ -150,6 +158,8 @@ class MapHost:
         call = partial(
             _create,
             self._store,
+            self.reach,
+            view,
             self.charges,
             wanted,
             template.demand({Verb.LIST}) if template else None,
@@ -179,37 +189,83 @@ class MapHost:
         call = partial(self._store.uncreate, wanted.name, map_id)
         await self._pool.run(Lane.SLOW, str(wanted.name), call)
 
-    async def open(self, ref: Ref, *, read_only: bool = False) -> OpenMap:
-        """Open a map so that it can be authorised; the caller owns its fd."""
-        call = partial(self._store.open, ref, read_only=read_only)
+    async def open(
+        self,
+        ref: Ref,
+        view: View | None,
+        verbs: frozenset[Verb],
+        *,
+        read_only: bool = False,
+        operation: str = "open",
+    ) -> Reached:
+        """Open a map so that it can be authorised; the caller owns its fd.
+
+        Raises:
+            Unlisted: in this ``view`` there is none; nothing was opened.
+            MapError: it is not there.
+        """
+        call = partial(self.reach.open, ref, view, verbs, read_only=read_only, operation=operation)
         return await self._pool.run(Lane.POINT, str(ref), call, discard=_close)
 
     @asynccontextmanager
     async def borrow(
-        self, principal: Principal, ref: AnyRef, verbs: frozenset[Verb]
-    ) -> AsyncGenerator[OpenMap]:
-        """An open map for the length of one call: the handle's, or opened for it, to write only if it must.
+        self,
+        principal: Principal,
+        ref: AnyRef,
+        view: View | None,
+        verbs: frozenset[Verb],
+        operation: str = "open",
+    ) -> AsyncGenerator[Handle]:
+        """A map for the length of one call: the handle's, or opened for it, to write only if it must.
 
         Raises:
-            MapError: it is not there, or QUOTA.
+            Unlisted, MapError: as ``open``; QUOTA.
         """
         if isinstance(ref, HandleRef):
-            with self.handles.borrow(ref.handle, principal) as opened:
-                yield opened
+            with self.handles.borrow(ref.handle, principal) as handle:
+                yield handle
             return
         with self.handles.opening(principal):
-            opened = await self.open(ref, read_only=verbs <= _LOOKING)
-            try:
-                yield opened
-            finally:
-                opened.fd.close()
+            by_id = isinstance(ref, IdRef)
+            needed = verbs | {Verb.OPEN_BY_ID} if by_id else verbs
+            reached = await self.open(ref, view, needed, read_only=verbs <= _LOOKING, operation=operation)
+            with self.handles.lend(reached.opened, principal, reached.subject, by_id=by_id) as handle:
+                yield handle
 
-    async def list(self, wanted: Authorized[Wanted]) -> Listing:
-        """Maps that match. One listing runs at a time."""
-        target = wanted.demand({Verb.LIST})
-        if target.ids:
-            wanted.demand({Verb.OPEN_BY_ID})
-        return await self._pool.run(Lane.BULK, "list", partial(list_maps, self._store, target))
+    def missing(self, ref: Ref, operation: str) -> MapError:
+        """What is said where there is no such map."""
+        return self._store.not_found(ref, operation)
+
+    async def look_again(self, handle: Handle, view: View | None) -> None:
+        """What a handle's map is called at this moment, instead of a second ago."""
+        if view is not None:
+            call = partial(self.reach.named, handle.opened, view)
+            handle.judge_as(await self._pool.run(Lane.POINT, handle.opened.facts.id, call))
+
+    async def check_pins(self, path: str = "", map_id: int = 0) -> None:
+        """Look at what leads where; mark handles whose maps are called otherwise now, or whose pins were replaced.
+
+        Args:
+            path, map_id: only handles that were opened by this pin, or on this map; all without.
+        """
+        handles = [
+            one
+            for one in self.handles.held()
+            if not (path or map_id) or one.opened.facts.id == map_id or one.opened.pin_path == path
+        ]
+        if not handles:
+            return
+        call = partial(self.reach.check, [(one.opened.facts, one.opened.pin_path) for one in handles])
+        for handle, (subject, replaced) in zip(
+            handles, await self._pool.run(Lane.BULK, "pins", call), strict=True
+        ):
+            handle.replaced = replaced
+            if handle.principal.name != ADMIN:
+                handle.judge_as(subject)
+
+    async def list(self, wanted: Wanted, view: View | None) -> Listing:
+        """Maps that match and that are in this ``view``. One listing runs at a time."""
+        return await self._pool.run(Lane.BULK, "list", partial(self.reach.listing, wanted, view))
 
     async def describe(self, opened: Authorized[OpenMap], right: Verb = Verb.LIST) -> Described:
         """A map as it is now: frozen, memory, whether its name and pin still lead to it.
@@ -231,7 +287,7 @@ class MapHost:
         target, lane = _placed(opened, checked)
         count = self._charge(opened, checked)
         try:
-            call = partial(_execute, self._store, target, checked)
+            call = partial(_execute, self._store, target, checked, opened.grants)
             return await self._on(target, lane, call, expires=expires)
         except MapError as error:
             self._refund(opened, count, error)
@@ -282,7 +338,7 @@ class MapHost:
         except MapError:
             lease.release()
             raise
-        run = partial(_execute, self._store, target, checked, lease.fd)
+        run = partial(_execute, self._store, target, checked, opened.grants, lease.fd)
         if self._inline and _passes(target, checked, self._inline) and self._pool.idle(key):
             with lease:
                 return run()
@@ -345,6 +401,9 @@ class MapHost:
         """A dump to ``run``."""
         # A thread for each CPU is as fast as it gets, and the lane has no more.
         ranges = min(self._pool.threads(Lane.BULK), len(os.sched_getaffinity(0)), MOST_RANGES)
+        only = opened.grants.filters.get(Verb.READ) if opened.grants is not None else None
+        if only is not None:
+            options, ranges = replace(options, only=only), 1  # no marks of keys in its tokens
         scan = self._store.scan(opened.demand({Verb.READ}), options, ranges=ranges)
         return Dump(self._pool, self._budget, opened, scan, self.shares, self.rates)
 
@@ -353,14 +412,23 @@ class MapHost:
         target = opened.demand({Verb.PIN})
         await self._pool.run(Lane.POINT, path, partial(_pin, self._store, self.charges, target, path))
 
-    async def unpin(self, ref: Authorized[NameRef | PinRef]) -> None:
-        """Remove a pin."""
-        target = ref.demand({Verb.PIN})
-        await self._pool.run(Lane.POINT, str(target), partial(self._store.unpin, target))
+    async def unpin(self, ref: Authorized[NameRef | PinRef], map_id: int) -> None:
+        """Remove a pin of this map.
 
-    async def rename(self, name: Authorized[NameRef], new: Authorized[NameRef]) -> str:
-        """Give a map another name; the path of its pin. Cancelling: it may have the new name."""
-        call = partial(_rename, self._store, self.charges, name.demand({Verb.PIN}), new.demand({Verb.PIN}))
+        Raises:
+            MapError: MAP_REPLACED, it leads to another one by now, and nothing was removed.
+        """
+        target = ref.demand({Verb.PIN})
+        await self._pool.run(Lane.POINT, str(target), partial(self._store.unpin, target, map_id))
+
+    async def rename(self, name: Authorized[NameRef], new: Authorized[NameRef], map_id: int) -> str:
+        """Give this map another name; the path of its pin. Cancelling: it may have the new name.
+
+        Raises:
+            MapError: MAP_REPLACED, the name leads to another one by now, and nothing was done.
+        """
+        names = name.demand({Verb.PIN}), new.demand({Verb.PIN})
+        call = partial(_rename, self._store, self.charges, *names, map_id)
         return await self._pool.run(Lane.POINT, str(name.target), call)
 
     async def freeze(self, opened: Authorized[OpenMap]) -> None:
@@ -403,17 +471,28 @@ def _passes(target: OpenMap, checked: Plan, most: int) -> bool:
 
 def _create(
     store: MapStore,
+    reach: Reach,
+    view: View | None,
     charges: Charges,
     new: NewMap,
     template: OpenMap | None,
     accounts: Sequence[Account],
     held: frozenset[int],
-) -> tuple[OpenMap, bool]:
+) -> tuple[Reached, bool]:
+    may_list = None if view is None else reach.may_list(view)
     with charges.reserve(new.name, new.spec, accounts, held) as bill:
-        opened, created = store.create(new.name, new.spec, exist_ok=new.exist_ok, template=template)
+        opened, created = store.create(
+            new.name, new.spec, exist_ok=new.exist_ok, template=template, may_list=may_list
+        )
         if created:
             bill.made(opened.facts.id)
-    return opened, created
+    try:
+        return Reached(opened, reach.named(opened, view)), created
+    except BaseException:
+        opened.fd.close()
+        if created:
+            store.uncreate(new.name, opened.facts.id)
+        raise
 
 
 def _pin(store: MapStore, charges: Charges, opened: OpenMap, path: str) -> None:
@@ -421,14 +500,14 @@ def _pin(store: MapStore, charges: Charges, opened: OpenMap, path: str) -> None:
     charges.pinned(opened.facts.id, path)
 
 
-def _rename(store: MapStore, charges: Charges, name: NameRef, new: NameRef) -> str:
-    path = store.rename(name, new)
+def _rename(store: MapStore, charges: Charges, name: NameRef, new: NameRef, map_id: int) -> str:
+    path = store.rename(name, new, map_id)
     charges.renamed(store.path_of(name), path)
     return path
 
 
-def _execute(store: MapStore, opened: OpenMap, checked: Plan, map_fd: int) -> Outcome:
-    return execute(store.kernel, map_fd, opened, checked)
+def _execute(store: MapStore, opened: OpenMap, checked: Plan, grants: Grants | None, map_fd: int) -> Outcome:
+    return execute_permitted(store.kernel, map_fd, opened, checked, grants)
 
 
 def _next_key(store: MapStore, of: MapFacts, key: bytes | None, map_fd: int) -> bytes | None:

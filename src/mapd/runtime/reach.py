@@ -17,6 +17,7 @@ from mapd.maps.listing import ListedMap, Listing, Wanted, list_maps
 from mapd.maps.opened import MapFacts, OpenMap
 from mapd.maps.pinindex import Known, PinIndex, Unknown, name_of
 from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
+from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
 
 _TELLING: Final = frozenset(
@@ -57,9 +58,15 @@ class Reach:
         self._unsure: tuple[Unknown, Unsure | None] = (Unknown(), None)
 
     def open(
-        self, ref: Ref, view: View | None, *, read_only: bool = False, operation: str = "open"
+        self,
+        ref: Ref,
+        view: View | None,
+        verbs: frozenset[Verb],
+        *,
+        read_only: bool = False,
+        operation: str = "open",
     ) -> Reached:
-        """Open a map.
+        """Open a map, for whoever has these rights on it or may at least know of it.
 
         Raises:
             Unlisted: for the caller there is none.
@@ -71,7 +78,7 @@ class Reach:
             return Reached(opened, self._bare(opened.facts))
         map_id, known = self._at(ref, operation)
         place = self._subject(known)
-        if not view.could_list(place):
+        if not view.could(verbs, place):
             raise Unlisted(place)
         try:
             opened = store.open(ref, read_only=read_only, operation=operation)
@@ -112,7 +119,7 @@ class Reach:
         return replace(listing, maps=maps, notes=notes)
 
     def check(self, held: Iterable[tuple[MapFacts, str]]) -> list[tuple[Subject, int]]:
-        """What each of these maps is called now, and which other map the path that it was opened by leads to; 0: none."""
+        """What each of these maps is called now, and which other map the path it was opened by leads to; 0: none."""
         held = list(held)
         found = self.index.check((facts.id, path) for facts, path in held)
         return [
@@ -125,10 +132,25 @@ class Reach:
             for (facts, path), (known, there) in zip(held, found, strict=True)
         ]
 
-    def place_of(self, ref: NameRef | PinRef, map_type: int, key_size: int) -> Subject:
+    def place_of(
+        self, ref: NameRef | PinRef, map_type: int | None = None, key_size: int | None = None
+    ) -> Subject:
         """A place by itself: a map of this shape that has no other name."""
         path = self._store.path_of(ref) if isinstance(ref, NameRef) else ref.path
         return replace(self._place(path), type=map_type, key_size=key_size)
+
+    def path_of(self, name: NameRef) -> str:
+        """Where a name is pinned."""
+        return self._store.path_of(name)
+
+    def name_at(self, path: str) -> NameRef | None:
+        """The name that a pin there would be; None where it would be none."""
+        name = name_of(self._store.names_root, path)
+        return NameRef(*name.split("/")) if name else None
+
+    def check_path(self, path: str, operation: str) -> None:
+        """Refuse a path that no pin may have; as ``MapStore.root_of``."""
+        self._store.root_of(path, operation)
 
     def also_at(self, subject: Subject, path: str, *, instead_of: str = "") -> Subject:
         """A map with one more pin, or one for another."""

@@ -20,8 +20,10 @@ from mapd.bpf import (
     Columns,
     ControlRequest,
     CreateMap,
+    FolderPins,
     FreezeMap,
     GetBtf,
+    ListFolder,
     ListPins,
     LoadBtf,
     NextMapId,
@@ -30,7 +32,9 @@ from mapd.bpf import (
     OwnedFd,
     Pin,
     PinPaths,
+    PinStamp,
     RawMapInfo,
+    StampFolders,
     SyscallError,
     Unpin,
 )
@@ -221,6 +225,10 @@ class DictKernel:
                 del self.pins[request.path]
             case ListPins():
                 answer = PinPaths(sorted(path for path in self.pins if path.startswith(f"{request.root}/")))
+            case ListFolder():
+                answer = self._folder(request.path)
+            case StampFolders():
+                answer = [self._folder(path).stamp for path in request.paths]
             case NextMapId():
                 answer = min((number for number in self.maps if number > request.map_id), default=None)
             case LoadBtf():
@@ -230,6 +238,13 @@ class DictKernel:
             case _:
                 raise SyscallError(errno.ENOSYS, type(request).__name__)
         return answer
+
+    def _folder(self, path: str) -> FolderPins:
+        """Pins and folders in it; its stamp is no time, and another for each content."""
+        below = [pin.removeprefix(f"{path}/") for pin in self.pins if pin.startswith(f"{path}/")]
+        pins = [PinStamp(name, id(self.pins[f"{path}/{name}"]), 0) for name in below if "/" not in name]
+        folders = sorted({name.partition("/")[0] for name in below if "/" in name})
+        return FolderPins(hash((tuple(pins), tuple(folders))), pins, folders)
 
     def _create(self, request: CreateMap) -> OwnedFd:
         self.created.append(request)

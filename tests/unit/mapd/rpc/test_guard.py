@@ -19,6 +19,7 @@ from mapd_api.reasons import RETRY_AFTER_S, STATUS, Reason, Refusal, retry_delay
 from mapd_api.v1 import elements_pb2 as elements
 from mapd_api.v1 import maps_pb2 as maps
 from mapd_api.v1.types_pb2 import MapRef
+from tests.unit.mapd.dictkernel import ROOT, DictMap, raw_info
 from tests.unit.mapd.rpc.wire import STRANGER, WAIT_S, refusal_of, serving, status_of
 
 pytestmark = pytest.mark.usefixtures("watched_loop")
@@ -193,7 +194,11 @@ async def test_a_daemon_that_drains_refuses_new_calls_and_lets_running_ones_end(
 
 async def test_a_stranger_learns_nothing_not_even_that_a_map_exists() -> None:
     async with serving(principal=STRANGER) as wire:
-        found = await wire.refusal(maps.ListMapsRequest())
+        wire.kernel.add(DictMap(raw_info()), f"{ROOT}/web/flows")
+        assert not (await wire.call(maps.ListMapsRequest(pins=True))).maps
+        found = await wire.refusal(maps.ListMapsRequest(ids=True))
+        assert found.reason is Reason.MAP_NOT_FOUND
+        found = await wire.refusal(maps.GetMapRequest(map=MapRef(name="flows")))
         assert found.reason is Reason.MAP_NOT_FOUND
         assert (await wire.call(maps.GetServerInfoRequest())).server.principal == "web"
         assert (await wire.call(maps.CloseMapRequest(handle=7))) == maps.CloseMapResponse()

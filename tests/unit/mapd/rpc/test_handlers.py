@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
 from mapd.access.authorize import Authorized, Authorizer, Denied
-from mapd.access.policy.model import Quotas
+from mapd.access.policy.model import Quotas, Subject
 from mapd.access.principal import Principal
 from mapd.access.quotas import always
 from mapd.bpf import CreateMap, Fault, OpenPin, Pin
@@ -223,10 +223,18 @@ async def test_a_map_created_for_a_session_that_ends_is_taken_back_and_one_that_
 class NoMaps(Authorizer):
     """Lets maps be made, and nobody have one."""
 
-    def authorize(self, principal: Principal, verbs: frozenset[Verb], target: T) -> Authorized[T]:
+    def authorize_map(
+        self,
+        principal: Principal,
+        verbs: frozenset[Verb],
+        target: T,
+        subject: Subject | None,
+        *,
+        by_key: bool = False,
+    ) -> Authorized[T]:
         if isinstance(target, OpenMap):
             raise Denied(principal, verbs, reveal=True)
-        return super().authorize(principal, verbs, target)
+        return super().authorize_map(principal, verbs, target, subject, by_key=by_key)
 
 
 async def test_a_created_map_that_its_creator_may_not_have_is_taken_back(

@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mapd.access.authorize import Authorized, Authorizer, Denied
+from mapd.access.policy.model import Subject
 from mapd.access.principal import Principal
 from mapd.bpf import Fault
 from mapd.bpf.abi import Command
@@ -154,12 +155,20 @@ async def test_rights_are_asked_for_once_per_map_and_verbs_and_again_for_another
     asked: list[frozenset[Verb]] = []
 
     class Counting(Authorizer):
-        def authorize(self, principal: Principal, verbs: frozenset[Verb], target: Any) -> Authorized[Any]:
+        def authorize_map(
+            self,
+            principal: Principal,
+            verbs: frozenset[Verb],
+            target: Any,
+            subject: Subject | None,
+            *,
+            by_key: bool = False,
+        ) -> Authorized[Any]:
             if isinstance(target, OpenMap):
                 asked.append(verbs)
             if Verb.DELETE in verbs:
                 raise Denied(principal, verbs, reveal=True)
-            return super().authorize(principal, verbs, target)
+            return super().authorize_map(principal, verbs, target, subject, by_key=by_key)
 
     async with talking() as (wire, talk, ref):
         monkeypatch.setattr(wire.guard, "_authorizer", Counting())
