@@ -44,6 +44,11 @@ class SkipReport:
             terminalreporter.write_line("CI=true: a skipped test is a failure")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long tests that send random things go on."""
+    parser.addoption("--fuzz", type=int, default=50_000, metavar="N", help="messages of each fuzz (50,000)")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Install the report."""
     config.pluginmanager.register(SkipReport(), "mapd-skip-report")

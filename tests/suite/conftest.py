@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from tests.suite.backend import AnyMap, Backend, Shape
-from tests.suite.kernel_backend import kernel_backend
+from tests.suite.kernel_backend import kernel_backend, opener_backend
 from tests.suite.memory_backend import memory_backend
 from tests.suite.remote_backend import remote_backend
 from tests.support.bpffs import mounted_bpffs, require_bpf
@@ -20,7 +20,7 @@ from tests.support.daemon import Place
 
 HERE = Path(__file__).parent
 
-REAL: Final = {"kernel": kernel_backend, "remote": remote_backend}
+REAL: Final = {"kernel": kernel_backend, "opener": opener_backend, "remote": remote_backend}
 """Those whose maps BPF programs can use."""
 
 # Memory must behave as these do, or it proves nothing.

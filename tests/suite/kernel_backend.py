@@ -21,12 +21,14 @@ from mapd.maps.program_trials import try_programs
 from mapd.maps.scan import Page, ScanOptions
 from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
+from mapd.opener import Limits
 from mapd_api import limits
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
 from tests.suite.backend import AnyMap, Backend, Facts, Field, Flag, Pair, Part, Refused, Types
 from tests.support.daemon import Place
+from tests.support.openers import opener
 
 T = TypeVar("T")
 
@@ -217,7 +219,7 @@ class KernelBackend:
     """A store of maps in this process."""
 
     def __init__(self, place: Place, kernel: Kernel) -> None:
-        self.kernel = kernel
+        self.kernel: Kernel = kernel
         self._programs = try_programs(kernel, 1, possible_cpus())
         self._store = MapStore(
             kernel=kernel,
@@ -289,6 +291,19 @@ async def kernel_backend(place: Place) -> AsyncGenerator[Backend]:
         yield backend
     finally:
         backend.close()
+
+
+@asynccontextmanager
+async def opener_backend(place: Place) -> AsyncGenerator[Backend]:
+    """The same, where an opener does what needs rights."""
+    place.names.mkdir()
+    with opener(Limits(names_root=str(place.names), pin_roots=(str(place.bpffs),))) as kernel:
+        backend = KernelBackend(place, kernel)
+        backend.kernel = LinuxKernel()
+        try:
+            yield backend
+        finally:
+            backend.close()
 
 
 def _ref(ref: str) -> Ref:

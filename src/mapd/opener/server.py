@@ -163,25 +163,30 @@ class _Opener:
         return _Job(packet.number, request, fds)
 
     def _carry_out(self, job: _Job) -> None:
-        """Check a request, do it, answer it; its descriptors are closed.
+        """Check a request, do it, close its descriptors, answer it.
 
         Raises:
             Ended: the front has gone meanwhile; what was made for it is closed.
         """
         try:
-            with _numbers(job.fds) as fds:
-                self._checks.check(job.request, fds)
-                answer: object = self._kernel.control(job.request, fds)
+            answer = self._do(job)
         except Exception as error:
             self._refuse(job, error)
             return
-        finally:
-            _close(job)
         if isinstance(answer, OwnedFd):
             with answer, answer.lease() as made:
                 self._done(job, answer, [made])
         else:
             self._done(job, answer, [])
+
+    def _do(self, job: _Job) -> object:
+        try:
+            with _numbers(job.fds) as fds:
+                self._checks.check(job.request, fds)
+                answer: object = self._kernel.control(job.request, fds)
+                return answer
+        finally:
+            _close(job)
 
     def _done(self, job: _Job, answer: object, fds: Sequence[int]) -> None:
         try:
