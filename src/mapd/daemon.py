@@ -32,6 +32,7 @@ from mapd.maps.programs import Programs
 from mapd.maps.store import MapStore
 from mapd.notify import notify
 from mapd.reload import Reloading, stamp, status
+from mapd.rpc.access import AccessHandlers
 from mapd.rpc.apply import Applier
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
@@ -277,7 +278,11 @@ def _handlers(
     elements = {**ElementHandlers(host, facts.epoch, guard.draining).methods(), **conversations.methods()}
     return {
         contract.full_name(method): methods[method.name]
-        for service, methods in ((contract.MAP_SERVICE, maps), (contract.ELEMENT_SERVICE, elements))
+        for service, methods in (
+            (contract.MAP_SERVICE, maps),
+            (contract.ELEMENT_SERVICE, elements),
+            (contract.ACCESS_SERVICE, AccessHandlers(host).methods()),
+        )
         for method in service.methods
     }
 

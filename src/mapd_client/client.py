@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, overload
 
 from mapd_api.uapi import MapType
-from mapd_api.v1 import maps_pb2
-from mapd_client import methods, references, replies, requests
+from mapd_api.v1 import access_pb2, maps_pb2
+from mapd_client import methods, references, replies, requests, rights
 from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import Misuse, Unsupported
 from mapd_client.failures import Asked
@@ -21,6 +21,7 @@ from mapd_client.listing import Listing
 from mapd_client.map import Map
 from mapd_client.opening import Opener, Opening
 from mapd_client.refs import MapRef, Name, as_ref
+from mapd_client.rights import Decision, Principal
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -85,6 +86,40 @@ class Client:
         """What the daemon is and can do, asked anew. Cancelling costs nothing."""
         link = await self._links.current()
         return await link.ask_server()
+
+    async def whoami(self) -> Principal:
+        """Who the daemon takes this client for, what fixed that, and its shares. Cancelling costs nothing."""
+        link = await self._links.current()
+        response = await link.call(methods.WHO_AM_I, access_pb2.WhoAmIRequest(), Asked("whoami"))
+        return rights.principal(response)
+
+    async def explain(
+        self,
+        verb: str,
+        ref: MapRef | str | None,
+        *,
+        key: bytes | None = None,
+        as_principal: str | None = None,
+    ) -> Decision:
+        """Whether this client may do something with a map, and why. Nothing is done. Cancelling costs nothing.
+
+        Args:
+            verb: list, read, write, delete, create, pin, freeze, open_by_id, watch, consume, admin.
+            ref: a map by name, pin or id; None: the daemon itself.
+            key: of one element, as its bytes, where rights differ by key.
+            as_principal: about somebody else, for those who may administer the daemon.
+
+        Raises:
+            MapNotFound: no such map, or none that this client may know of.
+            PermissionDenied: ``as_principal``, without the right ``admin``.
+            Misuse: no such right, no map reference.
+        """
+        request = rights.explain(verb, None if ref is None else as_ref(ref), key, as_principal)
+        link = await self._links.current()
+        response = await link.call(
+            methods.EXPLAIN, request, Asked("explain", "" if ref is None else str(ref))
+        )
+        return rights.decision(response)
 
     def list_maps(
         self, glob: str = "*", *, pins: bool = False, ids: bool = False, holders: bool = False

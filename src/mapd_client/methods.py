@@ -8,13 +8,14 @@ from typing import Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from mapd_api.v1 import elements_pb2, maps_pb2
+from mapd_api.v1 import access_pb2, elements_pb2, maps_pb2
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
 _MAPS: Final = "/mapd_api.v1.MapService"
 _ELEMENTS: Final = "/mapd_api.v1.ElementService"
+_ACCESS: Final = "/mapd_api.v1.AccessService"
 
 
 def _serialize(message: Message) -> bytes:
@@ -66,4 +67,8 @@ DUMP: Final = Method(f"{_ELEMENTS}/Dump", elements_pb2.DumpRequest, elements_pb2
 LOAD: Final = Method(f"{_ELEMENTS}/Load", elements_pb2.LoadRequest, elements_pb2.LoadResponse.FromString)
 SESSION: Final = Method(
     f"{_ELEMENTS}/Session", elements_pb2.SessionRequest, elements_pb2.SessionResponse.FromString
+)
+WHO_AM_I: Final = Method(f"{_ACCESS}/WhoAmI", access_pb2.WhoAmIRequest, access_pb2.WhoAmIResponse.FromString)
+EXPLAIN: Final = Method(
+    f"{_ACCESS}/Explain", access_pb2.ExplainRequest, access_pb2.ExplainResponse.FromString
 )

@@ -1,4 +1,4 @@
-"""mapctl: maps from the command line. ``app`` holds the verbs; this only finds out whether it can run."""
+"""mapctl: maps from the command line. ``app`` and ``rights`` hold the verbs; this only finds out whether it can run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def main() -> None:
             "pip install 'bpf-mapd[cli]' (or, in a checkout, pip install '.[cli]')\n"
         )
         sys.exit(2)
+    from mapd_client.cli import rights  # noqa: F401 - its verbs join the others
     from mapd_client.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

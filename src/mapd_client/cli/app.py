@@ -16,7 +16,7 @@ import mapd_api
 from mapd_client.cli import literals, outcomes, render
 from mapd_client.cli.render import Output
 from mapd_client.client import Client, connect
-from mapd_client.errors import MapdError, Misuse
+from mapd_client.errors import MapdError
 from mapd_client.info import UpdateFlag
 from mapd_client.map import Map
 
@@ -105,7 +105,7 @@ def list_(
             sys.stderr.write(f"not looked at: {place}\n")
         return outcomes.OK
 
-    return _with_client(options, work)
+    return with_client(options, work)
 
 
 @app.command
@@ -122,7 +122,7 @@ def rename(name: str, new_name: str, /, *, options: Given) -> int:
         sys.stdout.write(await client.rename_map(name, new_name) + "\n")
         return outcomes.OK
 
-    return _with_client(options, work)
+    return with_client(options, work)
 
 
 @app.command
@@ -239,7 +239,9 @@ def dump(
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
         del client
         info = opened.info
-        async with opened.items(prefix=_prefix(prefix), limit=limit, partial_ok=partial_ok) as elements:
+        async with opened.items(
+            prefix=literals.parse_hex(prefix), limit=limit, partial_ok=partial_ok
+        ) as elements:
             async for key, value in elements:
                 if output == "table":
                     render.write_element(key, value, info, sys.stdout)
@@ -253,14 +255,9 @@ def dump(
     return _with_map(options, map, work)
 
 
-def _prefix(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text.removeprefix("hex:").removeprefix("0x"))
-    except ValueError:
-        raise Misuse(f"--prefix {text!r}: two hex digits for each byte") from None
+def with_client(options: Options, work: Callable[[Client], Awaitable[int]]) -> int:
+    """Connect, work, disconnect; the exit code."""
 
-
-def _with_client(options: Options, work: Callable[[Client], Awaitable[int]]) -> int:
     async def connected() -> int:
         async with connect(options.address, timeout=options.timeout) as client:
             return await work(client)
@@ -273,7 +270,7 @@ def _with_map(options: Options, ref: str, work: Callable[[Map[bytes, bytes], Cli
         async with client.open_map(ref) as found:
             return await work(found, client)
 
-    return _with_client(options, opened)
+    return with_client(options, opened)
 
 
 def _complain(what: str, advice: str, code: int) -> int:

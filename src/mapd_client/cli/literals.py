@@ -64,6 +64,11 @@ def _parse(text: str, size: int, byteorder: ByteOrder) -> bytes:
     return _address(text, byteorder)
 
 
+def parse_hex(text: str) -> bytes:
+    """Bytes of any number: ``hex:0a00``, ``0x0a00`` or ``0a00``; raises Misuse."""
+    return _hex(text, text.lower().removeprefix("hex:").removeprefix("0x"))
+
+
 def _hex(text: str, digits: str) -> bytes:
     try:
         return bytes.fromhex(digits)

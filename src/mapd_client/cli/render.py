@@ -87,14 +87,19 @@ def _holder(one: ProcessHolder | ProgramHolder) -> str:
 
 def write_map(info: MapInfo, file: TextIO) -> None:
     """One map, a line per field."""
-    table = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
     record = {**map_record(info), "supported_operations": " ".join(sorted(info.supported_operations))}
     for listed in ("pins", "holders"):  # of a listing: a map that was opened does not tell them
         record.pop(listed)
-    for name, value in record.items():
-        table.add_row(name, str(value))
+    write_fields({name: str(value) for name, value in record.items()}, file)
+
+
+def write_fields(fields: Mapping[str, str], file: TextIO) -> None:
+    """A line per field."""
+    table = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        table.add_row(name, value)
     _print(table, file)
 
 

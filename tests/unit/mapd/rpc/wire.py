@@ -23,6 +23,7 @@ from mapd.access.authorize import Authorizer
 from mapd.access.principal import Principal
 from mapd.bpf import FaultyKernel
 from mapd.maps.store import MapStore
+from mapd.rpc.access import AccessHandlers
 from mapd.rpc.apply import Applier
 from mapd.rpc.caller import Caller, always
 from mapd.rpc.elements import ElementHandlers
@@ -157,6 +158,7 @@ async def serving(
         **MapHandlers(host, facts).methods(),
         **ElementHandlers(host, EPOCH, guard.draining).methods(),
         **conversations.methods(),
+        **AccessHandlers(host).methods(),
         **(handlers or {}),
     }
     server = build(

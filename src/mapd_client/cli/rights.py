@@ -1,0 +1,102 @@
+"""Who you are here, and what you may do: ``whoami`` and ``can``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from mapd_client.cli import literals, outcomes, render
+from mapd_client.cli.app import Format, Given, app, with_client
+from mapd_client.client import Client
+from mapd_client.rights import Principal, Share
+
+
+@app.command
+def whoami(*, output: Format = "table", options: Given) -> int:
+    """Who the daemon takes you for, by what, and what you may have at a time.
+
+    Args:
+        output: table or ndjson.
+        options: of every verb.
+    """
+
+    async def work(client: Client) -> int:
+        found = await client.whoami()
+        if output == "table":
+            render.write_fields(_fields(found), sys.stdout)
+        else:
+            shares = {name: {"limit": one.limit, "used": one.used} for name, one in found.shares.items()}
+            render.write_record(
+                {
+                    "principal": found.name,
+                    "namespace": found.namespace,
+                    "attested_by": found.attested_by,
+                    "roles": list(found.roles),
+                    "policy_version": found.policy_version,
+                    "contact": found.contact,
+                    "shares": shares,
+                },
+                sys.stdout,
+            )
+        return outcomes.OK
+
+    return with_client(options, work)
+
+
+@app.command
+def can(
+    verb: str,
+    map: str,
+    key: str | None = None,
+    /,
+    *,
+    principal: str | None = None,
+    output: Format = "table",
+    options: Given,
+) -> int:
+    """Whether you may do something with a map, and why; exit code 4 if not. Nothing is done.
+
+    Args:
+        verb: list, read, write, delete, create, pin, freeze, open_by_id, watch, consume or admin.
+        map: name, pin:PATH or id:NUMBER.
+        key: of one element, where rights differ by key: hex:0a00, 0x0a00.
+        principal: about somebody else, for who may administer the daemon.
+        output: table or ndjson.
+        options: of every verb.
+    """
+
+    async def work(client: Client) -> int:
+        of_key = None if key is None else literals.parse_hex(key)
+        found = await client.explain(verb, map, key=of_key, as_principal=principal)
+        if output == "table":
+            answer = "yes" if found else "for some keys" if found.by_key else "no"
+            sys.stdout.write(f"{answer}: {found.text}\n")
+        else:
+            render.write_record(
+                {
+                    "allowed": found.allowed,
+                    "by_key": found.by_key,
+                    "text": found.text,
+                    "policy_version": found.policy_version,
+                },
+                sys.stdout,
+            )
+        return outcomes.OK if found else outcomes.PERMISSION
+
+    return with_client(options, work)
+
+
+def _fields(found: Principal) -> Mapping[str, str]:
+    return {
+        "principal": found.name,
+        "namespace": found.namespace,
+        "attested_by": found.attested_by,
+        "roles": " ".join(found.roles) or "-",
+        "policy": found.policy_version,
+        "contact": found.contact or "-",
+        **{name: _share(one) for name, one in found.shares.items()},
+    }
+
+
+def _share(one: Share) -> str:
+    return f"{one.used} of {'unlimited' if one.limit is None else one.limit}"
