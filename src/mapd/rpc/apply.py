@@ -20,6 +20,7 @@ from mapd.maps.job import Outcome
 from mapd.maps.opened import MapFacts
 from mapd.rpc import admit, convert
 from mapd.rpc.admit import admitted
+from mapd.rpc.auditing import Line
 from mapd.rpc.guard import Call
 from mapd.runtime.handles import Handle, HandleTable
 from mapd.runtime.host import MapHost
@@ -128,6 +129,7 @@ def refused(call: Call, error: BaseException) -> pb.GroupResult:
         refusal = error.refusal
     else:
         refusal = call.fault(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+    call.audit.refused(call, error)
     return pb.GroupResult(error=convert.error(refusal))
 
 
@@ -144,7 +146,10 @@ async def run_group(
         async with admitted(host, call, message.map, group.operation, verbs, by_key=True) as opened:
             facts = opened.target.facts
             check_room(facts, group, answer_bytes(group, facts), room)
-            outcome = await host.apply(opened, group, expires=expires)
+            with call.audit.group(call, opened, group.operation, group.ops, group.count) as line:
+                outcome = await host.apply(opened, group, expires=expires)
+                if line is not None:
+                    line.told(outcome.statuses)
         return convert.outcome(outcome)
     except Exception as error:
         # The groups before it were executed, and their results must reach the caller.
@@ -204,6 +209,7 @@ class Message:
         "_ended",
         "_groups",
         "_handle",
+        "_line",
         "_next",
         "_results",
         "_room",
@@ -227,6 +233,7 @@ class Message:
         self._next = 0
         self._results: list[pb.GroupResult] = []
         self._handle: Handle | None = None
+        self._line: Line | None = None
 
     def advance(self) -> None:
         """Run groups until one is under way, or all have ended. In a session that was closed none is begun."""
@@ -266,12 +273,18 @@ class Message:
                 admit.check_current(handle, verbs, group.operation)
             checked = plan(group, handle.opened)
             self._check_room(checked, handle)
-            outcome = self._applier.host.submit(
-                opened, checked, self._done, self._conversation.order, expires=expires
-            )
+            self._line = self._call.audit.begin(self._call, opened, group.operation, group.ops, group.count)
+            try:
+                outcome = self._applier.host.submit(
+                    opened, checked, self._done, self._conversation.order, expires=expires
+                )
+            except BaseException as error:
+                self._close_line(None, error)
+                raise
             if outcome is None:
                 self._handle = handle
                 return None
+            self._close_line(outcome, None)
             return convert.outcome(outcome)
         finally:
             if self._handle is not handle:
@@ -292,10 +305,19 @@ class Message:
         self._add(result)
         self.advance()
 
+    def _close_line(self, outcome: Outcome | None, error: BaseException | None) -> None:
+        """Tell the audit trail how the group under way has ended."""
+        line, self._line = self._line, None
+        if line is not None:
+            if outcome is not None:
+                line.told(outcome.statuses)
+            line.close(error)
+
     def _done(self, outcome: Outcome | None, error: BaseException | None) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:
             self._applier.host.handles.give_back(handle)
+        self._close_line(outcome, error)
         try:
             if error is not None:
                 raise error

@@ -103,10 +103,13 @@ class ElementHandlers:
         """Run one element; its refusal is the call's."""
         op = Op(group.ops[0])
         async with used(self._host, call, message, operation_of(op), by_key=True) as use:
-            outcome = await self._host.apply(use.authorized, group, expires=call.expires)
-            for failure in outcome.errors:
-                if failure.reason is Reason.POLICY:
+            with call.audit.group(call, use.authorized, use.operation, group.ops, 1) as line:
+                outcome = await self._host.apply(use.authorized, group, expires=call.expires)
+                if Reason.POLICY in outcome.statuses:
                     raise key_refused(use)
+                if line is not None:
+                    line.told(outcome.statuses)
+            for failure in outcome.errors:
                 raise element_error(use.authorized.target.facts, op, failure)
         return outcome
 
@@ -185,7 +188,7 @@ class ElementHandlers:
             message: pb.LoadRequest | None = first
             try:
                 while message is not None:
-                    await self._load_message(use, op, message, response)
+                    await self._load_message(call, use, op, message, response)
                     message = await reading.read_on(call.context, "load", self._draining)
                     if message is not None and (message.HasField("map") or message.flag):
                         raise convert.bad_spec("map and flag stand in the first message only", "load")
@@ -194,16 +197,20 @@ class ElementHandlers:
         return response
 
     async def _load_message(
-        self, use: Use, op: Op, message: pb.LoadRequest, response: pb.LoadResponse
+        self, call: Call, use: Use, op: Op, message: pb.LoadRequest, response: pb.LoadResponse
     ) -> None:
-        for group in _slices(message, op, use.handle.opened.facts):
-            outcome = await self._host.apply(use.again(), group)
-            done = outcome.statuses.count(0)
-            room = limits.ERROR_DETAILS - len(response.errors)
-            offset = response.applied + response.failed
-            response.errors.extend(convert.element_errors(outcome.errors[:room], offset))
-            response.applied += done
-            response.failed += group.count - done
+        count = message.columns.count
+        with call.audit.group(call, use.again(), "load", bytes([op]), count) as line:
+            for group in _slices(message, op, use.handle.opened.facts):
+                outcome = await self._host.apply(use.again(), group)
+                if line is not None:
+                    line.told(outcome.statuses)
+                done = outcome.statuses.count(0)
+                room = limits.ERROR_DETAILS - len(response.errors)
+                offset = response.applied + response.failed
+                response.errors.extend(convert.element_errors(outcome.errors[:room], offset))
+                response.applied += done
+                response.failed += group.count - done
 
 
 def _stopped(error: MapError, response: pb.LoadResponse) -> MapError:

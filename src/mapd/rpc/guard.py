@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from mapd.access.authorize import Authorized, Authorizer, Denied
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
+from mapd.rpc.auditing import OFF, Auditor, decision_of
 from mapd.rpc.caller import Caller, Context, Identify
 from mapd.rpc.expiry import while_attested
 from mapd.runtime.rates import Rates
@@ -51,6 +52,7 @@ class Call:
         context: grpc's, for streams.
         expires: time.monotonic() of its deadline.
         fault: logs an exception that is nobody's but ours; what to tell the caller instead.
+        audit: where what is changed and refused is told.
     """
 
     caller: Caller
@@ -60,6 +62,7 @@ class Call:
     context: Context
     expires: float
     fault: Callable[[Exception], Refusal]
+    audit: Auditor = OFF
 
     @property
     def principal(self) -> Principal:
@@ -153,8 +156,9 @@ class Messages:
 class Guard:
     """Wraps the handlers of one daemon, whatever server they are on; knows which calls and messages run."""
 
-    def __init__(self, authorizer: Authorizer, rates: Rates | None = None) -> None:
+    def __init__(self, authorizer: Authorizer, rates: Rates | None = None, audit: Auditor = OFF) -> None:
         self._authorizer = authorizer
+        self._audit = audit
         self._rates = rates
         self._running: dict[asyncio.Task[Any], str] = {}
         self._callers: dict[asyncio.Task[Any], Caller] = {}
@@ -198,17 +202,21 @@ class Guard:
                         context=context,
                         expires=expires,
                         fault=lambda error: self._fault(name, who, error),
+                        audit=self._audit,
                     )
                     if self._rates is not None and unary and name not in _BY_ELEMENT:
                         self._rates.take(caller.principal, 1, lambda: name.rpartition("/")[2])
                     # A unary call is short, and its answer says more than that its caller's time is over.
                     with nullcontext() if unary else while_attested(caller, self.end):
                         async with limit:
-                            return await handler(call, readable(request))
+                            with self._audit.call(call, request) as told:
+                                answer = told["answer"] = await handler(call, readable(request))
+                                return answer
                 except asyncio.CancelledError:
                     if (ended := self._ended.get(task)) is None:
                         await self._cancelled(name, context)
                     task.uncancel()
+                    self._told(name, task, context, ended, None)
                     await self._refuse(name, who, ended, context, began)
                 except TimeoutError as error:
                     late = f"not done after {limits.UNARY_S:g} s, given up; it may still be executed"
@@ -218,6 +226,7 @@ class Guard:
                 except MapError as error:
                     ours = error.reason is Reason.INTERNAL
                     refusal = self._fault(name, who, error) if ours else error.refusal
+                    self._told(name, task, context, refusal, error)
                     await self._refuse(name, who, refusal, context, began)
                 except grpc.aio.AbortError:
                     raise
@@ -286,6 +295,25 @@ class Guard:
         _log.error("a handler cancelled itself", method=name)
         refusal = Refusal(Reason.OUTCOME_UNKNOWN, "the daemon gave this call up; it may have been executed")
         await context.abort_with_status(to_grpc(encode(refusal)))
+
+    def _told(
+        self,
+        name: str,
+        task: asyncio.Task[Any],
+        context: Context,
+        refusal: Refusal,
+        error: MapError | None,
+    ) -> None:
+        """Tell the audit trail of a refused call; its caller may be nobody."""
+        caller = self._callers.get(task)
+        self._audit.refusal(
+            refusal,
+            None if error is None else decision_of(error),
+            principal=caller.principal.name if caller else "",
+            attested_by=caller.attested_by if caller else str(context.peer()),
+            method=name,
+            policy=self._authorizer.policy.policy.version,
+        )
 
     async def _refuse(
         self, name: str, principal: str, refusal: Refusal, context: Context, began: float
