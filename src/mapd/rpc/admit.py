@@ -110,11 +110,13 @@ def rights(
     operation: str,
     *,
     by_key: bool = False,
+    missing_as: str = "open",
 ) -> Authorized[OpenMap]:
     """Rights on an open map, by all that it is called; past names and pins they take one more.
 
     Args:
         by_key: as ``Authorizer.authorize_map``.
+        missing_as: the word for what was asked where the map is not there.
 
     Raises:
         MapError: Withheld; MAP_REPLACED, another map has its name, and this one is not to be written.
@@ -127,7 +129,7 @@ def rights(
         asked,
         handle.subject,
         wanted(operation, ref, handle.subject),
-        host.missing(ref, "open"),
+        host.missing(ref, missing_as),
         by_key=by_key,
     )
     if handle.replaced:
@@ -163,6 +165,7 @@ class Use:
     verbs: frozenset[Verb]
     operation: str
     by_key: bool
+    missing_as: str
     authorized: Authorized[OpenMap]
     _policy: str
     _subject: Subject
@@ -177,7 +180,13 @@ class Use:
         handle = self.handle
         if version != self._policy or handle.subject is not self._subject or handle.replaced:
             self.authorized = rights(
-                self.host, self.call, handle, self.verbs, self.operation, by_key=self.by_key
+                self.host,
+                self.call,
+                handle,
+                self.verbs,
+                self.operation,
+                by_key=self.by_key,
+                missing_as=self.missing_as,
             )
             self._policy, self._subject = version, handle.subject
         return self.authorized
@@ -209,8 +218,10 @@ async def used(
     version, view = call.authorizer.policy.policy.version, call.authorizer.view(call.principal)
     try:
         async with host.borrow(call.principal, ref, view, verbs, missing_as) as handle:
-            found = rights(host, call, handle, verbs, operation, by_key=by_key)
-            yield Use(host, call, handle, verbs, operation, by_key, found, version, handle.subject)
+            found = rights(host, call, handle, verbs, operation, by_key=by_key, missing_as=missing_as)
+            yield Use(
+                host, call, handle, verbs, operation, by_key, missing_as, found, version, handle.subject
+            )
     except Unlisted as error:
         assert not isinstance(ref, HandleRef), "a handle's map was opened before"
         raise unlisted(call, error, verbs, host.missing(ref, missing_as)) from None
