@@ -37,7 +37,10 @@ class Log:
             line = {
                 "event": event,
                 "logger": "mapd.opener",
-                **{name: str(value)[:500] for name, value in details.items()},
+                **{
+                    name: value if isinstance(value, int) else str(value)[:500]
+                    for name, value in details.items()
+                },
                 "level": level,
                 "timestamp": datetime.now(UTC).isoformat(),
             }
