@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
 from mapd.access.quotas import Dimension
-from mapd.bpf.kernel import ListPins, OpenPin, RawMapInfo
+from mapd.bpf.kernel import ListFolder, OpenPin, RawMapInfo
 from mapd.bpf.memory import MapShape, map_bytes
 from mapd.maps.spec import MapSpec
 from mapd.maps.store import MapStore, NameRef
@@ -185,14 +185,14 @@ class Charges:
 
     def _count(self, principal: Principal, held: frozenset[int], known: dict[str, int]) -> _Counted:
         """All that counts for one principal; ``known`` is told the id behind each path."""
-        counted, root = _Counted(), f"{self._store.names_root}/{principal.namespace}"
+        counted, folder = _Counted(), f"{self._store.names_root}/{principal.namespace}"
         for one in self._pending:
-            if one.principal == principal.name or one.path.startswith(root + "/"):
+            if one.principal == principal.name or one.path.startswith(folder + "/"):
                 counted.pending[one.path] = max(one.size, counted.pending.get(one.path, 0))
-        for path in self._paths(root):
+        for path in self._paths(folder):
             if path in counted.pending:
                 continue
-            found = self._look(root, path)
+            found = self._look(self._store.names_root, path)
             if found is None:
                 continue
             map_id, size = found
@@ -215,13 +215,15 @@ class Charges:
             else:
                 del made[map_id]
 
-    def _paths(self, root: str) -> Sequence[str]:
+    def _paths(self, folder: str) -> Sequence[str]:
         try:
-            return self._store.kernel.control(ListPins(root=root)).paths[:REMEMBERED]
+            # The root as it is configured: a separate opener knows no other.
+            found = self._store.kernel.control(ListFolder(root=self._store.names_root, path=folder))
         except FileNotFoundError:
             return ()
         except OSError as error:
-            raise self._store.pin_refusal(error, "create", root, root) from error
+            raise self._store.pin_refusal(error, "create", folder, folder) from error
+        return [f"{folder}/{pin.name}" for pin in found.pins[:REMEMBERED]]
 
     def _look(self, root: str, path: str) -> tuple[int, int] | None:
         """Id and bytes of the map at a path; id 0 for one that cannot be looked at; None where there is none."""
