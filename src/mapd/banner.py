@@ -47,6 +47,7 @@ def text(
     rows = [
         *(("socket", line) for line in sockets(config, policy)),
         ("policy", in_force(config, policy)),
+        ("audit", audit(config)),
         ("backend", backend(facts)),
         *(("processes", line) for line in processes(isolation)),
         ("names", f"{facts.pin_root}/<namespace>/<name>, the admin's namespace {names} unless given"),
@@ -59,6 +60,15 @@ def text(
     ]
     lines = [f"  {name:<12} {value}" for name, value in rows]
     return "\n".join([f"mapd {__version__}, profile {facts.profile}", *lines])
+
+
+def audit(config: Config) -> str:
+    """Where changes and refusals are told, and what becomes of a change that cannot be."""
+    chosen = config.audit
+    if not chosen.path:
+        return 'off: nobody can tell later who changed what ([audit] path = "/var/log/mapd/audit.jsonl" writes it)'
+    full = "refused" if chosen.on_full == "deny" else "made, and counted"
+    return f"{chosen.path}; a change that cannot be written there is {full}"
 
 
 def processes(isolation: Isolation | None) -> list[str]:

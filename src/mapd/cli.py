@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from mapd import audit_cli
 from mapd import config as configuration
 from mapd.launch import LaunchError
 from mapd.sandbox import SandboxError
@@ -63,6 +64,7 @@ def parser(*, policy: bool = True) -> argparse.ArgumentParser:
         action="store_true",
         help="for debugging: one process with all rights, and no sandbox",
     )
+    audit_cli.add_commands(commands)
     if policy:
         from mapd import policy_cli
 
@@ -79,6 +81,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     chosen = parser(policy="serve" not in words[:1] and "opener" not in words[:1]).parse_args(words)
+    if chosen.command == "audit":
+        return audit_cli.run(chosen)
     if chosen.command == "policy":
         from mapd import policy_cli
 

@@ -151,6 +151,23 @@ class TcpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     max_connection_age_grace_s: Annotated[float, msgspec.Meta(ge=0.1, le=600)] = 60.0
 
 
+class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Table [audit]: a line of JSON for each change and each refusal (docs/reference/audit.md).
+
+    Attributes:
+        path: the file, in a folder of mapd's own; "": there is no audit trail.
+        on_full: what becomes of a change whose line cannot be written: "deny": it is refused, before it is made;
+            "count": it is made, and the next line says how many are missing.
+        queue: lines that wait to be written at most, about 1 KiB each.
+        reads: calls that only read leave lines too.
+    """
+
+    path: str = ""
+    on_full: Literal["deny", "count"] = "deny"
+    queue: Annotated[int, msgspec.Meta(ge=16, le=1 << 20)] = 16_384
+    reads: bool = False
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -159,6 +176,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     pool: PoolConfig = PoolConfig()
     server: ServerConfig = ServerConfig()
     tcp: TcpConfig = TcpConfig()
+    audit: AuditConfig = AuditConfig()
 
 
 def parse(text: str, source: str) -> Config:
@@ -192,6 +210,12 @@ def parse(text: str, source: str) -> Config:
         config = msgspec.structs.replace(config, tcp=_with_tls(config.tcp))
     except ValueError as error:
         raise ConfigError(f"{source}: [tcp] {error}") from None
+    if config.audit.path:
+        try:
+            path = _normal("path", config.audit.path)
+        except ValueError as error:
+            raise ConfigError(f"{source}: [audit] {error}") from None
+        config = msgspec.structs.replace(config, audit=msgspec.structs.replace(config.audit, path=path))
     return config
 
 

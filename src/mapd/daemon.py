@@ -34,6 +34,7 @@ from mapd.notify import notify
 from mapd.reload import Reloading, stamp, status
 from mapd.rpc.access import AccessHandlers
 from mapd.rpc.apply import Applier
+from mapd.rpc.auditing import Auditor
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.maps import MapHandlers
@@ -41,6 +42,8 @@ from mapd.rpc.server_info import Facts
 from mapd.rpc.servers import Servers
 from mapd.rpc.session import Age, SessionHandlers
 from mapd.rpc.sockets import InstanceLock, clean_staging
+from mapd.runtime.audit_file import AuditError
+from mapd.runtime.audit_log import AuditLog
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
@@ -97,6 +100,7 @@ class Ready:
     servers: Servers
     reloading: Reloading
     tcp: tuple[str, ...]
+    audit: AuditLog | None
 
 
 @asynccontextmanager
@@ -149,8 +153,9 @@ async def running(
                 owners=owners_in_force(policy),
                 inline_elements=config.pool.inline_elements,
             )
-            guard = Guard(Authorizer(policy), host.rates)
-            async with _programs(config, store, pool):
+            async with _audit(config, facts.epoch) as log, _programs(config, store, pool):
+                audit = Auditor(log, reads=config.audit.reads, handles=host.handles)
+                guard = Guard(Authorizer(policy), host.rates, audit)
                 names = store.programs.names
                 more = [feature for feature, program in BY_PROGRAM.items() if program in names]
                 facts = replace(facts, programs=names, features=(*facts.features, *more))
@@ -180,9 +185,27 @@ async def running(
                         servers=servers,
                         reloading=reloading,
                         tcp=tcp,
+                        audit=log,
                     )
     finally:
         lock.release()
+
+
+@asynccontextmanager
+async def _audit(config: Config, epoch: str) -> AsyncGenerator[AuditLog | None]:
+    """The audit trail, if there is one; its last line is written behind everything else."""
+    settings = config.audit
+    if not settings.path:
+        yield None
+        return
+    try:
+        log = AuditLog(settings.path, epoch=epoch, on_full=settings.on_full, queue=settings.queue)
+    except AuditError as error:
+        raise StartError(str(error)) from error
+    try:
+        yield log
+    finally:
+        await asyncio.to_thread(log.close, EXIT_MARGIN_S / 2)
 
 
 @asynccontextmanager
@@ -348,12 +371,19 @@ async def serve(
             processes=1 if opener is None else 2,
             seconds=round(time.monotonic() - began, 3),
         )
-        loop.add_signal_handler(signal.SIGHUP, ready.reloading.ask)
+        loop.add_signal_handler(signal.SIGHUP, _hangup, ready)
         notify("READY=1", status(ready.servers, ready.policy))
         await stop.wait()
     if gone:
         raise OpenerGone
     _log.info("stopped")
+
+
+def _hangup(ready: Ready) -> None:
+    """SIGHUP: the policy is read again, and the audit trail goes on in the file that is at its path now."""
+    ready.reloading.ask()
+    if ready.audit is not None:
+        ready.audit.reopen()
 
 
 def _at_end_of_stdin(loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:

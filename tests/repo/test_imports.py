@@ -23,6 +23,7 @@ PARTS = (
     "mapd.cli",
     "mapd.listen",
     "mapd.policy_cli",
+    "mapd.audit_cli",
     "mapd.__main__",
 )
 """Where the daemon is put together: these may import all of mapd, and nothing imports them."""

@@ -44,6 +44,8 @@ def serve(config: Config, config_file: Path | None, *, until_stdin_ends: bool, s
         return inside.run(config, None, until_stdin_ends=until_stdin_ends)
     chosen = people(config)
     for folder in written(config):
+        if folder == audit_folder(config) and Path(folder).exists():
+            continue  # it may have others' logs in it: whose it is is its administrator's to say
         folders.make(folder, 0o755 if folder == config.daemon.runtime_dir else 0o700, chosen.front)
     link = None if config.daemon.backend == "memory" else _opener(config, chosen)
     # Kept by whoever asks first; behind the lock nobody can read them.
@@ -126,6 +128,13 @@ def written(config: Config) -> Iterable[str]:
     yield config.daemon.runtime_dir
     if config.daemon.backend == "kernel":
         yield config.daemon.state_dir
+    if (folder := audit_folder(config)) is not None:
+        yield folder
+
+
+def audit_folder(config: Config) -> str | None:
+    """Where the audit trail's files are, if there is one."""
+    return str(Path(config.audit.path).parent) if config.audit.path else None
 
 
 def _opener(config: Config, chosen: People) -> OpenerLink:
