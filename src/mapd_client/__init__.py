@@ -70,8 +70,10 @@ from mapd_client.opening import Opening
 from mapd_client.percpu import PerCpu
 from mapd_client.references import ProgramRef
 from mapd_client.refs import Id, MapRef, Name, Pin
+from mapd_client.rights import Decision, Principal, Share
 from mapd_client.selecting import Reduce
 from mapd_client.structcodec import Struct
+from mapd_client.tls import Tls
 
 __all__ = [
     "I8",
@@ -94,6 +96,7 @@ __all__ = [
     "Count",
     "DaemonCapability",
     "DeadlineExceeded",
+    "Decision",
     "Dump",
     "DumpIncomplete",
     "Exchanged",
@@ -130,6 +133,7 @@ __all__ = [
     "PerCpu",
     "PermissionDenied",
     "Pin",
+    "Principal",
     "ProcessHolder",
     "ProgramHolder",
     "ProgramRef",
@@ -139,8 +143,10 @@ __all__ = [
     "Reduce",
     "Refused",
     "ServerInfo",
+    "Share",
     "SizeMismatch",
     "Struct",
+    "Tls",
     "Trailer",
     "TypeMismatch",
     "Unavailable",

@@ -1,4 +1,4 @@
-"""grpc: the only module of this library that imports it.
+"""grpc: with ``channel_pair`` the only modules of this library that import it.
 
 Two channels to one daemon: one for calls, one for bulk streams, each with a connection of its own,
 so that a dump does not delay a lookup. Everything that grpc raises leaves here as a MapdError.
@@ -7,6 +7,7 @@ so that a dump does not delay a lookup. Everything that grpc raises leaves here 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
@@ -14,7 +15,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from grpc import StatusCode, aio
 
 from mapd_api import limits
-from mapd_client import discovery, failures
+from mapd_client import failures, tls
+from mapd_client.channel_pair import Pair
 from mapd_client.errors import (
     DeadlineExceeded,
     MapdError,
@@ -26,24 +28,17 @@ from mapd_client.errors import (
 )
 from mapd_client.failures import Asked, Failure
 from mapd_client.methods import Method, Request, Response
+from mapd_client.tls import Material
+
+_LOG: Final = logging.getLogger("mapd_client")
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 
 _FAILED_WRITE: Final = "Internal error from Core"
 """grpc.aio's details for a write that failed; not a word of the daemon's."""
 
-OPTIONS: Final = (
-    # A proxy from the environment would get local calls.
-    ("grpc.enable_http_proxy", 0),
-    # A connection per channel; grpc would share one between all channels to the same address.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
-    # A daemon that restarts is back within a second; grpc's own first pause is one second, its longest 120.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-)
+LOOK_S: Final = 1.0
+"""Calls look at most so often whether the files of certificates have changed."""
 
 _Sent = TypeVar("_Sent")
 _Got = TypeVar("_Got")
@@ -66,16 +61,22 @@ class Transport:
     Attributes:
         target: "unix:/run/mapd/mapd.sock".
         version: of the daemon, for messages; "" until known.
+        moved: called when certificates have changed, and new connections are to be used.
     """
 
     target: str
     version: str
+    moved: set[Callable[[], None]]
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, material: Material | None = None) -> None:
         self.target = target
         self.version = ""
-        self._calls = aio.insecure_channel(discovery.uri(target), options=OPTIONS)
-        self._bulk = aio.insecure_channel(discovery.uri(target), options=OPTIONS)
+        self.moved: set[Callable[[], None]] = set()
+        self._pair = Pair(target, material)
+        self._retired: list[Pair] = []
+        self._looking = asyncio.Lock()
+        self._looked = float("-inf")
+        self._trouble = ""
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._turns = asyncio.Semaphore(limits.IN_FLIGHT)
@@ -99,17 +100,61 @@ class Transport:
                 operation=asked.operation,
                 map=asked.map,
             )
-        call = self._calls.unary_unary(
-            method.path, request_serializer=method.encode, response_deserializer=method.decode
-        )
         began = self._loop.time()
         await self._wait_turn(asked, timeout)
         try:
-            left = None if timeout is None else began + timeout - self._loop.time()
-            with self._translated(asked, timeout):
-                return await call(request, timeout=left)
+            await self.look()
+            while True:
+                pair = self._pair
+                call = pair.calls.unary_unary(
+                    method.path, request_serializer=method.encode, response_deserializer=method.decode
+                )
+                left = None if timeout is None else began + timeout - self._loop.time()
+                with self._translated(asked, timeout):
+                    try:
+                        with pair:
+                            return await call(request, timeout=left)
+                    except aio.AioRpcError as error:
+                        if not _for_its_certificate(error) or not await self._has_moved(pair):
+                            raise
         finally:
             self._turns.release()
+
+    async def look(self, *, now: bool = False) -> None:
+        """See whether the files of certificates have changed, once a second or ``now``; new connections then.
+
+        Calls under way end where they are. Files that cannot be used are left alone, and logged once.
+        """
+        material = self._pair.material
+        if material is None or (not now and self._loop.time() - self._looked < LOOK_S):
+            return
+        async with self._looking:
+            material = self._pair.material
+            self._looked = self._loop.time()
+            try:
+                new = None if material is None else await asyncio.to_thread(tls.changed, material)
+            except Misuse as error:
+                if str(error) != self._trouble:
+                    self._trouble = str(error)
+                    _LOG.warning("certificates changed and cannot be used, the old ones stay: %s", error)
+                return
+            if new is not None and not self._closed:
+                self._trouble = ""
+                self._move(new)
+
+    def _move(self, material: Material) -> None:
+        old, self._pair = self._pair, Pair(self.target, material)
+        self._retired = [pair for pair in self._retired if not pair.is_closed]
+        self._retired.append(old)
+        for moved in tuple(self.moved):
+            moved()
+        old.retire()
+        _LOG.info("certificates have changed: new connections to %s", self.target)
+
+    async def _has_moved(self, pair: Pair) -> bool:
+        """Whether there are other connections by now than those that were refused."""
+        await self.look(now=True)
+        return self._pair is not pair and not self._closed
 
     async def _wait_turn(self, asked: Asked, timeout: float | None) -> None:
         """Be one of limits.IN_FLIGHT calls; grpc would have the daemon reset what exceeds its own limit."""
@@ -130,10 +175,12 @@ class Transport:
     ) -> Download[Response]:
         """A stream of answers on the bulk channel; ``timeout`` bounds the wait for each of them."""
         self._check_open()
-        call = self._bulk.unary_stream(
+        factory = self._pair.bulk.unary_stream(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
-        return Download(cast("_Call[Any]", call(request)), self, asked, timeout)
+        call = factory(request)
+        self._pair.used_by(call)
+        return Download(cast("_Call[Any]", call), self, asked, timeout)
 
     async def upload(
         self,
@@ -151,10 +198,12 @@ class Transport:
             Exception: whatever ``requests`` raises.
         """
         self._check_open()
-        factory = self._bulk.stream_unary(
+        await self.look()
+        factory = self._pair.bulk.stream_unary(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
         call = factory()
+        self._pair.used_by(call)
         writer = cast("_Call[Request]", call)
         ending = _Ending(call)
         try:
@@ -191,16 +240,18 @@ class Transport:
     ) -> Conversation[Request, Response]:
         """A stream both ways beside the calls."""
         self._check_open()
-        call = self._calls.stream_stream(
+        factory = self._pair.calls.stream_stream(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
-        return Conversation(cast("_Call[Request]", call()), self, asked, timeout)
+        call = factory()
+        self._pair.used_by(call)
+        return Conversation(cast("_Call[Request]", call), self, asked, timeout)
 
     async def aclose(self) -> None:
         """Cancel what is running and close both connections. Idempotent."""
         self._closed = True
-        await self._calls.close(None)
-        await self._bulk.close(None)
+        for pair in (self._pair, *self._retired):
+            await pair.close()
 
     async def abandon(self) -> None:
         """Close both connections from another loop, when this one's is closed.
@@ -209,9 +260,8 @@ class Transport:
         connection ends when Python collects them.
         """
         self._closed = True
-        for channel in (self._calls, self._bulk):
-            with suppress(RuntimeError):  # Event loop is closed
-                await channel.close(None)
+        for pair in (self._pair, *self._retired):
+            await pair.abandon()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -252,7 +302,22 @@ class Transport:
         for key, value in error.trailing_metadata() or ():
             if key == _DETAILS_KEY and isinstance(value, bytes):
                 status = value
-        return Failure(error.code().name, error.details() or "", status, self.target, timeout, self.version)
+        return Failure(
+            error.code().name,
+            error.details() or "",
+            status,
+            self.target,
+            timeout,
+            self.version,
+            self._pair.own_certificate() if failures.never_connected(error.details() or "") else "",
+        )
+
+
+def _for_its_certificate(error: aio.AioRpcError) -> bool:
+    """Whether a call was not executed for want of a connection, or of somebody whom the daemon knows."""
+    if error.code() is StatusCode.UNAUTHENTICATED:
+        return True
+    return error.code() is StatusCode.UNAVAILABLE and failures.never_connected(error.details() or "")
 
 
 class _Ending(Generic[_Sent, _Got]):

@@ -9,7 +9,7 @@ from mapd_api.uapi import MapType
 from mapd_api.v1 import access_pb2, maps_pb2
 from mapd_client import methods, references, replies, requests, rights
 from mapd_client.codec import Bytes, Codec
-from mapd_client.errors import Misuse, Unsupported
+from mapd_client.errors import Misuse
 from mapd_client.failures import Asked
 from mapd_client.handing import check_codecs, check_per_cpu, give_back, in_session
 from mapd_client.handle import MapHandle
@@ -22,29 +22,29 @@ from mapd_client.map import Map
 from mapd_client.opening import Opener, Opening
 from mapd_client.refs import MapRef, Name, as_ref
 from mapd_client.rights import Decision, Principal
+from mapd_client.tls import Tls
 
 K = TypeVar("K")
 V = TypeVar("V")
 H = TypeVar("H", bound=MapHandle)
 
 
-def connect(
-    target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
-) -> Opening[Client]:
+def connect(target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0) -> Opening[Client]:
     """Find a daemon and make sure that it answers.
 
     Args:
-        target: "unix:/path" or "/path". None: $MAPD_ADDRESS, then /run/mapd/mapd.sock, then the
-            /run/mapd/*/mapd.sock that this user may open.
-        tls: for TCP; not in this version.
+        target: "unix:/path" or "/path"; "host:port" with certificates. None: $MAPD_ADDRESS, then
+            /run/mapd/mapd.sock, then the /run/mapd/*/mapd.sock that this user may open.
+        tls: certificates for "host:port". None: those of $MAPD_TLS_CA, $MAPD_TLS_CERT and $MAPD_TLS_KEY.
         timeout: seconds for this and, where they have none of their own, for all calls.
 
     Cancelled: nothing stays.
 
     Raises:
         Unavailable: no daemon there; the message lists where was looked and what was found.
+        PermissionDenied: the daemon does not know this client's certificate.
         DeadlineExceeded: a daemon that does not answer.
-        Unsupported: a TCP address, or ``tls``.
+        Misuse: not an address; TCP without certificates, or ones that cannot be used.
     """
 
     async def opened() -> Client:
@@ -71,16 +71,11 @@ class Client:
         timeout: seconds for every call that has none of its own.
 
     Raises:
-        Unsupported: a TCP address, or ``tls``.
-        Misuse: not an address; or a timeout that is not positive and finite.
+        Misuse: not an address; TCP without certificates; or a timeout that is not positive and finite.
     """
 
-    def __init__(
-        self, target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
-    ) -> None:
-        if tls is not None:
-            raise Unsupported("tls=: this version speaks to a daemon on the same host only, by its socket")
-        self._links = Links(target, requests.seconds("timeout", timeout))
+    def __init__(self, target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0) -> None:
+        self._links = Links(target, requests.seconds("timeout", timeout), tls)
 
     async def server_info(self) -> ServerInfo:
         """What the daemon is and can do, asked anew. Cancelling costs nothing."""

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from mapd_client.errors import Misuse, Unavailable, Unsupported
+from mapd_client import tls
+from mapd_client.errors import Misuse, Unavailable
+from mapd_client.tls import Tls
 
 RUN_DIR: Final = Path("/run/mapd")
 SOCKET_NAME: Final = "mapd.sock"
@@ -24,11 +26,13 @@ PATH_BYTES: Final = 107
 """sockaddr_un has 108 for a path and its NUL (unix(7))."""
 
 
+_TCP: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/\s\[\]]+):([0-9]{1,5})")
+
+
 def parse_target(target: str) -> str:
-    """``"unix:/path"`` or ``"/path"`` as ``"unix:/path"``, the path as it is.
+    """``"unix:/path"`` or ``"/path"`` as ``"unix:/path"``, the path as it is; ``"host:port"`` as it is.
 
     Raises:
-        Unsupported: "host:port"; over TCP a daemon speaks TLS only, and this version has none.
         Misuse: anything else, or a path longer than a socket's can be.
     """
     path = target.removeprefix("unix://") if target.startswith("unix:///") else target.removeprefix("unix:")
@@ -39,16 +43,39 @@ def parse_target(target: str) -> str:
                 f"{path!r} has {size} bytes, the path of a socket at most {PATH_BYTES}: use a shorter link to it"
             )
         return f"unix:{path}"
-    if not target.startswith("unix:") and re.fullmatch(r"(\[[^]]+\]|[^:/\s]+):[0-9]{1,5}", target):
-        raise Unsupported(
-            f"{target}: a daemon is reached over TCP with tls= only, and this version has no TLS yet; "
-            "use its socket on the same host, as in 'unix:/run/mapd/mapd.sock'"
+    if not target.startswith("unix:"):
+        found = _TCP.fullmatch(target)
+        if found is not None and 0 < int(found[2]) < 1 << 16:
+            return target
+    raise Misuse(
+        f"{target!r} is no address: 'unix:/run/mapd/mapd.sock', an absolute path, or 'host:port' with tls="
+    )
+
+
+def tls_for(target: str, given: Tls | None, environ: Mapping[str, str] | None = None) -> Tls | None:
+    """The certificates for a parsed target: those ``given``, else the environment's; None for a socket.
+
+    Raises:
+        Misuse: TCP without certificates, or certificates for a socket.
+    """
+    if target.startswith("unix:"):
+        if given is not None:
+            raise Misuse(f"{target}: tls= is for 'host:port'; a socket of this host needs no certificates")
+        return None
+    found = given if given is not None else tls.from_environment(environ)
+    if found is None:
+        variables = ", ".join(tls.VARIABLES.values())
+        raise Misuse(
+            f"{target}: over TCP a daemon speaks TLS only, with certificates on both sides: give "
+            f"tls=Tls(ca=..., certificate=..., key=...), or set {variables}"
         )
-    raise Misuse(f"{target!r} is no address: 'unix:/run/mapd/mapd.sock' or an absolute path")
+    return found
 
 
 def uri(target: str) -> str:
     """``target`` as gRPC wants it: it reads an address as a URI, in which "%", "#" and "?" mean something."""
+    if not target.startswith("unix:"):
+        return f"dns:///{target}"
     return f"unix:{quote(os.fsencode(target.removeprefix('unix:')))}"
 
 
@@ -65,8 +92,8 @@ def discover(run_dir: Path = RUN_DIR, environ: Mapping[str, str] | None = None) 
     if named:
         try:
             return parse_target(named)
-        except (Misuse, Unsupported) as error:
-            raise type(error)(f"{VARIABLE}: {error}") from None
+        except Misuse as error:
+            raise Misuse(f"{VARIABLE}: {error}") from None
     looked = [f"${VARIABLE}: not set"]
     default = run_dir / SOCKET_NAME
     problem = examine(default)

@@ -161,6 +161,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
                 selected.write(request)
             if selected.reduce or selected.value_range:
                 reader.expect(*self._narrowed(selected))
+            await link.transport.look()
             return link.transport.download(methods.DUMP, request, asked, link.timeout)
 
         return Dump(Source(start, reader), decode, resume=resume, partial_ok=partial_ok, whole=whole)

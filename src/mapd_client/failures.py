@@ -62,7 +62,11 @@ _NEXT_STEP: Final[Mapping[Reason, str]] = MappingProxyType(
 )
 
 # grpc-core's words for a call that waited for a connection and got none: no byte of it was sent.
-_NEVER_CONNECTED: Final = "failed to connect to all addresses"
+_NEVER_CONNECTED: Final = (
+    "failed to connect to all addresses",
+    "errors resolving",  # 1.85; before, the next
+    "DNS resolution failed",
+)
 _CONNECT_CAUSES: Final = (
     ("No such file", "there is no such socket: is the daemon running?"),
     ("Connection refused", "nobody listens on it: the daemon has stopped"),
@@ -70,6 +74,31 @@ _CONNECT_CAUSES: Final = (
         "Permission denied",
         'this user may not open it: root admits users in /etc/mapd/policy.toml, [principals.admin] users = ["..."]',
     ),
+)
+# The daemon's refusal of a certificate is the end of the connection, for whoever speaks TLS 1.3.
+_NOT_TAKEN: Final = (
+    "it ended the connection in the handshake. It does so where no authority in its [tcp] client_ca signed the "
+    "client's certificate, where that has ended, or where it has too many connections; its log says which. "
+    "This client shows"
+)
+_TLS_CAUSES: Final = (
+    ("Connection refused", "nobody listens there: is it running, and has its configuration [tcp] listen?"),
+    (
+        "Hostname Verification Check failed",
+        "its certificate is for other names: connect to one of these, or say which in Tls(server_name=...)",
+    ),
+    (
+        "certificate has expired",
+        "its certificate has ended: renew the one that [tcp] certificate names on its host",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "none of the authorities in Tls(ca=...) signed its certificate: are these the authorities of that daemon?",
+    ),
+    ("errors resolving", "there is no such host"),
+    ("DNS resolution failed", "there is no such host"),
+    ("WRONG_VERSION_NUMBER", "what listens there speaks no TLS"),
+    ("Socket closed", _NOT_TAKEN),
 )
 _LARGER: Final = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
@@ -103,6 +132,7 @@ class Failure:
         target: the daemon's address, for the message.
         timeout: the seconds that the call was given, None if it had no limit.
         version: the daemon's version, "" if unknown.
+        certificate: what the client showed, of a call over TLS that was never connected.
     """
 
     code: str
@@ -111,6 +141,7 @@ class Failure:
     target: str
     timeout: float | None = None
     version: str = ""
+    certificate: str = ""
 
 
 _ERRNO_NAMES: Final[Mapping[int, str]] = MappingProxyType(
@@ -197,10 +228,17 @@ def _parse(status: bytes) -> status_pb2.Status | None:
         return None
 
 
+def never_connected(details: str) -> bool:
+    """Whether grpc says of a call that not a byte of it was sent."""
+    return details.startswith(_NEVER_CONNECTED)
+
+
 def _unavailable(failure: Failure, asked: Asked) -> errors.MapdError:
-    if failure.details.startswith(_NEVER_CONNECTED):
-        causes = (text for sign, text in _CONNECT_CAUSES if sign in failure.details)
-        cause = next(causes, failure.details)
+    if never_connected(failure.details):
+        known = _TLS_CAUSES if failure.certificate else _CONNECT_CAUSES
+        _, cause = next((each for each in known if each[0] in failure.details), ("", failure.details))
+        if failure.certificate and cause == _NOT_TAKEN:
+            cause = f"{cause} {failure.certificate}"
         kind = errors.NotSent if asked.mutates else errors.Unavailable
         return _make(kind, f"{asked}: no daemon at {failure.target}: {cause}", asked)
     return _broken(failure, asked)

@@ -14,7 +14,7 @@ from mapd_client import batches, methods, replies, requests
 from mapd_client.asking import Asking, How
 from mapd_client.batches import Batch
 from mapd_client.codec import BadElement, Bytes, Codec
-from mapd_client.errors import MapdError, Misuse, SizeMismatch, Unreachable
+from mapd_client.errors import MapdError, Misuse, PermissionDenied, SizeMismatch, Unreachable
 from mapd_client.failures import Asked
 from mapd_client.held import Grip, Held
 from mapd_client.info import MapInfo
@@ -121,7 +121,8 @@ class MapHandle(Asking):
 
     async def _give_back(self, link: Link) -> None:
         request = maps_pb2.CloseMapRequest(handle=self._handle)
-        with suppress(Unreachable):  # the session's end closes it then
+        # Where nobody answers, or the daemon knows this client no more, the session's end closes it.
+        with suppress(Unreachable, PermissionDenied):
             timeout = min(link.timeout, _CLOSE_S)
             await link.call(methods.CLOSE_MAP, request, Asked("close", self._name), timeout)
 

@@ -18,6 +18,7 @@ from mapd_client.info import ServerInfo
 from mapd_client.methods import GET_SERVER_INFO, Method, Request, Response
 from mapd_client.pipeline import Pipeline
 from mapd_client.session import Session
+from mapd_client.tls import Material, Tls, read
 
 T = TypeVar("T")
 
@@ -32,8 +33,8 @@ _END_S: Final = 1.0
 class Link:
     """One event loop's connection to the daemon."""
 
-    def __init__(self, target: str, timeout: float) -> None:
-        self.transport = Transport(target)
+    def __init__(self, target: str, timeout: float, material: Material | None = None) -> None:
+        self.transport = Transport(target, material)
         self.timeout = timeout
         self._server: ServerInfo | None = None
         self._sessions: list[Session] = []
@@ -186,8 +187,12 @@ class Links:
 
     timeout: float
 
-    def __init__(self, target: str | None, timeout: float) -> None:
-        self._target = None if target is None else discovery.parse_target(target)
+    def __init__(self, target: str | None, timeout: float, tls: Tls | None = None) -> None:
+        self._target: str | None = None
+        self._tls = tls
+        if target is not None:
+            self._target = discovery.parse_target(target)
+            self._tls = discovery.tls_for(self._target, tls)
         self.timeout = timeout
         # Strong references: each link holds its loop, so that weak ones would never end.
         self._links: dict[asyncio.AbstractEventLoop, Link] = {}
@@ -199,17 +204,22 @@ class Links:
         Raises:
             Misuse: the client is closed.
             Unavailable: no target was given and no socket was found; says where was looked.
+            Misuse: certificates that cannot be used.
         """
         if self._target is None:
             # A look into a folder or two: not on the event loop.
-            self._target = await asyncio.to_thread(discovery.discover)
+            found = await asyncio.to_thread(discovery.discover)
+            self._tls = discovery.tls_for(found, self._tls)
+            self._target = found
         if self._closed:
             raise Misuse("the client is closed")
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
             await self._drop_closed()
-            link = self._links.setdefault(loop, Link(self._target, self.timeout))
+            material = None if self._tls is None else await asyncio.to_thread(read, self._tls)
+            if (link := self._links.get(loop)) is None:
+                link = self._links[loop] = Link(self._target, self.timeout, material)
         return link
 
     async def _drop_closed(self) -> None:

@@ -82,6 +82,7 @@ class Session:
         if opened.slots:
             self.pipeline = Pipeline(self, self._loop, transport.target, timeout)
             self.pipeline.begun(self.tenure, opened.slots)
+        transport.moved.add(self._moved)
         self._keeper = asyncio.create_task(self._keep(), name=f"mapd session {opened.session}")
 
     @classmethod
@@ -210,7 +211,21 @@ class Session:
         finally:
             self._finish()
 
+    def _moved(self) -> None:
+        """Certificates have changed: go on in a stream over a new connection, when what is under way is answered."""
+        why = "the client's certificates have changed"
+        self._farewell(why)
+        if self.pipeline is not None:
+            self.pipeline.trouble = why
+
+    def _farewell(self, why: str) -> None:
+        if self.pipeline is None:
+            self.lost = True
+        else:
+            self.pipeline.farewell(why)
+
     def _finish(self) -> None:
+        self._transport.moved.discard(self._moved)
         self.lost = self.tenure.ended = True
         self._connected.set()  # who waits for it looks at `lost`
         self._end_stream()
@@ -252,10 +267,7 @@ class Session:
             self.pipeline.answered(message.apply)
         elif which == "goodbye":
             _LOG.info("the daemon says goodbye: %s", message.goodbye.message)
-            if self.pipeline is None:
-                self.lost = True
-            else:
-                self.pipeline.farewell(message.goodbye.message)
+            self._farewell(message.goodbye.message)
         elif which == "error":
             _LOG.warning("session %s: %s", self.tenure.session, replies.refusal(message.error, _ASKED))
 
@@ -362,6 +374,7 @@ async def _begin(
     Cancelled: the stream is ended.
     """
     # No deadline on the stream itself; only its beginning is waited for.
+    await transport.look(now=True)
     stream: _Stream = transport.converse(SESSION, asked, None)
     wanted = elements_pb2.SessionOpen(session="" if tenure.ended else tenure.session, epoch=tenure.epoch)
     try:

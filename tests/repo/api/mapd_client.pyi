@@ -2,6 +2,7 @@
 # code. To change this file is to change the public surface: say why in docs/decisions.
 # Map, Queue, Bloom, Lpm, Dump and Listing are made by a client, so their constructors are nobody's business.
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -29,14 +30,23 @@ UpdateFlag: TypeAlias = Literal["any", "noexist", "exist"]
 ProgramRef: TypeAlias = int | str | Pin
 
 def connect(
-    target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
+    target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0
 ) -> Opening[Client]: ...
 
 class Client:
     def __init__(
-        self, target: str | None = None, *, tls: object | None = None, timeout: float = 30.0
+        self, target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0
     ) -> None: ...
     async def server_info(self) -> ServerInfo: ...
+    async def whoami(self) -> Principal: ...
+    async def explain(
+        self,
+        verb: str,
+        ref: MapRef | str | None,
+        *,
+        key: bytes | None = None,
+        as_principal: str | None = None,
+    ) -> Decision: ...
     def list_maps(
         self, glob: str = "*", *, pins: bool = False, ids: bool = False, holders: bool = False
     ) -> Listing: ...
@@ -322,6 +332,29 @@ class PerCpu(Codec[list[T]]):
     def encode(self, value: list[T]) -> bytes: ...
     def decode_many(self, column: Buffer) -> list[list[T]]: ...
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    limit: int | None
+    used: int
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    name: str
+    namespace: str
+    attested_by: str
+    roles: Sequence[str]
+    policy_version: str
+    contact: str
+    shares: Mapping[str, Share] = ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    allowed: bool
+    by_key: bool
+    text: str
+    policy_version: str
+    def __bool__(self) -> bool: ...
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
     version: str
@@ -358,6 +391,13 @@ class Limits:
     batch_elements: int = ...
     groups: int = ...
     handles: int = ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    ca: str | os.PathLike[str]
+    certificate: str | os.PathLike[str]
+    key: str | os.PathLike[str]
+    server_name: str | None = None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapInfo:

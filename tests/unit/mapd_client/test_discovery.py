@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import mapd_client
-from mapd_client import Misuse, Unavailable, Unsupported
-from mapd_client.discovery import discover, examine, parse_target
+from mapd_client import Misuse, Tls, Unavailable
+from mapd_client.discovery import discover, examine, parse_target, tls_for
 
 
 class Sockets:
@@ -66,13 +66,56 @@ def test_a_path_longer_than_a_sockets_is_refused_with_both_numbers() -> None:
         parse_target("unix:/" + "ä" * 54)
 
 
-@pytest.mark.parametrize("text", ["host:7777", "10.0.0.1:80", "[::1]:443"])
+@pytest.mark.parametrize("text", ["host:7777", "10.0.0.1:80", "[::1]:443", "a.example.org:65535"])
 def test_tcp_is_refused_for_want_of_tls(text: str) -> None:
-    with pytest.raises(Unsupported, match="tls="):
-        parse_target(text)
+    assert parse_target(text) == text
+    with pytest.raises(
+        Misuse, match=r"give tls=Tls\(ca=..., certificate=..., key=...\), or set MAPD_TLS_CA, MAPD_TLS_CERT"
+    ):
+        tls_for(text, None, {})
 
 
-@pytest.mark.parametrize("text", ["", "run/x.sock", "unix:", "unix:relative", "http://host", "/run/x\0y"])
+FILES = Tls(ca="/c/ca.pem", certificate="/c/cert.pem", key="/c/key.pem")
+VARIABLES = {"MAPD_TLS_CA": "/c/ca.pem", "MAPD_TLS_CERT": "/c/cert.pem", "MAPD_TLS_KEY": "/c/key.pem"}
+
+
+def test_certificates_come_from_the_argument_or_the_environment() -> None:
+    assert tls_for("host:7433", None, VARIABLES) == FILES
+    other = Tls(ca="a", certificate="b", key="c", server_name="d")
+    assert tls_for("host:7433", other, VARIABLES) is other
+
+
+def test_half_an_environment_is_misuse() -> None:
+    with pytest.raises(
+        Misuse, match="MAPD_TLS_CERT: not set; TLS needs MAPD_TLS_CA, MAPD_TLS_CERT, MAPD_TLS_KEY"
+    ):
+        tls_for("host:7433", None, {**VARIABLES, "MAPD_TLS_CERT": ""})
+
+
+def test_a_socket_takes_no_certificates_and_ignores_those_of_the_environment() -> None:
+    assert tls_for("unix:/run/mapd.sock", None, VARIABLES) is None
+    with pytest.raises(Misuse, match="tls= is for 'host:port'"):
+        tls_for("unix:/run/mapd.sock", FILES, {})
+
+
+def test_the_variable_may_name_a_host() -> None:
+    assert discover(Path("/nowhere"), {"MAPD_ADDRESS": "edge.example.org:7433"}) == "edge.example.org:7433"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "run/x.sock",
+        "unix:",
+        "unix:relative",
+        "http://host",
+        "/run/x\0y",
+        "host:0",
+        "host:65536",
+        "::1:7433",
+    ],
+)
 def test_other_addresses_are_misuse(text: str) -> None:
     with pytest.raises(Misuse, match="no address"):
         parse_target(text)
