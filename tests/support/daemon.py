@@ -215,14 +215,14 @@ def spawn_unprivileged(
     Args:
         prefix: a command that runs it, still as root, and makes it ``user`` by itself.
     """
+    supplementary = f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"
+    # Not by Popen's own user=, for which it forks, with gRPC's threads and handlers in this process.
+    become = ("setpriv", f"--reuid={user}", f"--regid={group}", supplementary)
     return subprocess.Popen(
-        [*prefix, sys.executable, "-c", code, *arguments],
+        [*(prefix or become), sys.executable, "-c", code, *arguments],
         env={**environment(), "PYTHONPATH": str(sources), "HOME": "/nonexistent", **(env or {})},
         cwd="/",
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        user=user if not prefix else None,
-        group=group if not prefix else None,
-        extra_groups=list(groups) if not prefix else None,
     )
