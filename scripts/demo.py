@@ -24,6 +24,19 @@ from typing import Final, NoReturn
 SOURCE: Final = Path(__file__).resolve().parents[1] / "src"
 HERE: Final = Path(__file__).resolve().parent
 NOBODY: Final = 65_534
+AUDITOR: Final = 65_533
+POLICY: Final = f"""\
+contact = "ops@example.org"
+[principals.admin]
+users = [{NOBODY}]
+[principals.auditor]
+users = [{AUDITOR}]
+[[rules]]
+name = "auditors-read-counters"
+who = ["auditor"]
+role = "viewer"
+names = ["admin/array"]
+"""
 ENTRIES: Final = 1_000_000
 START_S: Final = 20.0
 ARRAY: Final = 2
@@ -145,6 +158,7 @@ def run(folder: Path) -> set[int]:
         finally:
             client.kill()
             client.wait()
+        audit(folder, sources)
         stop_daemon(process, log)
         return pinned_maps(folder)
 
@@ -163,7 +177,7 @@ def check_gone(maps: set[int], folder: Path) -> None:
     say(
         "\nShown: six map types created, written, read, iterated and emptied over gRPC by uid 65534 without any\n"
         f"capability; maps shared with other processes and a BPF program; {ENTRIES:,} entries streamed, and bpftool\n"
-        "agreeing with every byte of them. Next: ./dev test, README.md"
+        "agreeing with every byte of them; a second user held to what the policy gives it. Next: ./dev test, README.md"
     )
 
 
@@ -182,7 +196,8 @@ def stage_client(folder: Path) -> Path:
     sources = folder / "client"
     for package in ("mapd_client", "mapd_api"):
         shutil.copytree(SOURCE / package, sources / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(HERE / "demo_client.py", sources)
+    for script in ("demo_client.py", "demo_auditor.py"):
+        shutil.copy(HERE / script, sources)
     for path in (sources, *sources.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return sources
@@ -202,7 +217,7 @@ def daemon(folder: Path) -> Generator[tuple[subprocess.Popen[bytes], Path]]:
         f"[daemon]\nruntime_dir = '{folder}/run'\nbpffs = '{folder}/bpffs'\npin_roots = ['{folder}/bpffs']\n"
         f"state_dir = '{folder}/state'\nlog_format = 'console'\npolicy = '{folder}/policy.toml'\n"
     )
-    (folder / "policy.toml").write_text(f"[principals.admin]\nusers = [{NOBODY}]\n")
+    (folder / "policy.toml").write_text(POLICY)
     log = folder / "daemon.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -335,9 +350,37 @@ def bpftool_digest(path: str) -> str:
     return f"{len(rows)} {seconds:.2f} {hashlib.sha256(b''.join(rows)).hexdigest()}"
 
 
+def audit(folder: Path, sources: Path) -> None:
+    """Another user, whom the policy lets read one map."""
+    step(7, f"Rights: uid {AUDITOR} has a socket of its own, and the policy says")
+    for line in POLICY.splitlines()[-5:]:
+        say(f"       {line}")
+    result = subprocess.run(
+        [
+            sys.executable,
+            sources / "demo_auditor.py",
+            f"{folder}/run/auditor/mapd.sock",
+            "admin/array",
+            "admin/hash",
+        ],
+        env={**environment(sources), "HOME": "/nonexistent"},
+        user=AUDITOR,
+        group=AUDITOR,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
+    say(result.stdout.rstrip("\n"))
+    if result.returncode != 0:
+        raise Failed(f"the auditor ended with status {result.returncode}: {result.stderr}")
+
+
 def stop_daemon(process: subprocess.Popen[bytes], log: Path) -> None:
     """SIGTERM, and what comes of it."""
-    step(7, "The end: SIGTERM to the daemon")
+    step(8, "The end: SIGTERM to the daemon")
     before = log.read_text()
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
