@@ -125,7 +125,7 @@ async def test_a_daemon_whom_a_pins_mode_does_not_admit_says_the_path_and_how_to
         assert pin.stat().st_uid == 0
         assert pin.stat().st_mode & 0o777 == 0o600
         with daemon_process(place, prefix=prefix) as daemon:
-            assert effective(daemon.pid) == {39}
+            assert rights(daemon.pid) == (set(), {39})
             async with mapd_client.connect(str(place.socket)) as client:
                 for read_only in (False, True):
                     with refused(
@@ -174,7 +174,7 @@ async def test_a_daemon_with_cap_bpf_gives_the_types_of_the_maps_it_made_and_of_
     with other_users_place(place) as prefix:
         for create in (True, False):  # the second time in another daemon
             with daemon_process(place, prefix=prefix) as daemon:
-                assert effective(daemon.pid) == {39}
+                assert rights(daemon.pid) == (set(), {39})
                 channel = grpc.aio.insecure_channel(f"unix:{place.socket}")
                 try:
                     raw = RawClient(channel)
@@ -234,6 +234,12 @@ def effective(pid: int) -> set[int]:
     status = Path(f"/proc/{pid}/status").read_text()
     mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
     return {number for number in range(64) if mask >> number & 1}
+
+
+def rights(pid: int) -> tuple[set[int], set[int]]:
+    """Those of the process that speaks to clients, and of its opener."""
+    (opener,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return effective(pid), effective(int(opener))
 
 
 # ---- a daemon that is not there --------------------------------------------------------------------

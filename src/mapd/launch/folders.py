@@ -32,7 +32,7 @@ def make(path: str, mode: int, owner: Account | None) -> None:
     except OSError as error:
         raise LaunchError(
             f"{path}: {error.strerror}; it must be a folder of mapd's: make it "
-            "(deploy/tmpfiles.d does), or start mapd as root"
+            "(deploy/tmpfiles.d does), start mapd as root, or set [daemon] state_dir, runtime_dir or pin_root"
         ) from error
 
 
