@@ -82,7 +82,10 @@ class Checks:
         """A map: its type, its flags, the memory it will take, and what its descriptors are of."""
         name = Command.MAP_CREATE.uapi_name
         kinds = [_MAP] * request.with_inner + [_BTF] * request.with_btf
-        _counted(fds, len(kinds))
+        if len(fds) != len(kinds):
+            raise ValueError(
+                f"{len(fds)} file descriptors for inner={request.with_inner} btf={request.with_btf}"
+            )
         if request.map_type not in EVERY_TYPE or request.flags & ~_KNOWN_FLAGS:
             raise SyscallError(errno.EINVAL, name)
         for fd, kind in zip(fds, kinds, strict=True):

@@ -134,7 +134,10 @@ FORMS: Final[Mapping[type[ControlRequest[Any]], Form]] = MappingProxyType(
         Rename: Form({**_PIN, "new_path": TEXT, "mkdir": FLAG}, Answer.NOTHING),
         ListPins: Form({"root": TEXT}, _PATHS),
         ListFolder: Form(_PIN, _FOLDER),
-        StampFolders: Form({"root": TEXT, "paths": many(TEXT, STAMPED_FOLDERS)}, many(U64, STAMPED_FOLDERS)),
+        StampFolders: Form(
+            {"root": TEXT, "paths": mapped(many(TEXT, STAMPED_FOLDERS), list, tuple)},
+            many(U64, STAMPED_FOLDERS),
+        ),
         NextMapId: Form({"map_id": U32}, _NEXT),
         OpenProgramId: Form({"prog_id": U32}, Answer.DESCRIPTOR),
         OpenProgramPin: Form(_PIN, Answer.DESCRIPTOR),

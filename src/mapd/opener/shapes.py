@@ -116,18 +116,18 @@ def optional(inner: Shape[T]) -> Shape[T | None]:
 
 
 def many(inner: Shape[T], most: int) -> Shape[Sequence[T]]:
-    """So many of them at most, as a tuple."""
+    """So many of them at most."""
 
     def put(values: Sequence[T]) -> Json:
         if len(values) > most:
             raise Malformed(f"{len(values)} values where {most} are taken")
         return [inner.put(value) for value in values]
 
-    def take(values: Json) -> tuple[T, ...]:
+    def take(values: Json) -> list[T]:
         found = as_list(values)
         if len(found) > most:
             raise Malformed(f"{len(found)} values where {most} are taken")
-        return tuple(inner.take(value) for value in found)
+        return [inner.take(value) for value in found]
 
     return Shape(put, take)
 

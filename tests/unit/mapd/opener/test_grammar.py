@@ -101,10 +101,10 @@ ANSWERS: tuple[tuple[ControlRequest[Any], object], ...] = (
     (Unpin(root="", path=""), None),
     (NextMapId(map_id=0), None),
     (NextMapId(map_id=0), 2**32 - 1),
-    (ListPins(root="/r"), PinPaths(("/r/a", "/r/\udcff"), ("/r/b",))),
-    (ListFolder(root="/r", path="/r"), FolderPins(2**63, (PinStamp("a", 2**64 - 1, 5),), ("b", "c"))),
-    (StampFolders(root="/r", paths=("a", "b")), (0, 2**63)),
-    (ListHolders(), MapHolders((MapHolder(1, "init", frozenset({3, 1})),), 4)),
+    (ListPins(root="/r"), PinPaths(["/r/a", "/r/\udcff"], ["/r/b"])),
+    (ListFolder(root="/r", path="/r"), FolderPins(2**63, [PinStamp("a", 2**64 - 1, 5)], ["b", "c"])),
+    (StampFolders(root="/r", paths=("a", "b")), [0, 2**63]),
+    (ListHolders(), MapHolders([MapHolder(1, "init", frozenset({3, 1}))], 4)),
     (GetBtf(btf_id=1), bytes(range(256))),
 )
 
