@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from mapd.bpf.kernel import STAMPED_FOLDERS, Kernel, ListFolder, OpenPin, StampFolders, SyscallError
-from mapd.maps.errors import MapError
+from mapd.bpf.kernel import STAMPED_FOLDERS, Kernel, ListFolder, OpenPin, StampFolders
+from mapd.maps.errors import MapError, scarcity
 from mapd_api.names import is_part
 from mapd_api.reasons import Reason
 
@@ -34,7 +34,7 @@ ROUNDS: Final = 8
 """Looks until nothing changes any more meanwhile."""
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
-_CLOSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EXDEV})
+_OTHER: Final = frozenset({errno.EINVAL, errno.EISDIR})
 _NO_MAP: Final = 0
 """Stands for the map of a pin that is another object's; the kernel's ids begin at 1."""
 
@@ -136,8 +136,7 @@ class PinIndex:
         """What leads to a map now, and ``path``, which led there.
 
         Raises:
-            MapError: BUSY, pins change all the time.
-            SyscallError: they could not be looked at (ENOMEM, EMFILE).
+            MapError: BUSY, pins change all the time; QUOTA or KERNEL_MEMORY, they could not be looked at.
         """
         with self._refreshed():
             return self._known(map_id, path)
@@ -237,9 +236,8 @@ class PinIndex:
     def _stamps(self, root: str, paths: Sequence[str]) -> Sequence[int]:
         try:
             return self._kernel.control(StampFolders(root=root, paths=tuple(paths)))
-        except SyscallError as error:
-            if error.errno not in _GONE | _CLOSED:
-                raise
+        except OSError as error:
+            _raise_scarcity(error, root)
             return [0] * len(paths)
 
     def _read(self, path: str) -> list[str]:
@@ -248,12 +246,11 @@ class PinIndex:
         began = self._clock()  # before the kernel says anything
         try:
             found = self._kernel.control(ListFolder(root=folder.root, path=path))
-        except SyscallError as error:
+        except OSError as error:
             if error.errno in _GONE and path not in self._roots:
                 self._drop(path)
                 return []
-            if error.errno not in _GONE | _CLOSED:
-                raise
+            _raise_scarcity(error, path)
             self._close(path, folder, unread=error.errno not in _GONE)
             folder.stamp = self._stamps(folder.root, [path])[0]
             folder.settled = error.errno not in _GONE  # a root that is made later is found then
@@ -306,13 +303,12 @@ class PinIndex:
         """The map that a pin leads to; None where the daemon may not open it."""
         try:
             owned = self._kernel.control(OpenPin(root=root, path=path, read_only=True))
-        except SyscallError as error:
+        except OSError as error:
             # EINVAL: a program or a link is pinned there. ENOENT: removed meanwhile, and the stamp says so.
-            if error.errno == errno.EINVAL or error.errno in _GONE:
+            if error.errno in _OTHER or error.errno in _GONE:
                 return _NO_MAP
-            if error.errno in _CLOSED:
-                return None
-            raise
+            _raise_scarcity(error, path)
+            return None
         with owned, owned.lease() as map_fd:
             return self._kernel.info(map_fd).id
 
@@ -365,6 +361,17 @@ class _Refreshed:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def _raise_scarcity(error: OSError, path: str) -> None:
+    """Give up where the daemon has run out of something: a pin that was not looked at for that is not unknown for ever.
+
+    Raises:
+        MapError: QUOTA, KERNEL_MEMORY.
+    """
+    scarce = scarcity(error, f"look at {path}", operation="open")
+    if scarce is not None:
+        raise scarce from error
 
 
 def name_of(names_root: str, path: str) -> str:

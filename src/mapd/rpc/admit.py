@@ -148,8 +148,8 @@ def check_current(handle: Handle, verbs: frozenset[Verb], operation: str) -> Non
     facts, path = handle.opened.facts, handle.opened.name or handle.opened.pin_path
     raise MapError(
         Reason.MAP_REPLACED,
-        f"{operation} {facts.label}: {path} leads to map {handle.replaced} by now, and this handle to the one that it "
-        "was opened on, which programs may not look at any more: nothing was executed; open it again for the new one",
+        f"{operation} {facts.label}: {path} leads to map {handle.replaced} by now, and this handle to the one it was "
+        "opened on, which programs may not look at any more: nothing was executed; open it again for the new one",
         **facts.about(operation),
         map_id=handle.replaced,
     )

@@ -144,7 +144,8 @@ class MapHandlers:
         host, reach = self._host, self._host.reach
         async with used(host, call, request.map, "pin") as use:
             reach.check_path(request.path, "pin")
-            await host.look_again(use.handle, call.authorizer.view(call.principal))
+            if call.authorizer.view(call.principal) is not None:
+                await host.check_pins(map_id=use.handle.opened.facts.id)  # what it is called at this moment
             opened, subject = use.again(), use.handle.subject
             after = reach.also_at(subject, request.path)
             check_name(host, call, opened, PinRef(request.path), subject, after, "pin")

@@ -236,12 +236,6 @@ class MapHost:
         """What is said where there is no such map."""
         return self._store.not_found(ref, operation)
 
-    async def look_again(self, handle: Handle, view: View | None) -> None:
-        """What a handle's map is called at this moment, instead of a second ago."""
-        if view is not None:
-            call = partial(self.reach.named, handle.opened, view)
-            handle.judge_as(await self._pool.run(Lane.POINT, handle.opened.facts.id, call))
-
     async def check_pins(self, path: str = "", map_id: int = 0) -> None:
         """Look at what leads where; mark handles whose maps are called otherwise now, or whose pins were replaced.
 
@@ -260,7 +254,8 @@ class MapHost:
             handles, await self._pool.run(Lane.BULK, "pins", call), strict=True
         ):
             handle.replaced = replaced
-            if handle.principal.name != ADMIN:
+            # A map that has lost its last pin is judged as it was: by those that it had.
+            if handle.principal.name != ADMIN and subject.pins:
                 handle.judge_as(subject)
 
     async def list(self, wanted: Wanted, view: View | None) -> Listing:

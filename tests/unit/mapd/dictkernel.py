@@ -34,6 +34,7 @@ from mapd.bpf import (
     PinPaths,
     PinStamp,
     RawMapInfo,
+    Rename,
     StampFolders,
     SyscallError,
     Unpin,
@@ -222,6 +223,12 @@ class DictKernel:
                 self._freeze(fds[0])
             case Unpin():
                 self._pinned(request.path)
+                del self.pins[request.path]
+            case Rename():
+                made = self._pinned(request.path)
+                if request.new_path in self.pins:
+                    raise SyscallError(errno.EEXIST, "renameat2", request.new_path)
+                self.pins[request.new_path] = made
                 del self.pins[request.path]
             case ListPins():
                 answer = PinPaths(sorted(path for path in self.pins if path.startswith(f"{request.root}/")))

@@ -20,6 +20,8 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
 from mapd.access.authorize import Authorizer
+from mapd.access.policy.holder import PolicyHolder
+from mapd.access.policy.model import Policy
 from mapd.access.principal import Principal
 from mapd.bpf import FaultyKernel
 from mapd.maps.store import MapStore
@@ -127,6 +129,7 @@ async def serving(
     *,
     age: Age | None = None,
     inline_elements: int = 0,
+    policy: Policy | None = None,
 ) -> AsyncGenerator[Wire]:
     """The real handlers, those in ``handlers`` (by method name) replaced; ended, all of it, afterwards."""
     kernel = DictKernel()
@@ -140,7 +143,8 @@ async def serving(
         pin_roots=("/bpf",),
     )
     host = MapHost(store, pool, HandleTable(), ByteBudget(), inline_elements=inline_elements)
-    guard, health = Guard(Authorizer()), Health()
+    holder = None if policy is None else PolicyHolder(policy)
+    guard, health = Guard(Authorizer(holder)), Health()
     sessions = Sessions(host.handles, EPOCH)
     conversations = SessionHandlers(Applier(host), sessions, guard, age)
     facts = Facts(

@@ -1,0 +1,688 @@
+"""The policy on every map and element, over a real socket: who is refused what, and what he is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+
+from mapd.access.authorize import Authorizer
+from mapd.access.policy.holder import PolicyHolder
+from mapd.access.principal import Principal
+from mapd.bpf import Fault, OpenId, OpenPin
+from mapd_api.ops import Op
+from mapd_api.reasons import Reason
+from mapd_api.uapi import MapType
+from mapd_api.v1 import elements_pb2 as elements
+from mapd_api.v1 import errors_pb2 as errors
+from mapd_api.v1 import maps_pb2 as maps
+from mapd_api.v1.types_pb2 import Columns, MapRef
+from tests.support.rawsession import RawSession, group
+from tests.unit.mapd.access.policies import policy, text
+from tests.unit.mapd.access.reference import RuleDict
+from tests.unit.mapd.dictkernel import ROOT, DictMap, n, raw_info
+from tests.unit.mapd.rpc.wire import ADMIN, WAIT_S, Wire, refusal_of, serving, turns
+
+pytestmark = pytest.mark.usefixtures("watched_loop")
+
+WEB = Principal(name="web", namespace="web")
+FLOWS = MapRef(name="web/flows")
+FIRST = "0a"
+OWNER: RuleDict = {"who": ["web"], "role": "owner", "owners": ["self"]}
+SOME_KEYS: RuleDict = {
+    "who": ["web"],
+    "verbs": ["list", "read", "write", "delete"],
+    "names": ["web/*"],
+    "key_prefixes": [FIRST],
+}
+SECRET: RuleDict = {"effect": "deny", "who": ["*"], "role": "admin", "names": ["*/secret-*"]}
+ANYTHING: RuleDict = {"who": ["web"], "role": "admin", "every_map": True}
+
+
+@asynccontextmanager
+async def ruled(*rules: RuleDict, **more: Any) -> AsyncGenerator[Wire]:
+    async with serving(
+        principal=WEB, policy=policy(*rules, head='contact = "ops@example.org"'), **more
+    ) as wire:
+        yield wire
+
+
+def add(wire: Wire, *pins: str, count: int = 0, **info: Any) -> DictMap:
+    """A map with these names or pins."""
+    made = wire.kernel.add(DictMap(raw_info(**info)))
+    made.fill(count)
+    for pin in pins:
+        wire.kernel.pins[pin if pin.startswith("/") else f"{ROOT}/{pin}"] = made
+    return made
+
+
+async def dumped(wire: Wire, **request: Any) -> list[elements.DumpResponse]:
+    asked = elements.DumpRequest(**{"map": FLOWS, **request})
+    return [message async for message in wire.callable("Dump")(asked, timeout=WAIT_S)]
+
+
+def keys_of(messages: list[elements.DumpResponse]) -> set[bytes]:
+    column = b"".join(message.chunk.columns.keys for message in messages)
+    return {column[at : at + 4] for at in range(0, len(column), 4)}
+
+
+# ---- maps --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ref", [MapRef(name="web/flows"), MapRef(pin="/bpf/innocent"), MapRef(id=41)])
+async def test_a_denial_by_one_name_holds_by_whichever_the_map_is_reached(ref: MapRef) -> None:
+    async with ruled(ANYTHING, SECRET) as wire:
+        made = add(wire, "web/flows", "/bpf/innocent", count=20)
+        assert (await wire.call(elements.LookupRequest(map=ref, key=n(1)))).value == n(101)
+        wire.kernel.pins[f"{ROOT}/db/secret-x"] = made
+        for request in (elements.LookupRequest(map=ref, key=n(1)), maps.OpenMapRequest(map=ref)):
+            assert (await wire.refusal(request)).reason is Reason.MAP_NOT_FOUND
+        del wire.kernel.pins[f"{ROOT}/db/secret-x"]
+        assert (await wire.call(elements.LookupRequest(map=ref, key=n(1)))).value == n(101)
+
+
+async def test_a_permission_by_one_name_holds_by_whichever_the_map_is_reached() -> None:
+    async with ruled(OWNER) as wire:
+        add(wire, "web/flows", "/bpf/loader", count=2)
+        assert (await wire.call(elements.LookupRequest(map=MapRef(pin="/bpf/loader"), key=n(1)))).value == n(
+            101
+        )
+
+
+def everything(ref: MapRef) -> list[Message]:
+    """A request of every method that names a map, on this one."""
+    name = ref.name or "db/flows"
+    op = elements.OpGroup(map=ref, count=1, ops=bytes([Op.LOOKUP]), keys=n(0))
+    column = Columns(count=1, keys=n(0), values=n(0))
+    found: list[Message] = [
+        maps.OpenMapRequest(map=ref),
+        maps.GetMapRequest(map=ref),
+        maps.PinMapRequest(map=ref, path="/bpf/more"),
+        maps.FreezeMapRequest(map=ref),
+        maps.GetBtfRequest(map=ref),
+        elements.LookupRequest(map=ref, key=n(0)),
+        elements.UpdateRequest(map=ref, key=n(0), value=n(0)),
+        elements.DeleteRequest(map=ref, key=n(0)),
+        elements.UpdateReferenceRequest(map=ref, key=n(0), inner=MapRef(name="web/flows")),
+        elements.CountEntriesRequest(map=ref),
+        elements.GetNextKeyRequest(map=ref),
+        elements.ApplyRequest(groups=[op]),
+        elements.DumpRequest(map=ref),
+        elements.LoadRequest(map=ref, columns=column),
+    ]
+    if not ref.id:
+        found.append(maps.UnpinMapRequest(map=ref))
+    if ref.name:
+        found.append(maps.RenameMapRequest(name=name, new_name="web/more"))
+    return found
+
+
+async def answer_of(wire: Wire, request: Message) -> str:
+    """All that comes back, of a stream or a group too."""
+    name = request.DESCRIPTOR.name.removesuffix("Request")
+    try:
+        if name == "Dump":
+            async for message in wire.callable(name)(request, timeout=WAIT_S):
+                return str(message)
+        elif name == "Load":
+            return str(await wire.callable(name)(iter([request]), timeout=WAIT_S))
+        else:
+            return str(await wire.callable(name)(request, timeout=WAIT_S))
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code()} {error.details()} {refusal_of(error)}"
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        (MapRef(name="db/flows"), MapRef(name="db/other")),
+        (MapRef(pin="/bpf/flows"), MapRef(pin="/bpf/other")),
+        (MapRef(id=41), MapRef(id=42)),
+    ],
+)
+@pytest.mark.parametrize(
+    "rules",
+    [
+        (),
+        (OWNER,),
+        ({"who": ["web"], "role": "admin", "types": ["lpm_trie"]},),
+        ({"who": ["web"], "role": "admin", "every_map": True}, {**SECRET, "names": ["db/*"]}),
+    ],
+)
+async def test_a_map_that_is_hidden_and_none_are_answered_alike_word_for_word(
+    there: MapRef, missing: MapRef, rules: tuple[RuleDict, ...]
+) -> None:
+    async with ruled(*rules) as wire:
+        add(wire, "db/flows", "/bpf/flows", count=1)
+        for hidden, absent in zip(everything(there), everything(missing), strict=True):
+            said = await answer_of(wire, hidden)
+            told = await answer_of(wire, absent)
+            for old, new in (("db/other", "db/flows"), ("/bpf/other", "/bpf/flows"), ("id:42", "id:41")):
+                told = told.replace(old, new)
+            assert said == told
+            assert "MAP_NOT_FOUND" in said or f"reason: {Reason.MAP_NOT_FOUND.name}" in said
+
+
+async def test_nothing_is_opened_for_one_who_may_not_know_of_it() -> None:
+    async with ruled(OWNER) as wire:
+        add(wire, "db/flows", "/bpf/flows")
+        await wire.refusal(maps.GetMapRequest(map=FLOWS))  # the index opens what is new, once
+        wire.kernel.pins_opened.clear()
+        for ref in (MapRef(name="db/flows"), MapRef(pin="/bpf/flows"), MapRef(id=41)):
+            for request in everything(ref):
+                await answer_of(wire, request)
+        assert wire.kernel.pins_opened == []
+        assert [seen.target for seen in wire.faulty.seen if seen.target is OpenId] == []
+
+
+@pytest.mark.parametrize("number", [13, 21, 22, 40])
+async def test_a_fault_at_opening_tells_nobody_that_there_is_something(number: int) -> None:
+    """Rules by type: only an open map says whether they are about it."""
+    async with ruled({"who": ["web"], "role": "admin", "types": ["hash"]}) as wire:
+        missing = await wire.refusal(maps.GetMapRequest(map=MapRef(name="db/flows")))
+        add(wire, "db/flows")
+        wire.faulty.add(Fault(target=OpenPin, errno=number))
+        assert await wire.refusal(maps.GetMapRequest(map=MapRef(name="db/flows"))) == missing
+
+
+async def test_a_refusal_says_who_one_is_whom_to_ask_and_what_would_admit_it() -> None:
+    async with ruled({"who": ["web"], "role": "viewer", "names": ["web/*"]}) as wire:
+        add(wire, "web/flows", count=1)
+        found = await wire.refusal(elements.UpdateRequest(map=FLOWS, key=n(0), value=n(1)))
+        assert found.reason is Reason.POLICY
+        assert found.message == (
+            "update web/flows: you are 'web', and no rule of the policy allows you write here; ask ops@example.org "
+            "for: mapd policy allow web operator web/flows"
+        )
+        assert dict(found.metadata) == {"operation": "update", "map": "web/flows", "principal": "web"}
+        handle = (await wire.call(maps.OpenMapRequest(map=FLOWS))).handle
+        by_handle = elements.UpdateRequest(map=MapRef(handle=handle), key=n(0), value=n(1))
+        assert await wire.refusal(by_handle) == found
+
+
+async def test_by_id_takes_a_right_of_its_own_beside_the_one_on_the_map() -> None:
+    by_id = MapRef(id=41)
+    async with ruled(OWNER) as wire:
+        add(wire, "web/flows", count=1)
+        found = await wire.refusal(elements.LookupRequest(map=by_id, key=n(0)))
+        assert (found.reason, "open_by_id" in found.message) == (Reason.POLICY, True)
+        assert (await wire.refusal(maps.OpenMapRequest(map=by_id))).reason is Reason.POLICY
+    also: RuleDict = {"who": ["web"], "verbs": ["open_by_id"], "owners": ["self"]}
+    async with ruled(OWNER, also) as wire:
+        add(wire, "web/flows", count=1)
+        assert (await wire.call(elements.LookupRequest(map=by_id, key=n(0)))).value == n(100)
+
+
+async def test_a_handle_by_id_is_no_way_round_the_right_to_reach_by_id(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(text([ANYTHING]))
+    holder = PolicyHolder.start(path)
+    async with reloading(holder) as wire:
+        add(wire, "web/flows", count=1)
+        handle = (await wire.call(maps.OpenMapRequest(map=MapRef(id=41)))).handle
+        request = elements.LookupRequest(map=MapRef(handle=handle), key=n(0))
+        assert (await wire.call(request)).value == n(100)
+        path.write_text(text([OWNER]))
+        assert holder.reload()
+        assert (await wire.refusal(request)).reason is Reason.POLICY
+
+
+@asynccontextmanager
+async def reloading(holder: PolicyHolder) -> AsyncGenerator[Wire]:
+    async with serving(principal=WEB) as wire:
+        wire.guard._authorizer = Authorizer(holder)  # pyright: ignore[reportPrivateUsage]
+        yield wire
+
+
+async def test_a_listing_has_what_one_may_see_and_says_nothing_of_the_rest() -> None:
+    async with ruled(OWNER, {"who": ["web"], "role": "viewer", "pins": ["/bpf/tc/*"]}) as wire:
+        add(wire, "web/flows", id=1)
+        add(wire, "db/flows", "/bpf/x", id=2)
+        add(wire, "/bpf/tc/y", id=3)
+        add(wire, "web/two", "db/two", id=4)
+        add(wire, id=5)
+        for path in ("db/prog", "db/BAD", "web/prog"):
+            wire.kernel.pins[f"{ROOT}/{path}"] = None
+        answer = await wire.call(maps.ListMapsRequest(pins=True))
+        assert [one.id for one in answer.maps] == [4, 1, 3]
+        told = " ".join([*answer.sources, *answer.not_looked_at])
+        assert f"{ROOT}/web/prog: not a map" in told
+        assert "db" not in told
+        assert (await wire.refusal(maps.ListMapsRequest(ids=True))).reason in (
+            Reason.POLICY,
+            Reason.MAP_NOT_FOUND,
+        )
+        page = await wire.call(maps.ListMapsRequest(pins=True, page_size=2))
+        rest = await wire.call(maps.ListMapsRequest(pins=True, page_token=page.next_page_token))
+        assert [one.id for one in (*page.maps, *rest.maps)] == [4, 1, 3]
+
+
+async def test_a_walk_over_ids_lists_those_that_one_may_reach_by_id() -> None:
+    hashes: RuleDict = {"who": ["web"], "verbs": ["open_by_id"], "every_map": True}
+    async with ruled({"who": ["web"], "role": "viewer", "types": ["hash"]}, hashes) as wire:
+        add(wire, id=1)
+        add(wire, id=2, map_type=MapType.ARRAY)
+        answer = await wire.call(maps.ListMapsRequest(ids=True))
+        assert [one.id for one in answer.maps] == [1]
+
+
+# ---- names -------------------------------------------------------------------------------------
+
+
+def creation(name: str, **more: Any) -> maps.CreateMapRequest:
+    return maps.CreateMapRequest(
+        type=MapType.HASH,  # type: ignore[arg-type]
+        key_size=4,
+        value_size=4,
+        max_entries=8,
+        named=maps.Named(name=name),
+        **more,
+    )
+
+
+async def test_a_map_is_created_where_its_name_may_be() -> None:
+    async with ruled(OWNER) as wire:
+        assert (await wire.call(creation("flows"))).info.name == "web/flows"
+        for taken in (False, True):
+            if taken:
+                add(wire, "db/flows", id=7)
+            found = await wire.refusal(creation("db/flows"))
+            assert found.reason is Reason.POLICY
+            assert "mapd policy allow web owner db/flows" in found.message
+        assert list(wire.kernel.created) == [wire.kernel.created[0]]
+
+
+async def test_what_exists_and_may_not_be_seen_is_neither_opened_nor_compared() -> None:
+    async with ruled({"who": ["web"], "verbs": ["create"], "every_map": True}) as wire:
+        add(wire, "db/flows", key_size=8)
+        there = await wire.refusal(creation("db/flows", exist_ok=True))
+        assert there == await wire.refusal(creation("db/flows"))
+        assert there.reason is Reason.MAP_EXISTS
+        assert wire.kernel.open_fds == 0
+
+
+async def test_who_may_see_what_exists_opens_it() -> None:
+    async with ruled(OWNER) as wire:
+        add(wire, "web/flows", max_entries=8)
+        answer = await wire.call(creation("flows", exist_ok=True))
+        assert (answer.info.id, answer.created) == (41, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "rules", "reason"),
+    [
+        ("/bpf/tc/x", (OWNER,), None),
+        (f"{ROOT}/web/two", (OWNER,), None),
+        (f"{ROOT}/db/flows", (OWNER,), Reason.POLICY),
+        (
+            "/bpf/tc/x",
+            (OWNER, {"who": ["web"], "verbs": ["open_by_id"], "pins": ["/bpf/tc/*"]}),
+            Reason.POLICY,
+        ),
+        ("/bpf/tc/x", (OWNER, {"who": ["web"], "role": "viewer", "pins": ["/bpf/tc/*"]}), None),
+        ("/bpf/tc/x", (OWNER, {**SECRET, "names": None, "pins": ["/bpf/tc/*"]}), Reason.POLICY),
+        ("/bpf/web/../x", (OWNER,), Reason.BAD_SPEC),
+        ("/bpf//x", (OWNER,), Reason.BAD_SPEC),
+    ],
+)
+async def test_a_pin_gives_nobody_more_and_takes_no_place_of_another(
+    path: str, rules: tuple[RuleDict, ...], reason: Reason | None
+) -> None:
+    said = tuple({key: value for key, value in rule.items() if value is not None} for rule in rules)
+    async with ruled(*said) as wire:
+        add(wire, "web/flows")
+        request = maps.PinMapRequest(map=FLOWS, path=path)
+        if reason is None:
+            await wire.call(request)
+            assert path in wire.kernel.pins
+        else:
+            assert (await wire.refusal(request)).reason is reason
+            assert path not in wire.kernel.pins
+
+
+async def test_a_rename_takes_the_right_to_both_names_and_gives_none() -> None:
+    more: RuleDict = {"who": ["web"], "verbs": ["open_by_id"], "names": ["web/special-*"]}
+    async with ruled(OWNER, more, SECRET) as wire:
+        add(wire, "web/flows")
+        add(wire, "db/flows", id=42)
+        for name, new in (
+            ("web/flows", "db/mine"),
+            ("web/flows", "web/special-x"),
+            ("web/flows", "web/secret-x"),
+        ):
+            found = await wire.refusal(maps.RenameMapRequest(name=name, new_name=new))
+            assert found.reason is Reason.POLICY, (name, new)
+        found = await wire.refusal(maps.RenameMapRequest(name="db/flows", new_name="web/theirs"))
+        assert found.reason is Reason.MAP_NOT_FOUND
+        assert set(wire.kernel.pins) == {f"{ROOT}/web/flows", f"{ROOT}/db/flows"}
+        await wire.call(maps.RenameMapRequest(name="web/flows", new_name="web/other"))
+        assert set(wire.kernel.pins) == {f"{ROOT}/web/other", f"{ROOT}/db/flows"}
+
+
+async def test_a_pin_is_removed_by_who_may_pin_its_map() -> None:
+    async with ruled(OWNER, {"who": ["web"], "role": "operator", "names": ["db/*"]}) as wire:
+        add(wire, "web/flows", "/bpf/x")
+        add(wire, "db/flows", id=42)
+        await wire.call(maps.UnpinMapRequest(map=MapRef(pin="/bpf/x")))
+        found = await wire.refusal(maps.UnpinMapRequest(map=MapRef(name="db/flows")))
+        assert (found.reason, "pin" in found.message) == (Reason.POLICY, True)
+        assert set(wire.kernel.pins) == {f"{ROOT}/web/flows", f"{ROOT}/db/flows"}
+
+
+# ---- keys --------------------------------------------------------------------------------------
+
+
+def ops(*pairs: tuple[Op, int]) -> elements.OpGroup:
+    """Operations on numbers, each with the number and a thousand as its value where it takes one."""
+    values = b"".join(n(number + 1_000) for op, number in pairs if op is Op.UPDATE)
+    return elements.OpGroup(
+        map=FLOWS,
+        count=len(pairs),
+        ops=bytes(op for op, _ in pairs),
+        keys=b"".join(n(number) for _, number in pairs),
+        values=values,
+    )
+
+
+MIXED = (
+    (Op.LOOKUP, 10),
+    (Op.LOOKUP, 11),
+    (Op.UPDATE, 11),
+    (Op.UPDATE, 10),
+    (Op.LOOKUP, 10),
+    (Op.DELETE, 12),
+    (Op.DELETE, 10),
+    (Op.LOOKUP, 10),
+    (Op.UPDATE, 266),
+)
+POLICY, ABSENT = int(Reason.POLICY), int(Reason.KEY_ABSENT)
+
+
+@pytest.mark.parametrize("inline", [0, 100])
+@pytest.mark.parametrize("session", [False, True])
+async def test_elements_of_others_are_not_executed_and_the_rest_is_in_order(
+    session: bool, inline: int
+) -> None:
+    async with ruled(SOME_KEYS, inline_elements=inline) as wire:
+        made = add(wire, "web/flows", count=20)
+        before = dict(made.elements)
+        request = ops(*MIXED)
+        if session:
+            talk = await RawSession.open(wire.channel)
+            opened = await wire.call(maps.OpenMapRequest(map=FLOWS, session=talk.opened.session))
+            request.map.handle = opened.handle
+            (result,) = (await talk.ask(0, 1, request)).results
+            await talk.end()
+        else:
+            (result,) = (await wire.call(elements.ApplyRequest(groups=[request]))).results
+        assert list(result.statuses) == [0, POLICY, POLICY, 0, 0, POLICY, 0, ABSENT, 0]
+        assert result.values == n(110) + n(0) + n(1_010) + n(0)
+        assert [(one.index, int(one.reason), one.errno) for one in result.errors] == [
+            (1, POLICY, 0),
+            (2, POLICY, 0),
+            (5, POLICY, 0),
+        ]
+        del before[n(10)]
+        assert made.elements == {**before, n(266): n(1_266)}
+
+
+async def test_an_operation_that_no_key_can_be_left_out_of_takes_the_right_to_all() -> None:
+    async with ruled(SOME_KEYS) as wire:
+        made = add(wire, "web/flows", count=20)
+        (result,) = (await wire.call(elements.ApplyRequest(groups=[ops((Op.LOOKUP_AND_DELETE, 10))]))).results
+        assert list(result.statuses) == [POLICY]
+        assert len(made.elements) == 20
+        for request in (elements.CountEntriesRequest(map=FLOWS), elements.GetNextKeyRequest(map=FLOWS)):
+            found = await wire.refusal(request)
+            assert (found.reason, "keys that begin with 0a" in found.message) == (Reason.POLICY, True)
+
+
+async def test_a_call_with_one_element_is_refused_by_its_key() -> None:
+    async with ruled(SOME_KEYS) as wire:
+        made = add(wire, "web/flows", count=20)
+        assert (await wire.call(elements.LookupRequest(map=FLOWS, key=n(10)))).value == n(110)
+        requests: list[Message] = [
+            elements.LookupRequest(map=FLOWS, key=n(11)),
+            elements.LookupRequest(map=FLOWS, key=n(99)),
+            elements.UpdateRequest(map=FLOWS, key=n(11), value=n(0)),
+            elements.DeleteRequest(map=FLOWS, key=n(11)),
+        ]
+        for request in requests:
+            found = await wire.refusal(request)
+            assert found.reason is Reason.POLICY
+            assert "keys that begin with 0a" in found.message
+            assert "ops@example.org" in found.message
+        assert made.elements[n(11)] == n(111)
+
+
+async def test_a_load_writes_what_it_may_and_counts_the_rest() -> None:
+    async with ruled(SOME_KEYS) as wire:
+        made = add(wire, "web/flows")
+        columns = Columns(count=3, keys=n(9) + n(10) + n(11), values=n(1) * 3)
+        answer = await wire.callable("Load")(
+            iter([elements.LoadRequest(map=FLOWS, columns=columns)]), timeout=WAIT_S
+        )
+        assert (answer.applied, answer.failed) == (1, 2)
+        assert [(one.index, int(one.reason)) for one in answer.errors] == [(0, POLICY), (2, POLICY)]
+        assert set(made.elements) == {n(10)}
+
+
+@pytest.mark.parametrize("kind", [MapType.HASH, MapType.LRU_HASH, MapType.ARRAY])
+async def test_a_dump_leaves_out_what_is_not_the_callers(kind: MapType) -> None:
+    async with ruled(SOME_KEYS) as wire:
+        add(wire, "web/flows", count=600, map_type=kind, max_entries=1_000)
+        mine = {
+            n(number)
+            for number in (range(1_000) if kind is MapType.ARRAY else range(600))
+            if number % 256 == 10
+        }
+        for more in ({}, {"columns": elements.DUMP_COLUMNS_KEYS}, {"prefix": FIRST.encode()[:0]}):
+            found = await dumped(wire, **more)
+            assert keys_of(found) == mine
+            assert found[-1].trailer.entries == len(mine)
+            assert found[-1].trailer.complete
+        one = [message.chunk.columns for message in await dumped(wire, limit=1)]
+        assert b"".join(column.values for column in one) == n(110)
+        assert not keys_of(await dumped(wire, prefix=b"\x0b"))
+
+
+LPM_KEYS: RuleDict = {**SOME_KEYS, "key_prefixes": ["20000000" + FIRST]}
+
+
+async def test_no_token_names_a_key_of_others_and_none_is_taken_that_does() -> None:
+    """The cursor of a trie is a key: one that is not there makes the kernel begin anew, and so would be told."""
+
+    def key(number: int) -> bytes:
+        return n(32) + bytes([number % 20, 0, number // 250, number % 250])
+
+    async with ruled(LPM_KEYS) as wire:
+        made = add(wire, "web/flows", map_type=MapType.LPM_TRIE, key_size=8, max_entries=100_000)
+        for number in range(12_000):
+            made.elements[key(number)] = n(number)
+        mine = {one for one in made.elements if one[4] == 10}
+        messages = await dumped(wire)
+        column = b"".join(message.chunk.columns.keys for message in messages)
+        got = {column[at : at + 8] for at in range(0, len(column), 8)}
+        assert got == mine
+        tokens = [message.chunk.token for message in messages if message.chunk.token]
+        assert tokens
+        assert {token[22:] for token in tokens} <= mine
+        resumed = await dumped(wire, resume_token=tokens[0])
+        seen = b"".join(message.chunk.columns.keys for message in resumed)
+        assert {seen[at : at + 8] for at in range(0, len(seen), 8)} < mine
+        for other in (key(11), key(31), n(32) + bytes(4)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await dumped(wire, resume_token=tokens[0][:22] + other)
+            assert refusal_of(caught.value).reason is Reason.BAD_SPEC
+
+
+# ---- while it runs -----------------------------------------------------------------------------
+
+
+LIST_ALONE: RuleDict = {"who": ["web"], "verbs": ["list"], "owners": ["self"]}
+
+
+async def until_refused(call: Any) -> None:
+    """Read a dump that is ended before its trailer."""
+    while True:
+        message = await call.read()
+        assert not message.HasField("trailer")
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [([], Reason.MAP_NOT_FOUND), ([LIST_ALONE], Reason.POLICY), ([SOME_KEYS], Reason.POLICY)],
+)
+async def test_a_dump_ends_when_its_right_is_gone_or_narrowed(
+    rules: list[RuleDict], reason: Reason, tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(text([OWNER]))
+    holder = PolicyHolder.start(path)
+    async with reloading(holder) as wire:
+        add(wire, "web/flows", count=200_000, max_entries=1_000_000)
+        call = wire.callable("Dump")(elements.DumpRequest(map=FLOWS), timeout=WAIT_S)
+        assert (await call.read()).HasField("header")
+        first = await call.read()
+        path.write_text(text(rules))
+        assert holder.reload()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await until_refused(call)
+        assert refusal_of(caught.value).reason is reason
+        path.write_text(text([OWNER, {"who": ["web"], "role": "viewer", "types": ["lpm_trie"]}]))
+        assert holder.reload()
+        assert (await dumped(wire, resume_token=first.chunk.token))[-1].trailer.complete
+
+
+async def test_a_load_ends_when_its_right_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(text([OWNER]))
+    holder = PolicyHolder.start(path)
+    async with reloading(holder) as wire:
+        made = add(wire, "web/flows")
+        call = wire.callable("Load")(timeout=WAIT_S)
+        await call.write(elements.LoadRequest(map=FLOWS, columns=Columns(count=1, keys=n(1), values=n(1))))
+        while not made.elements:
+            await turns()
+        path.write_text(text([{"who": ["web"], "role": "viewer", "owners": ["self"]}]))
+        assert holder.reload()
+        await call.write(elements.LoadRequest(columns=Columns(count=1, keys=n(2), values=n(2))))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        found = refusal_of(caught.value)
+        assert (found.reason, found.metadata["applied"]) == (Reason.POLICY, "1")
+        assert set(made.elements) == {n(1)}
+
+
+async def test_a_handle_is_judged_by_a_name_that_its_map_got_meanwhile() -> None:
+    async with ruled(OWNER, SECRET) as wire:
+        made = add(wire, "web/flows", count=1)
+        talk = await RawSession.open(wire.channel)
+        opened = await wire.call(maps.OpenMapRequest(map=FLOWS, session=talk.opened.session))
+        read = group(MapRef(handle=opened.handle), Op.LOOKUP, n(0))
+        assert (await talk.ask(0, 1, read)).results[0].values == n(100)
+        wire.kernel.pins[f"{ROOT}/web/secret-x"] = made
+        await wire.host.check_pins()
+        assert (await talk.ask(0, 2, read)).results[0].error.reason == errors.REASON_MAP_NOT_FOUND
+        await talk.end()
+
+
+@pytest.mark.parametrize("principal", [ADMIN, WEB])
+@pytest.mark.parametrize("ref", [FLOWS, MapRef(pin="/bpf/x")])
+async def test_a_map_whose_pin_leads_to_another_is_read_and_never_written(
+    ref: MapRef, principal: Principal
+) -> None:
+    rules = policy(OWNER, {"who": ["web"], "role": "owner", "pins": ["/bpf/*"]})
+    async with serving(principal=principal, policy=rules) as wire:
+        path = ref.pin or f"{ROOT}/web/flows"
+        made = add(wire, path, count=1)
+        talk = await RawSession.open(wire.channel)
+        opened = await wire.call(maps.OpenMapRequest(map=ref, session=talk.opened.session))
+        handle = MapRef(handle=opened.handle)
+        write = group(handle, Op.UPDATE, n(5), value=n(5))
+        assert (await talk.ask(0, 1, write)).results[0].statuses == b"\0"
+        other = add(wire, path, id=77)
+        await wire.host.check_pins()
+        found = (await talk.ask(0, 2, write)).results[0].error
+        assert (found.reason, found.metadata["map_id"]) == (errors.REASON_MAP_REPLACED, "77")
+        requests: list[Message] = [
+            elements.UpdateRequest(map=handle, key=n(6), value=n(6)),
+            elements.DeleteRequest(map=handle, key=n(0)),
+            maps.FreezeMapRequest(map=handle),
+            maps.PinMapRequest(map=handle, path="/bpf/again"),
+        ]
+        for request in requests:
+            assert (await wire.refusal(request)).reason is Reason.MAP_REPLACED
+        assert set(made.elements) == {n(0), n(5)}
+        assert not other.elements
+        assert (await wire.call(elements.LookupRequest(map=handle, key=n(0)))).value == n(100)
+        assert not (await wire.call(maps.GetMapRequest(map=handle))).info.name
+        wire.kernel.pins[path] = made
+        await wire.host.check_pins()
+        assert (await talk.ask(0, 3, write)).results[0].statuses == b"\0"
+        await talk.end()
+
+
+async def test_a_pin_that_was_replaced_between_decision_and_removal_stays() -> None:
+    async with ruled(OWNER) as wire:
+        add(wire, "web/flows")
+
+        def replaced() -> None:
+            add(wire, "web/flows", id=77)
+
+        for request in (
+            maps.UnpinMapRequest(map=FLOWS),
+            maps.RenameMapRequest(name="web/flows", new_name="web/more"),
+        ):
+            # The index looks at it, then it is opened, then it is looked at again before it is changed.
+            wire.faulty.add(fault := Fault(target=OpenPin, nth=3, failpoint=replaced))
+            found = await wire.refusal(request)
+            assert found.reason is Reason.MAP_REPLACED
+            wire.faulty.remove(fault)
+            add(wire, "web/flows")
+        assert set(wire.kernel.pins) == {f"{ROOT}/web/flows"}
+
+
+async def test_names_with_dots_lead_nowhere() -> None:
+    async with ruled(ANYTHING) as wire:
+        add(wire, "/bpf/other")
+        for ref in (
+            MapRef(pin=f"{ROOT}/../other"),
+            MapRef(pin="/bpf/./other"),
+            MapRef(pin="/bpf/x/../other"),
+            MapRef(pin="/etc/../bpf/other"),
+            MapRef(name="web/.."),
+            MapRef(name="../other"),
+            MapRef(name="web/../../other"),
+        ):
+            for request in everything(ref):
+                assert "BAD_SPEC" in await answer_of(wire, request), request
+
+
+async def test_programs_and_devices_of_the_host_take_more_than_the_right_to_write() -> None:
+    def reference(**target: Any) -> elements.UpdateReferenceRequest:
+        return elements.UpdateReferenceRequest(map=MapRef(name="web/devs"), key=n(0), **target)
+
+    async with ruled(OWNER) as wire:
+        add(wire, "web/devs", map_type=MapType.DEVMAP, id=1)
+        add(wire, "web/progs", map_type=MapType.PROG_ARRAY, id=2)
+        device = elements.DeviceRef(name="lo")
+        found = await wire.refusal(reference(device=device))
+        assert (found.reason, "open_by_id" in found.message) == (Reason.POLICY, True)
+        request = reference(program=elements.ProgramRef(id=7))
+        request.map.name = "web/progs"
+        assert (await wire.refusal(request)).reason is Reason.POLICY
+        wire.kernel.pins["/bpf/prog"] = None
+        told: list[str] = []
+        for path in ("/bpf/prog", "/bpf/none"):
+            request.program.pin = path
+            found = await wire.refusal(request)
+            told.append(f"{found}".replace(path, "/bpf/prog"))
+        assert told[0] == told[1]
+        assert "BAD_SPEC" in told[0]
