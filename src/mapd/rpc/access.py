@@ -73,7 +73,8 @@ class AccessHandlers:
         async with used(self._host, call, request.map, OPERATION, frozenset({Verb.LIST})) as use:
             if request.HasField("key"):
                 _check_key(use.handle.opened.facts.info.key_size, request.key, ref)
-            return self._answer(call, about, verb, ref, use.handle.subject, request)
+            subject = await self._host.called(use.authorized)
+            return self._answer(call, about, verb, ref, subject, request)
 
     @staticmethod
     def _answer(

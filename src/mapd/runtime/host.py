@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from mapd.access.authorize import Authorized, View
 from mapd.access.policy.decide import Grants
+from mapd.access.policy.model import Subject
 from mapd.access.principal import ADMIN, Principal
 from mapd.access.quotas import OwnersOf, nobody
 from mapd.maps import references, spec
@@ -231,6 +232,11 @@ class MapHost:
             reached = await self.open(ref, view, needed, read_only=verbs <= _LOOKING, operation=operation)
             with self.handles.lend(reached.opened, principal, reached.subject, by_id=by_id) as handle:
                 yield handle
+
+    async def called(self, opened: Authorized[OpenMap]) -> Subject:
+        """All that a map is called now, for whoever asks about the rights of others."""
+        target = opened.demand({Verb.LIST})
+        return await self._pool.run(Lane.POINT, target.facts.id, partial(self.reach.called, target))
 
     def missing(self, ref: Ref, operation: str) -> MapError:
         """What is said where there is no such map."""

@@ -96,8 +96,10 @@ class Reach:
 
     def named(self, opened: OpenMap, view: View | None) -> Subject:
         """All that an open map is called now."""
-        if view is None:
-            return self._bare(opened.facts)
+        return self._bare(opened.facts) if view is None else self.called(opened)
+
+    def called(self, opened: OpenMap) -> Subject:
+        """The same, whoever asks."""
         return self._subject(self.index.of(opened.facts.id, opened.pin_path), opened.facts)
 
     def may_list(self, view: View | None) -> Callable[[OpenMap], bool]:
