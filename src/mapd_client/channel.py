@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from grpc import StatusCode, aio
 
 from mapd_api import limits
-from mapd_client import failures, tls
+from mapd_client import failures, logins, tls
 from mapd_client.channel_pair import Pair
 from mapd_client.errors import (
     DeadlineExceeded,
@@ -302,6 +302,7 @@ class Transport:
         for key, value in error.trailing_metadata() or ():
             if key == _DETAILS_KEY and isinstance(value, bytes):
                 status = value
+        unsent = failures.never_connected(error.details() or "")
         return Failure(
             error.code().name,
             error.details() or "",
@@ -309,7 +310,8 @@ class Transport:
             self.target,
             timeout,
             self.version,
-            self._pair.own_certificate() if failures.never_connected(error.details() or "") else "",
+            self._pair.own_certificate() if unsent else "",
+            logins.refused_by(self.target) if unsent else "",
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from mapd_client import tls
+from mapd_client import logins, tls
 from mapd_client.errors import Misuse, Unavailable
 from mapd_client.tls import Tls
 
@@ -25,6 +25,10 @@ VARIABLE: Final = "MAPD_ADDRESS"
 PATH_BYTES: Final = 107
 """sockaddr_un has 108 for a path and its NUL (unix(7))."""
 
+
+_DENIED: Final = "permission denied"
+CLOSED_SHOWN: Final = 8
+"""Sockets of others that a message lists; a host may have a thousand principals."""
 
 _TCP: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/\s\[\]]+):([0-9]{1,5})")
 
@@ -101,11 +105,18 @@ def discover(run_dir: Path = RUN_DIR, environ: Mapping[str, str] | None = None) 
         return f"unix:{default}"
     looked.append(f"{default}: {problem}")
     usable: list[Path] = []
+    closed = 0
     for path in _principals(run_dir, looked):
         problem = examine(path)
         if problem is None:
             usable.append(path)
+        elif problem.startswith(_DENIED) and logins.stale_group(path.parent) is None:
+            closed += 1
+            if closed > CLOSED_SHOWN:
+                continue
         looked.append(f"{path}: {problem or 'open to you'}")
+    if closed > CLOSED_SHOWN:
+        looked.append(f"{closed - CLOSED_SHOWN} more below {run_dir}: permission denied")
     return f"unix:{_choose(usable, looked)}"
 
 
@@ -116,13 +127,13 @@ def examine(path: Path) -> str | None:
     except FileNotFoundError:
         return "no such file"
     except PermissionError:
-        return f"permission denied for {_who()} (a folder above it)"
+        return _denied(path)
     except OSError as error:
         return f"{error.strerror}"
     if not stat.S_ISSOCK(mode):
         return "not a socket"
     if not os.access(path, os.W_OK):
-        return f"permission denied for {_who()}"
+        return _denied(path)
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -132,15 +143,21 @@ def examine(path: Path) -> str | None:
         except BlockingIOError:
             return None  # its queue is full: somebody is there
         except PermissionError:
-            return f"permission denied for {_who()}"
+            return _denied(path)
         except OSError as error:
             return f"{error.strerror or error}"
     return None
 
 
+def _denied(path: Path) -> str:
+    stale = logins.stale_group(path.parent)
+    return f"{_DENIED} for {_who()}" + (f": {stale}" if stale else "")
+
+
 def _principals(run_dir: Path, looked: list[str]) -> list[Path]:
     try:
-        folders = sorted(entry for entry in run_dir.iterdir() if entry.is_dir())
+        # Names with a dot are no principals': the daemon's own.
+        folders = sorted(each for each in run_dir.iterdir() if each.is_dir() and each.name[0] != ".")
     except FileNotFoundError:
         looked.append(f"{run_dir}/*/{SOCKET_NAME}: no such folder")
         return []
@@ -155,9 +172,11 @@ def _principals(run_dir: Path, looked: list[str]) -> list[Path]:
 def _choose(usable: list[Path], looked: list[str]) -> Path:
     if len(usable) == 1:
         return usable[0]
-    mine = [path for path in usable if path.parent.name == _user_name()]
-    if mine:
-        return mine[0]
+    # Root may open all of them, and is the admin.
+    for name in (_user_name(), *(["admin"] if os.getuid() == 0 else [])):
+        mine = [path for path in usable if path.parent.name == name]
+        if mine:
+            return mine[0]
     places = "".join(f"\n  {line}" for line in looked)
     if usable:
         raise Unavailable(f"several daemon sockets are open to you; name one in {VARIABLE}:{places}")

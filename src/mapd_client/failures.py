@@ -67,11 +67,12 @@ _NEVER_CONNECTED: Final = (
     "errors resolving",  # 1.85; before, the next
     "DNS resolution failed",
 )
+_DENIED: Final = "Permission denied"
 _CONNECT_CAUSES: Final = (
     ("No such file", "there is no such socket: is the daemon running?"),
     ("Connection refused", "nobody listens on it: the daemon has stopped"),
     (
-        "Permission denied",
+        _DENIED,
         'this user may not open it: root admits users in /etc/mapd/policy.toml, [principals.admin] users = ["..."]',
     ),
 )
@@ -133,6 +134,7 @@ class Failure:
         timeout: the seconds that the call was given, None if it had no limit.
         version: the daemon's version, "" if unknown.
         certificate: what the client showed, of a call over TLS that was never connected.
+        login: why this user's login may be what a socket refuses (``logins.stale_group``).
     """
 
     code: str
@@ -142,6 +144,7 @@ class Failure:
     timeout: float | None = None
     version: str = ""
     certificate: str = ""
+    login: str = ""
 
 
 _ERRNO_NAMES: Final[Mapping[int, str]] = MappingProxyType(
@@ -239,6 +242,8 @@ def _unavailable(failure: Failure, asked: Asked) -> errors.MapdError:
         _, cause = next((each for each in known if each[0] in failure.details), ("", failure.details))
         if failure.certificate and cause == _NOT_TAKEN:
             cause = f"{cause} {failure.certificate}"
+        if failure.login and _DENIED in failure.details:
+            cause = failure.login
         kind = errors.NotSent if asked.mutates else errors.Unavailable
         return _make(kind, f"{asked}: no daemon at {failure.target}: {cause}", asked)
     return _broken(failure, asked)

@@ -234,3 +234,55 @@ def test_who_is_named_may_mount_his_folder_and_stays_who_he_is(place: Place) -> 
         with mounted(sources, place.runtime_dir / "web", CONNECT, "/run/mapd/mapd.sock") as process:
             out, _ = process.communicate()
         assert json.loads(out) == [errno.EACCES]
+
+
+# ---- logins ------------------------------------------------------------------------------------
+
+ADDED = """
+set -e
+mount --bind "$0/passwd" /etc/passwd
+mount --bind "$0/group" /etc/group
+exec setpriv --reuid=41003 --regid=41003 "$@"
+"""
+"""In a mount namespace of its own, where the host has put alice into the group a moment ago."""
+
+SAID = """
+import asyncio, sys, mapd_client
+from pathlib import Path
+from mapd_client.discovery import discover
+
+async def main():
+    for look in (lambda: discover(Path(sys.argv[1]), {}), lambda: mapd_client.connect(sys.argv[2])):
+        try:
+            found = look()
+            async with found if not isinstance(found, str) else mapd_client.connect(found) as client:
+                print("connected as", (await client.server_info()).principal)
+        except mapd_client.Unavailable as error:
+            print(str(error).replace("\\n", "|"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("login", ["stale", "fresh", "a stranger's"])
+def test_a_login_older_than_its_group_is_told_to_log_in_again(
+    served: tuple[Place, Path], tmp_path: Path, login: str
+) -> None:
+    place, sources = served
+    member = "bob" if login == "a stranger's" else "alice"
+    (tmp_path / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nalice:x:{OUTSIDER}:{OUTSIDER}::/:/bin/sh\n")
+    (tmp_path / "group").write_text(f"root:x:0:\nmonitoring:x:{GROUP}:{member}\nalice:x:{OUTSIDER}:\n")
+    groups = f"--groups={GROUP}" if login == "fresh" else "--clear-groups"
+    prefix = ("unshare", "--mount", "sh", "-c", ADDED, str(tmp_path), groups)
+    path = str(path_of(place, "ops"))
+    with spawn_unprivileged(sources, SAID, str(place.runtime_dir), path, prefix=prefix) as process:
+        out, errors = process.communicate()
+    assert errors == b""
+    discovered, connected = out.decode().splitlines()
+    if login == "fresh":
+        assert (discovered, connected) == ("connected as ops", "connected as ops")
+        return
+    advice = "log in again (or: newgrp monitoring)"
+    assert f"{path}: permission denied for uid {OUTSIDER}, groups {OUTSIDER}" in discovered
+    assert (advice in discovered, advice in connected) == ((login == "stale"), (login == "stale"))
+    assert ("may not open it" in connected) is not (login == "stale")

@@ -116,7 +116,8 @@ async def test_a_principal_that_is_gone_is_refused_by_name_and_leaves_nothing_be
 
 async def test_a_stream_of_a_principal_that_goes_is_ended_with_the_reason(ready: Ready, place: Place) -> None:
     async with grpc.aio.insecure_channel(f"unix:{socket_of(place, 'web')}") as channel:
-        stream: Any = channel.stream_stream(contract.full_name(SESSION))()
+        untyped: Any = channel
+        stream: Any = untyped.stream_stream(contract.full_name(SESSION))()
         await stream.write(pb.SessionRequest(open=pb.SessionOpen()).SerializeToString())
         assert pb.SessionResponse.FromString(await stream.read()).opened.session
         await reload(ready, place, policy())

@@ -13,7 +13,8 @@ import pytest
 
 import mapd_client
 from mapd_client import Misuse, Tls, Unavailable
-from mapd_client.discovery import discover, examine, parse_target, tls_for
+from mapd_client.discovery import CLOSED_SHOWN, discover, examine, parse_target, tls_for
+from mapd_client.logins import admitted_groups, stale_group
 
 
 class Sockets:
@@ -187,3 +188,59 @@ def test_a_socket_that_may_not_be_opened_names_the_user(
 
     monkeypatch.setattr(os, "access", refused)
     assert str(examine(path)).startswith(f"permission denied for uid {os.getuid()}, groups ")
+
+
+def test_root_is_the_admin_where_it_may_be_anybody(short_folder: Path, sockets: Sockets) -> None:
+    others = [sockets.listen(short_folder / name / "mapd.sock") for name in ("a", "b")]
+    admin = sockets.listen(short_folder / "admin" / "mapd.sock")
+    if os.getuid() == 0:
+        assert discover(short_folder, {}) == f"unix:{admin}"
+    else:
+        with pytest.raises(Unavailable, match=f"{others[0]}: open to you"):
+            discover(short_folder, {})
+
+
+def test_the_daemons_own_folders_are_no_principals(short_folder: Path, sockets: Sockets) -> None:
+    sockets.listen(short_folder / ".staging" / "mapd.sock")
+    with pytest.raises(Unavailable, match="no folders"):
+        discover(short_folder, {})
+
+
+def test_sockets_of_others_are_counted_beyond_the_first(
+    short_folder: Path, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(CLOSED_SHOWN + 5):
+        sockets.listen(short_folder / f"p{number:02}" / "mapd.sock")
+
+    def refused(_path: Path, _mode: int) -> bool:
+        return False
+
+    monkeypatch.setattr(os, "access", refused)
+    with pytest.raises(Unavailable) as caught:
+        discover(short_folder, {})
+    assert str(caught.value).count("permission denied for uid") == CLOSED_SHOWN
+    assert str(caught.value).endswith(f"5 more below {short_folder}: permission denied")
+
+
+# ---- logins ------------------------------------------------------------------------------------
+
+
+def test_the_groups_of_an_acl_are_read_from_the_kernels_bytes(short_folder: Path) -> None:
+    # getfacl: user::rwx user:5:r-x group::--- group:7:r-x group:8:--- group:9:r-x mask::r-x other::---
+    acl = bytes.fromhex(
+        "0200000001000700ffffffff020005000500000004000000ffffffff0800050007000000"
+        "0800000008000000080005000900000010000500ffffffff20000000ffffffff"
+    )  # fmt: skip
+    assert admitted_groups(acl) == [7, 9]
+    os.setxattr(short_folder, "system.posix_acl_access", acl)
+    assert os.getxattr(short_folder, "system.posix_acl_access") == acl
+
+
+@pytest.mark.parametrize("acl", ["", "02", "01000000", "0100000008000500070000", "010000000800050007000000"])
+def test_what_is_no_acl_of_version_2_admits_nobody(acl: str) -> None:
+    assert admitted_groups(bytes.fromhex(acl)) == []
+
+
+def test_a_folder_without_an_acl_says_nothing_of_logins(short_folder: Path) -> None:
+    assert stale_group(short_folder) is None
+    assert stale_group(short_folder / "none") is None
