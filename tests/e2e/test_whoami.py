@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -11,7 +14,7 @@ import mapd_client
 from mapd.daemon import running
 from mapd_api.reasons import Reason
 from mapd_client import U32, U64, Client
-from tests.support.daemon import Place
+from tests.support.daemon import Place, environment
 
 POLICY = """
 contact = "ops@example.org"
@@ -158,3 +161,43 @@ async def test_questions_that_are_none_are_refused(three: Three) -> None:
 async def test_the_daemon_itself_can_be_asked_about(three: Three) -> None:
     assert await three.admin.explain("admin", None)
     assert "the daemon itself" in (await three.web.explain("admin", None)).text
+
+
+async def mapctl(three: Three, principal: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and standard output of mapctl, as one principal."""
+    address = str(three.place.runtime_dir / principal / "mapd.sock")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from mapd_client.cli import main; main()",
+        *arguments,
+        "--address",
+        address,
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_mapctl_says_who_one_is(three: Three) -> None:
+    code, said = await mapctl(three, "web", "whoami")
+    lines = dict(line.strip().split(maxsplit=1) for line in said.splitlines())
+    assert (code, lines["principal"], lines["roles"]) == (0, "web", "owner")
+    assert (lines["maps"], lines["dumps"]) == ("2 of 3", "0 of 2")
+    code, said = await mapctl(three, "reader", "whoami", "-o", "ndjson")
+    record = json.loads(said)
+    assert (code, record["principal"], record["shares"]["maps"]) == (0, "reader", {"limit": 64, "used": 0})
+
+
+async def test_mapctl_says_what_one_can_do_and_its_exit_code_says_it_too(three: Three) -> None:
+    assert await mapctl(three, "web", "can", "write", "flows") == (0, "yes: web may write web/flows\n")
+    code, said = await mapctl(three, "reader", "can", "delete", "web/flows")
+    assert (code, said.startswith("no: ")) == (4, True)
+    code, said = await mapctl(three, "reader", "can", "write", "web/flows")
+    assert (code, said.startswith("for some keys: ")) == (4, True)
+    code, said = await mapctl(three, "reader", "can", "write", "web/flows", "0x0a000000", "-o", "ndjson")
+    assert (code, json.loads(said)["allowed"]) == (0, True)
+    code, said = await mapctl(three, "admin", "can", "read", "web/secret", "--principal", "reader")
+    assert (code, "no-secrets" in said) == (4, True)
