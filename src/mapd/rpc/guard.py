@@ -18,7 +18,7 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from mapd.access.authorize import Authorized, Authorizer, Denied
+from mapd.access.authorize import Authorizer
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
 from mapd.rpc.auditing import OFF, Auditor, decision_of
@@ -27,7 +27,6 @@ from mapd.rpc.expiry import while_attested
 from mapd.runtime.rates import Rates
 from mapd_api import contract, limits
 from mapd_api.contract import MethodAccess
-from mapd_api.ops import Verb
 from mapd_api.reasons import Reason, Refusal, encode, to_grpc
 
 T = TypeVar("T")
@@ -68,20 +67,6 @@ class Call:
     def principal(self) -> Principal:
         """Who asks."""
         return self.caller.principal
-
-    def authorize(self, target: T, verbs: frozenset[Verb] | None = None) -> Authorized[T]:
-        """Rights on what is no map: the method's own, or ``verbs`` where they depend on the request.
-
-        Raises:
-            MapError: MAP_NOT_FOUND where the caller may not even know of it, else POLICY.
-        """
-        try:
-            return self.authorizer.authorize(
-                self.principal, self.access.verbs if verbs is None else verbs, target
-            )
-        except Denied as denied:
-            reason = Reason.POLICY if denied.reveal else Reason.MAP_NOT_FOUND
-            raise MapError(reason, str(denied), principal=self.principal.name) from None
 
 
 Handler = Callable[[Call, Any], Awaitable[Any]]

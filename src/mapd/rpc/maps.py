@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Final
 
+from mapd.access.policy.explain import Asked
 from mapd.maps.errors import MapError
 from mapd.maps.listing import Wanted
 from mapd.maps.store import IdRef, NameRef, PinRef
@@ -17,6 +18,7 @@ from mapd.rpc.server_info import Facts
 from mapd.runtime.host import HandleRef, MapHost
 from mapd.runtime.reach import Unlisted
 from mapd_api.ops import Verb
+from mapd_api.reasons import Reason
 from mapd_api.v1 import maps_pb2 as pb
 from mapd_api.v1.types_pb2 import Btf, MapRef
 
@@ -120,9 +122,17 @@ class MapHandlers:
             glob=request.glob or "*", pins=request.pins, ids=request.ids, holders=request.holders
         )
         if request.ids:
-            call.authorize(
-                looked_for, frozenset({Verb.OPEN_BY_ID})
-            )  # on no map: a walk over ids meets every one
+            # On no map: a walk over ids meets every one. So the refusal tells of none.
+            asked = Asked(operation="list", what="maps by id", selector="")
+            refused = MapError(
+                Reason.POLICY,
+                f"list: a walk over kernel ids meets every map of the host, so a rule must give you, "
+                f"{call.principal.name!r}, open_by_id with every_map = true; list without ids for those that you may "
+                "see by name or pin",
+                operation="list",
+                principal=call.principal.name,
+            )
+            decided(call, looked_for, frozenset({Verb.OPEN_BY_ID}), None, asked, refused)
         after = listed.after(request.page_token)
         listing = await self._host.list(looked_for, call.authorizer.view(call.principal))
         rest = [one for one in listing.maps if after is None or one.order > after]
