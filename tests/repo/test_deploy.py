@@ -16,14 +16,26 @@ import pytest
 from mapd import config
 from mapd.access.policy import file as policy_file
 from mapd.access.policy.holder import NOBODY_ELSE
+from mapd.sandbox.profiles import PROFILES
 from tests.repo.sources import ROOT
 
 DEPLOY = ROOT / "deploy"
-UNIT = DEPLOY / "systemd" / "mapd.service"
-DROP_INS = sorted(path.stem for path in (DEPLOY / "systemd" / "mapd.service.d").glob("*.conf"))
-COMBINATIONS = [c for n in range(len(DROP_INS) + 1) for c in itertools.combinations(DROP_INS, n)]
+SYSTEMD = DEPLOY / "systemd"
+FRONT, OPENER, SOCKET = "mapd.service", "mapd-opener@.service", "mapd-opener.socket"
 
-EXPOSURE = 2.5
+
+def drop_ins(unit: str) -> list[str]:
+    return sorted(path.stem for path in (SYSTEMD / f"{unit}.d").glob("*.conf"))
+
+
+COMBINATIONS = [
+    pytest.param(unit, chosen, id=f"{unit}: {'+'.join(chosen) or 'alone'}")
+    for unit in (FRONT, OPENER)
+    for count in range(len(drop_ins(unit)) + 1)
+    for chosen in itertools.combinations(drop_ins(unit), count)
+]
+
+EXPOSURE = 1.5
 """What `systemd-analyze security` may say at most; 0 is best, an empty unit has 9.6."""
 
 
@@ -34,14 +46,21 @@ def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess
     return subprocess.run([program, *map(str, command[1:])], capture_output=True, text=True, check=check)
 
 
-def installed(folder: Path, drop_ins: tuple[str, ...] = (), unit: str | None = None) -> Path:
-    """A copy of the unit with drop-ins, whose program is one that every host has."""
-    source = UNIT.read_text() if unit is None else unit
-    copy = folder / UNIT.name
-    copy.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", source, flags=re.MULTILINE))
-    (folder / "mapd.service.d").mkdir()
-    for name in drop_ins:
-        shutil.copy(DEPLOY / "systemd" / "mapd.service.d" / f"{name}.conf", folder / "mapd.service.d")
+def startable(text: str) -> str:
+    """The unit with a program that every host has."""
+    return re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE)
+
+
+def installed(folder: Path, unit: str, chosen: tuple[str, ...] = (), text: str | None = None) -> Path:
+    """Copies of the units, an instance of the template, with drop-ins of ``unit``; the path of that one."""
+    for name in (FRONT, OPENER, SOCKET):
+        (folder / name).write_text(startable((SYSTEMD / name).read_text()))
+    copy = folder / unit.replace("@.", "@1.")
+    copy.write_text(startable((SYSTEMD / unit).read_text() if text is None else text))
+    own = folder / f"{copy.name}.d"
+    own.mkdir()
+    for name in chosen:
+        shutil.copy(SYSTEMD / f"{unit}.d" / f"{name}.conf", own)
     return copy
 
 
@@ -52,77 +71,129 @@ def exposure(unit: Path) -> float:
     return float(found.group(1))
 
 
-@pytest.mark.parametrize("drop_ins", COMBINATIONS, ids="+".join)
-def test_systemd_has_no_complaint(tmp_path: Path, drop_ins: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("unit", "chosen"), COMBINATIONS)
+def test_systemd_has_no_complaint(tmp_path: Path, unit: str, chosen: tuple[str, ...]) -> None:
     """What systemd does not understand, it ignores: a misspelt line would be no protection at all."""
-    done = run("systemd-analyze", "verify", "--man=no", installed(tmp_path, drop_ins), check=False)
+    done = run("systemd-analyze", "verify", "--man=no", installed(tmp_path, unit, chosen), check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_planted_misspelling_is_found(tmp_path: Path) -> None:
-    unit = UNIT.read_text().replace("PrivateTmp=", "PrivateTemp=")
-    done = run("systemd-analyze", "verify", "--man=no", installed(tmp_path, unit=unit), check=False)
+def test_systemd_has_no_complaint_about_the_socket(tmp_path: Path) -> None:
+    installed(tmp_path, FRONT)
+    done = run("systemd-analyze", "verify", "--man=no", tmp_path / SOCKET, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", [FRONT, OPENER])
+def test_a_planted_misspelling_is_found(tmp_path: Path, unit: str) -> None:
+    text = (SYSTEMD / unit).read_text().replace("PrivateTmp=", "PrivateTemp=")
+    done = run("systemd-analyze", "verify", "--man=no", installed(tmp_path, unit, text=text), check=False)
     assert "PrivateTemp" in done.stderr
 
 
-@pytest.mark.parametrize("drop_ins", COMBINATIONS, ids="+".join)
-def test_the_exposure_is_low(tmp_path: Path, drop_ins: tuple[str, ...]) -> None:
-    """The daemon holds capabilities; what it does not need of the host is closed to it."""
-    assert exposure(installed(tmp_path, drop_ins)) <= EXPOSURE
+@pytest.mark.parametrize(("unit", "chosen"), COMBINATIONS)
+def test_the_exposure_is_low(tmp_path: Path, unit: str, chosen: tuple[str, ...]) -> None:
+    """Of each process, with whatever profiles and TCP: what it does not need of the host is closed to it."""
+    assert exposure(installed(tmp_path, unit, chosen)) <= EXPOSURE
 
 
-def test_a_planted_hole_is_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", [FRONT, OPENER])
+def test_a_planted_hole_is_seen(tmp_path: Path, unit: str) -> None:
     hardening = re.compile(r"^(Protect|Private|Restrict|SystemCall|Capability)\w+=.*\n", re.MULTILINE)
-    assert exposure(installed(tmp_path, unit=hardening.sub("", UNIT.read_text()))) > EXPOSURE
+    text = hardening.sub("", (SYSTEMD / unit).read_text())
+    assert exposure(installed(tmp_path, unit, text=text)) > EXPOSURE
 
 
-@pytest.mark.parametrize("drop_in", DROP_INS)
-def test_a_drop_in_adds_what_it_says(tmp_path: Path, drop_in: str) -> None:
+@pytest.mark.parametrize(
+    ("unit", "drop_in"), [(unit, name) for unit in (FRONT, OPENER) for name in drop_ins(unit)]
+)
+def test_a_drop_in_adds_what_it_says(tmp_path: Path, unit: str, drop_in: str) -> None:
     """A drop-in that systemd does not read would leave the score as it is."""
     plain, more = tmp_path / "plain", tmp_path / "more"
     plain.mkdir()
     more.mkdir()
-    assert exposure(installed(more, (drop_in,))) > exposure(installed(plain))
+    assert exposure(installed(more, unit, (drop_in,))) > exposure(installed(plain, unit))
 
 
-def test_bpf_is_allowed_after_all_that_forbids_it() -> None:
-    """The call bpf is in @privileged: a later line that takes @privileged away takes bpf away too."""
-    lines = [line for line in UNIT.read_text().splitlines() if line.startswith("SystemCallFilter=")]
-    assert lines == [
-        "SystemCallFilter=@system-service",
-        "SystemCallFilter=~@privileged @resources",
-        "SystemCallFilter=bpf",
+@pytest.mark.parametrize("unit", [FRONT, OPENER])
+def test_what_locking_in_calls_is_allowed_after_all_that_forbids_it(unit: str) -> None:
+    """The calls are in @privileged, or in no group: a later line that takes that away takes them away too."""
+    lines = [
+        line for line in (SYSTEMD / unit).read_text().splitlines() if line.startswith("SystemCallFilter=")
     ]
+    assert lines[:2] == ["SystemCallFilter=@system-service", "SystemCallFilter=~@privileged @resources"]
+    (last,) = lines[2:]
+    assert {"bpf", "capset", "seccomp", "landlock_restrict_self"} <= set(last.partition("=")[2].split())
+
+
+def settings(path: Path) -> list[tuple[str, str]]:
+    return re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE)
+
+
+def test_the_front_has_no_capability_in_any_drop_in() -> None:
+    for path in (SYSTEMD / FRONT, *(SYSTEMD / f"{FRONT}.d").glob("*.conf")):
+        given = [
+            value
+            for name, value in settings(path)
+            if name in {"CapabilityBoundingSet", "AmbientCapabilities"}
+        ]
+        assert "".join(given) == "", path
+
+
+def test_each_profile_of_the_opener_is_that_of_the_table() -> None:
+    """The drop-in, the configuration and the table speak of one set of capabilities."""
+    base = {"CAP_BPF"}
+    assert set(drop_ins(OPENER)) == set(PROFILES) - {"minimal"}
+    assert dict(settings(SYSTEMD / OPENER))["AmbientCapabilities"] == "CAP_BPF"
+    for name in drop_ins(OPENER):
+        found = dict(settings(SYSTEMD / f"{OPENER}.d" / f"{name}.conf"))
+        assert base | set(found["AmbientCapabilities"].split()) == PROFILES[name]
+        assert found["CapabilityBoundingSet"] == found["AmbientCapabilities"]
+
+
+def test_both_units_speak_of_one_socket_that_the_front_alone_may_connect_to() -> None:
+    socket = dict(settings(SYSTEMD / SOCKET))
+    front = dict(settings(SYSTEMD / FRONT))
+    assert front["ExecStart"].endswith(f"serve --opener {socket['ListenSequentialPacket']}")
+    assert (socket["SocketUser"], socket["SocketMode"], socket["Accept"]) == (front["User"], "0600", "yes")
 
 
 def test_every_capability_has_its_reason() -> None:
     """deploy/README.md explains each capability that any unit file gives, and no unit gives others."""
     given = {
         capability
-        for path in (DEPLOY / "systemd").rglob("*.*")
+        for path in SYSTEMD.rglob("*.*")
         if path.is_file()
-        for line in path.read_text().splitlines()
-        if line.startswith(("AmbientCapabilities=", "CapabilityBoundingSet="))
-        for capability in line.partition("=")[2].split()
+        for name, value in settings(path)
+        if name in {"AmbientCapabilities", "CapabilityBoundingSet"}
+        for capability in value.split()
     }
     explained = set(re.findall(r"^\| `(CAP_\w+)`", (DEPLOY / "README.md").read_text(), re.MULTILINE))
     assert given == explained
 
 
-def test_every_hardening_line_has_its_reason() -> None:
+def test_every_line_has_its_reason() -> None:
     """A line whose reason nobody knows is the first to go when something does not work."""
     readme = (DEPLOY / "README.md").read_text()
-    service = UNIT.read_text().partition("[Service]")[2].partition("[Install]")[0]
-    settings = set(re.findall(r"^(\w+)=", service, re.MULTILINE))
-    assert {name for name in settings if f"`{name}" not in readme} == set()
+    names = {
+        name
+        for path in SYSTEMD.rglob("*.*")
+        if path.is_file()
+        for name, _ in settings(path)
+        if name not in {"Description", "WantedBy"}
+    }
+    assert {name for name in names if f"`{name}" not in readme} == set()
 
 
-def test_the_user_is_made_and_owns_its_folder(tmp_path: Path) -> None:
-    """Unit, sysusers and tmpfiles must speak of one user."""
+def test_the_users_are_made_and_own_their_folders(tmp_path: Path) -> None:
+    """Units, sysusers and tmpfiles must speak of the same users."""
     made = run("systemd-sysusers", "--dry-run", f"--root={tmp_path}", DEPLOY / "sysusers.d" / "mapd.conf")
-    assert "Creating user 'mapd'" in made.stdout + made.stderr
-    assert "\nUser=mapd\nGroup=mapd\n" in UNIT.read_text()
-    assert "\nd /sys/fs/bpf/mapd 0700 mapd mapd -\n" in (DEPLOY / "tmpfiles.d" / "mapd.conf").read_text()
+    for unit, user in ((FRONT, "mapd"), (OPENER, "mapd-opener")):
+        assert f"Creating user '{user}'" in made.stdout + made.stderr
+        assert f"\nUser={user}\nGroup={user}\n" in (SYSTEMD / unit).read_text()
+    tmpfiles = (DEPLOY / "tmpfiles.d" / "mapd.conf").read_text()
+    assert "\nd /sys/fs/bpf/mapd 0700 mapd-opener mapd-opener -\n" in tmpfiles
+    assert (config.Config().daemon.user, config.Config().opener.user) == ("mapd", "mapd-opener")
 
 
 def test_the_folders_get_their_modes(tmp_path: Path) -> None:
@@ -131,7 +202,7 @@ def test_the_folders_get_their_modes(tmp_path: Path) -> None:
     bpffs.mkdir(parents=True)
     conf = tmp_path / "mapd.conf"
     text = (DEPLOY / "tmpfiles.d" / "mapd.conf").read_text()
-    conf.write_text(re.sub(r"(root root|mapd mapd)", "- -", text))  # giving away needs root
+    conf.write_text(re.sub(r"(root root|mapd-opener mapd-opener)", "- -", text))  # giving away needs root
     done = run("systemd-tmpfiles", "--create", f"--root={tmp_path}", conf)
     assert done.stderr == ""
     assert (bpffs.stat().st_mode & 0o7777, (bpffs / "mapd").stat().st_mode & 0o7777) == (0o711, 0o700)
