@@ -34,6 +34,8 @@ OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     # Who began a call and answers no ping: its messages are not waited for without end.
     ("grpc.keepalive_time_ms", int(limits.PING_AFTER_S * 1_000)),
     ("grpc.keepalive_timeout_ms", int(limits.PING_S * 1_000)),
+    # It is this one that ends the connection: with the one above alone it stayed (grpcio 1.85).
+    ("grpc.http2.ping_timeout_ms", int(limits.PING_S * 1_000)),
 )
 
 HEALTH: Final[Any] = health_pb2.DESCRIPTOR.services_by_name["Health"]
