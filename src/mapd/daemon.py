@@ -264,12 +264,13 @@ async def _idle_handles(handles: HandleTable) -> AsyncGenerator[None]:
             await asyncio.sleep(limits.HANDLE_IDLE_S / 10)
             handles.close_idle()
 
+    # No TaskGroup: it would wrap a reason not to start into a group, which nobody looks into.
+    expiry = asyncio.create_task(expire(), name="handle expiry")
     try:
-        async with asyncio.TaskGroup() as group:
-            expiry = group.create_task(expire(), name="handle expiry")
-            yield
-            expiry.cancel()
+        yield
     finally:
+        expiry.cancel()
+        await asyncio.wait({expiry})
         handles.close_all()
 
 

@@ -20,7 +20,6 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import mapd_client
-from mapd.rpc.tcp import refuses_older_tls
 from mapd_api.v1 import maps_pb2, maps_pb2_grpc
 from mapd_client import (
     U64,
@@ -276,20 +275,11 @@ def test_tls_1_2_ends_in_the_handshake(tcp: TlsPlace) -> None:
         }
 
 
-async def test_the_daemons_look_at_its_own_port_sees_a_server_that_takes_tls_1_2(tcp: TlsPlace) -> None:
-    files = tcp.write_server()
-    for version, refused in ((ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, True)):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(files.certificate, files.key)
-        context.minimum_version = version
-
-        def closed(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.close()
-
-        server = await asyncio.start_server(closed, "127.0.0.1", 0, ssl=context)
-        async with server:
-            port = server.sockets[0].getsockname()[1]
-            assert await refuses_older_tls(f"127.0.0.1:{port}") is refused
+async def test_connections_are_counted_in_a_daemon_that_is_locked_in(tcp: TlsPlace) -> None:
+    tcp.policy = POLICY_OF_TWO
+    tcp.write_server()
+    with daemon_process(tcp.place, extra=tcp.extra(), policy=tcp.policy) as daemon:
+        await three_of_two(f"127.0.0.1:{port_of(daemon.log)}", tcp)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])
@@ -308,6 +298,7 @@ def test_a_daemon_whose_key_others_may_read_does_not_start(tcp: TlsPlace, mode: 
     )
     assert done.returncode == 1
     assert f"others than its owner may use the key (mode {mode:04o}); chmod 600 {files.key}" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not tcp.place.socket.exists()
 
 
@@ -354,21 +345,25 @@ async def test_a_principal_has_as_many_connections_as_its_quota_and_a_closed_one
 ) -> None:
     tcp.policy = POLICY_OF_TWO
     async with tcp.daemon() as ready:
-        first, second, third = (raw(ready.tcp[0], tcp, tcp.tls()) for _ in range(3))
-        other = raw(ready.tcp[0], tcp, tcp.tls(dns("edge.example.org")))
-        assert (await ask(first))[0] is grpc.StatusCode.OK
-        assert (await ask(second))[0] is grpc.StatusCode.OK
-        code, details = await ask(third)
-        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "web has 2 of 2" in details
-        assert (await ask(other))[0] is grpc.StatusCode.OK
-        assert (await ask(first))[0] is grpc.StatusCode.OK
-        await second.close()
-        async with asyncio.timeout(30):
-            while (await ask(third))[0] is not grpc.StatusCode.OK:
-                pass
-        for channel in (first, third, other):
-            await channel.close()
+        await three_of_two(ready.tcp[0], tcp)
+
+
+async def three_of_two(address: str, tcp: TlsPlace) -> None:
+    first, second, third = (raw(address, tcp, tcp.tls()) for _ in range(3))
+    other = raw(address, tcp, tcp.tls(dns("edge.example.org")))
+    assert (await ask(first))[0] is grpc.StatusCode.OK
+    assert (await ask(second))[0] is grpc.StatusCode.OK
+    code, details = await ask(third)
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "web has 2 of 2" in details
+    assert (await ask(other))[0] is grpc.StatusCode.OK
+    assert (await ask(first))[0] is grpc.StatusCode.OK
+    await second.close()
+    async with asyncio.timeout(30):
+        while (await ask(third))[0] is not grpc.StatusCode.OK:
+            pass
+    for channel in (first, third, other):
+        await channel.close()
 
 
 async def silent(port: int, sends: bytes, secured: ssl.SSLContext | None) -> asyncio.StreamReader:

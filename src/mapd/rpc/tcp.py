@@ -1,17 +1,15 @@
 """TCP: one grpc server for all principals, whose callers are told by their certificates.
 
-TLS 1.3 alone. gRPC for Python has no option for that; ``mapd`` names, before gRPC is loaded, one cipher suite for
-older versions that no certificate serves, so that they fail in the handshake. Where that was too late (gRPC was loaded
-first), a look at this daemon's own port shows it, and each call is asked for the version of its connection instead.
+TLS 1.3 alone, by what ``mapd`` tells gRPC before that is loaded; older versions fail in the handshake. Each call is
+asked for the version of its connection too, where gRPC tells it (1.85 does, 1.78 does not).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any, Final
 import grpc
 import structlog
 
+from mapd import TLS_1_3_ALONE
 from mapd.access.policy.model import Policy
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
@@ -39,11 +38,7 @@ LOOK_S: Final = 1.0
 SHARE_OF_JITTER: Final = 0.2
 """gRPC's connection ages are a tenth more or less than asked for (max_age_filter, kMaxConnectionAgeJitter)."""
 
-SELF_TEST_S: Final = 5.0
-
 _TLS_1_3: Final = b"TLSv1.3"
-_HANDSHAKE_RECORD: Final = 22
-"""ContentType handshake (RFC 8446, B.1): a ServerHello, where 21 is an alert."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,17 +89,24 @@ class TlsCaller(Caller):
 class Callers:
     """Who calls, by the certificate of its connection. Its ``identify`` is asked at each call.
 
-    Attributes:
+    Args:
         only_1_3: handshakes of older TLS versions are known to fail.
     """
 
-    def __init__(self, files: TlsFiles, policy: Callable[[], Policy], settings: TcpSettings) -> None:
+    def __init__(
+        self,
+        files: TlsFiles,
+        policy: Callable[[], Policy],
+        settings: TcpSettings,
+        *,
+        only_1_3: bool = TLS_1_3_ALONE,
+    ) -> None:
         self._files = files
+        self._only_1_3 = only_1_3
         self._policy = policy
         self._settings = settings
         self._identities = Identities()
         self.connections = Connections(settings.longest_s)
-        self.only_1_3 = False
         self._admits = lru_cache(maxsize=1_024)(self._admitted)
 
     def identify(self, context: Context) -> Caller:
@@ -160,7 +162,7 @@ class Callers:
 
     def _check_version(self, attested: Mapping[str, Iterable[bytes]]) -> None:
         version = next(iter(attested.get("ssl_tls_version", ())), b"")
-        if version == _TLS_1_3 or (not version and self.only_1_3):
+        if version == _TLS_1_3 or (not version and self._only_1_3):
             return
         said = version.decode("ascii", "replace") or "a TLS version that this daemon's gRPC does not tell"
         raise _unauthenticated(f"the connection speaks {said}; mapd takes TLS 1.3 only")
@@ -221,11 +223,6 @@ class TcpServer:
             )
         self.addresses = tuple(self._listen(address) for address in self._settings.listen)
         await self._server.start()
-        self.callers.only_1_3 = await refuses_older_tls(self.addresses[0])
-        if not self.callers.only_1_3:
-            _log.warning(
-                "older TLS versions are refused at each call, not in the handshake", listen=self.addresses
-            )
         await self._health.set_serving()
         _log.info("listening", tcp=self.addresses, certificate_ends=material.ends.isoformat())
 
@@ -289,29 +286,6 @@ def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration(
         [(material.key, material.certificate)], root_certificates=material.client_ca
     )
-
-
-async def refuses_older_tls(address: str) -> bool:
-    """Whether a handshake of TLS 1.2 fails at our own port; False also where that cannot be found out."""
-    host, _, port = address.rpartition(":")
-    local = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - not bound here
-    older = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    older.minimum_version = older.maximum_version = ssl.TLSVersion.TLSv1_2
-    inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with suppress(ssl.SSLWantReadError):
-        older.wrap_bio(inward, outward, server_hostname="localhost").do_handshake()
-    try:
-        async with asyncio.timeout(SELF_TEST_S):
-            reader, writer = await asyncio.open_connection(local, int(port))
-            try:
-                writer.write(outward.read())
-                answer = await reader.read(1)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError) as error:
-        _log.warning("cannot try TLS 1.2 at the daemon's own port", address=address, reason=str(error))
-        return False
-    return answer[:1] != bytes((_HANDSHAKE_RECORD,))
 
 
 @asynccontextmanager
