@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from mapd.access.authorize import Authorizer
 from mapd.access.policy.holder import PolicyHolder
 from mapd.access.principal import Principal
 from mapd.bpf import Fault, OpenId, OpenPin
+from mapd.bpf.abi import Command
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
@@ -503,7 +505,7 @@ async def test_no_token_names_a_key_of_others_and_none_is_taken_that_does() -> N
 
     async with ruled(LPM_KEYS) as wire:
         made = add(wire, "web/flows", map_type=MapType.LPM_TRIE, key_size=8, max_entries=100_000)
-        for number in range(12_000):
+        for number in range(7_000):
             made.elements[key(number)] = n(number)
         mine = {one for one in made.elements if one[4] == 10}
         messages = await dumped(wire)
@@ -546,12 +548,15 @@ async def test_a_dump_ends_when_its_right_is_gone_or_narrowed(
     path.write_text(text([OWNER]))
     holder = PolicyHolder.start(path)
     async with reloading(holder) as wire:
-        add(wire, "web/flows", count=200_000, max_entries=1_000_000)
+        add(wire, "web/flows", count=15_000, max_entries=20_000)
+        decided = threading.Event()
+        wire.faulty.add(Fault(target=Command.MAP_LOOKUP_BATCH, nth=2, wait=decided))
         call = wire.callable("Dump")(elements.DumpRequest(map=FLOWS), timeout=WAIT_S)
         assert (await call.read()).HasField("header")
         first = await call.read()
         path.write_text(text(rules))
         assert holder.reload()
+        decided.set()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await until_refused(call)
         assert refusal_of(caught.value).reason is reason
