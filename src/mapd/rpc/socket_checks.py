@@ -108,10 +108,11 @@ def read_back(folder: Path, inner: Path, socket: Path, who: Admitted) -> None:
             found = (outside.permits(uid, gids, SEARCH), opened.permits(uid, gids, WRITE))
             wanted = (admitted, admitted)
         if found != wanted:
+            more = any(does and not shall for does, shall in zip(found, wanted, strict=True))
             raise SocketError(
-                f"{socket}: uid {uid} with groups {list(gids)} "
-                f"{'would be refused' if admitted else 'would be admitted'}, against the policy: the file system keeps "
-                f"other rights than were set; it is not served. Put [daemon] runtime_dir on a tmpfs"
+                f"{socket}: uid {uid} with groups {list(gids)} {'would be admitted' if more else 'would be refused'}, "
+                "against the policy: the file system keeps other rights than were set; it is not served. Put [daemon] "
+                "runtime_dir on a tmpfs"
             )
 
 
