@@ -60,6 +60,12 @@ def failure(error: aio.AioRpcError) -> Answer:
     return {"code": error.code().name, "details": error.details() or "", "metadata": told, "replies": []}
 
 
+async def _error(call: Any) -> aio.AioRpcError:
+    return aio.AioRpcError(
+        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+    )
+
+
 class Conversation:
     """One session on its stream, and where its only slot stands."""
 
@@ -75,6 +81,7 @@ class Agent:
     def __init__(self) -> None:
         self.channels: dict[str, aio.Channel] = {}
         self.sessions: dict[str, Conversation] = {}
+        self.kept: list[Any] = []
 
     async def serve(self, line: dict[str, Any]) -> Answer:
         """Do what a line asks for."""
@@ -114,16 +121,63 @@ class Agent:
         replies = [reply async for reply in call] if answers else [await call]
         return {"replies": [reply.hex() for reply in replies]}
 
+    async def together(
+        self,
+        channel: str,
+        method: str,
+        requests: Sequence[str],
+        streams: Sequence[bool],
+        keep: bool = False,
+    ) -> Answer:
+        """A call for each request, all at once; ``keep``: streams are left where their first message is read."""
+        made: Any = getattr(self.channels[channel], MAKERS[streams[0], streams[1]])(method)
+
+        async def one(request: str) -> Answer:
+            try:
+                call = made(bytes.fromhex(request), timeout=TIMEOUT_S)
+                if not streams[1]:
+                    return {"code": "OK", "replies": [(await call).hex()]}
+                first = await call.read()
+                if first is aio.EOF:
+                    raise await _error(call)
+                if keep:
+                    self.kept.append(call)
+                return {"code": "OK", "replies": [first.hex()]}
+            except aio.AioRpcError as error:
+                return failure(error)
+
+        return {"each": await asyncio.gather(*map(one, requests))}
+
+    async def release(self) -> Answer:
+        """End the streams that were left."""
+        for call in self.kept:
+            call.cancel()
+        self.kept.clear()
+        return {}
+
     async def open(self, channel: str, session: str, resume: str = "", epoch: str = "") -> Answer:
         """A session, new or gone on with, under the name ``session``."""
+        again = 0
+        while True:
+            answer = await self._open(channel, session, resume, epoch)
+            # What grpc.aio makes of a message that is written while the refusal arrives: the status is lost then.
+            if answer.get("details") != "Internal error from Core":
+                return {**answer, "again": again}
+            again += 1
+
+    async def _open(self, channel: str, session: str, resume: str, epoch: str) -> Answer:
         anything: Any = self.channels[channel]
         stream = anything.stream_stream(
             SESSION,
             request_serializer=pb.SessionRequest.SerializeToString,
             response_deserializer=pb.SessionResponse.FromString,
         )()
-        await stream.write(pb.SessionRequest(open=pb.SessionOpen(session=resume, epoch=epoch)))
-        first = await asyncio.wait_for(stream.read(), TIMEOUT_S)
+        first: Any
+        try:
+            await stream.write(pb.SessionRequest(open=pb.SessionOpen(session=resume, epoch=epoch)))
+            first = await asyncio.wait_for(stream.read(), TIMEOUT_S)
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            first = aio.EOF  # it was refused before anything was said
         if first is aio.EOF:
             return await self._ended(stream)
         self.sessions[f"{channel}#{session}"] = Conversation(stream, first.opened)

@@ -103,7 +103,28 @@ class Agent:
         )
         if method.name == "Apply" and found.replies:
             return _of_group(found, pb.ApplyResponse.FromString(found.replies[0]))
+        if method.name == "Load" and found.replies:
+            return _of_load(found, pb.LoadResponse.FromString(found.replies[0]))
         return found
+
+    async def together(
+        self, method: Any, requests: Sequence[Message], *, keep: bool = False, channel: str = CHANNEL
+    ) -> list[Answer]:
+        """A call for each of these, all at once; what came of each.
+
+        Args:
+            keep: streams are not read past their first message until ``ask("release")``.
+        """
+        found = await self.ask(
+            "together",
+            channel=channel,
+            method=contract.full_name(method),
+            requests=[request.SerializeToString().hex() for request in requests],
+            streams=[method.client_streaming, method.server_streaming],
+            keep=keep,
+        )
+        empty: dict[str, Any] = {"details": "", "metadata": [], "replies": []}
+        return [_answer({**empty, **each}) for each in found.raw["each"]]
 
     async def open_session(
         self, name: str = "session", *, resume: str = "", epoch: str = "", channel: str = CHANNEL
@@ -142,6 +163,15 @@ def _of_group(found: Answer, response: pb.ApplyResponse) -> Answer:
     if statuses == {Reason.POLICY}:
         return _refused(found, None)
     return found
+
+
+def _of_load(found: Answer, response: pb.LoadResponse) -> Answer:
+    """A load of one element that may not be written is refused in its answer."""
+    return (
+        _refused(found, None)
+        if {int(one.reason) for one in response.errors} == {Reason.POLICY.value}
+        else found
+    )
 
 
 def _refused(found: Answer, error: Any) -> Answer:

@@ -12,16 +12,21 @@ from mapd.bpf import possible_cpus
 from mapd_api import contract
 from mapd_api.layout import value_stride
 from mapd_api.ops import ATOMICS, MUTATES, TAKES_VALUE, Op, Verb
+from mapd_api.v1 import access_pb2 as access
 from mapd_api.v1 import elements_pb2 as pb
 from mapd_api.v1 import maps_pb2 as maps
-from mapd_api.v1.types_pb2 import MapRef
+from mapd_api.v1.types_pb2 import VERB_READ, MapRef
 from tests.e2e.rights.world import Resource, T, World
 
 PER_OP: Final = ("Apply", "Session")
+INSIDE: Final = {"Explain": frozenset({Verb.LIST})}
+"""Of a method for everyone: what it takes on the map that a request names."""
 CHANGES_NAMES: Final = frozenset({"CreateMap", "PinMap", "UnpinMap", "RenameMap"})
 CHANGES_MAPS: Final = frozenset({"FreezeMap", "Update", "Delete", "UpdateReference", "Load"})
 MADE: Final = "made"
 """The last part of whatever name or pin an admitted call makes."""
+
+METHODS: Final = {method.name: method for service in contract.SERVICES for method in service.methods}
 
 Build = Callable[[World, Resource], list[Message] | None]
 
@@ -60,7 +65,7 @@ def actions() -> Iterator[Action]:
                 for op, verbs in contract.op_verbs().items():
                     yield Action(method, op, access.verbs | verbs)
             else:
-                yield Action(method, None, access.verbs)
+                yield Action(method, None, access.verbs or INSIDE.get(method.name, access.verbs))
 
 
 def operation_on(resource: Resource, op: Op) -> pb.OpGroup:
@@ -108,7 +113,7 @@ def _pin(world: World, resource: Resource) -> list[Message] | None:
 
 def _unpin(world: World, resource: Resource) -> list[Message] | None:
     del world
-    return None if resource.by_id else [maps.UnpinMapRequest(map=resource.ref)]
+    return None if resource.by_id or resource.by_handle else [maps.UnpinMapRequest(map=resource.ref)]
 
 
 def _rename(world: World, resource: Resource) -> list[Message] | None:
@@ -142,10 +147,17 @@ def _load(world: World, resource: Resource) -> list[Message] | None:
     return [request]
 
 
+def _explain(world: World, resource: Resource) -> list[Message] | None:
+    del world
+    return None if resource.by_handle else [access.ExplainRequest(verb=VERB_READ, map=resource.ref)]
+
+
 BUILDERS: Final[Mapping[str, Build]] = {
+    "WhoAmI": lambda _w, _r: [access.WhoAmIRequest()],
+    "Explain": _explain,
     "GetServerInfo": lambda _w, _r: [maps.GetServerInfoRequest()],
     "CreateMap": _create,
-    "OpenMap": lambda _w, r: [maps.OpenMapRequest(map=r.ref)],
+    "OpenMap": lambda _w, r: None if r.by_handle else [maps.OpenMapRequest(map=r.ref)],
     "GetMap": lambda _w, r: [maps.GetMapRequest(map=r.ref)],
     "ListMaps": _list,
     "CloseMap": lambda _w, _r: [maps.CloseMapRequest(handle=1)],

@@ -7,14 +7,16 @@ from typing import Final
 
 from mapd_api.ops import Op, Verb
 from mapd_api.reasons import Reason
-from tests.e2e.rights.cells import Action
+from tests.e2e.rights.cells import MADE, Action
 from tests.e2e.rights.world import ABSENT, INSIDE, OUTSIDE, ROUTE, Kind, Known, Resource, World
 from tests.unit.mapd.access.reference import Map, Reference
 
 ADMITTED: Final[frozenset[Reason]] = frozenset()
 HIDDEN: Final[frozenset[Reason]] = frozenset({Reason.MAP_NOT_FOUND})
 KNOWN: Final[frozenset[Reason]] = frozenset({Reason.POLICY})
-REFUSALS: Final = HIDDEN | KNOWN | {Reason.UNAUTHENTICATED, Reason.STALE_HANDLE}
+STALE: Final = frozenset({Reason.STALE_HANDLE})
+LACKING: Final = frozenset({Reason.OPERATION_UNSUPPORTED})
+REFUSALS: Final = HIDDEN | KNOWN | STALE | {Reason.UNAUTHENTICATED}
 
 AS_OP: Final = {"Lookup": Op.LOOKUP, "Update": Op.UPDATE, "Delete": Op.DELETE, "Load": Op.UPDATE}
 """Methods that are decided by key as these operations are."""
@@ -51,10 +53,16 @@ class Expected:
         if not action.verbs:
             return ADMITTED
         name = action.method.name
+        if name == "RenameMap" and resource.of and not self.may(Verb.PIN, self._renamed(resource)):
+            # About the new name, which is the caller's own word; but first he must be let to the old one.
+            found = self.world.subject(resource.of)
+            return KNOWN if self.may(Verb.PIN, found) or self.may(Verb.LIST, found) else HIDDEN
         if name == "CreateMap":
             return ADMITTED if self.may(Verb.CREATE, self._new(resource)) else KNOWN
         if name == "ListMaps":
             return self._listing(resource)
+        if resource.by_handle and self.who != "team":
+            return STALE  # another's: as if it were open nowhere
         if resource.of is None:
             return HIDDEN | (KNOWN if self.may(Verb.LIST, self._new(resource)) else ADMITTED)
         of = self.world.subject(resource.of)
@@ -63,7 +71,10 @@ class Expected:
             return HIDDEN | (KNOWN if self.may(Verb.LIST, of) else ADMITTED)
         if self._allowed(action, resource, of):
             return ADMITTED
-        return KNOWN if self.may(Verb.LIST, of) else HIDDEN
+        if not self.may(Verb.LIST, of):
+            return HIDDEN
+        # Who has the right on some keys may be told that nobody can do this to any.
+        return KNOWN | (LACKING if self._on_some_key(action, of) else ADMITTED)
 
     def _allowed(self, action: Action, resource: Resource, of: Map) -> bool:
         name, op = action.method.name, action.op or AS_OP.get(action.method.name)
@@ -74,10 +85,23 @@ class Expected:
         if self.who == "admin":
             return False
         if name == "Dump":
-            return any(self.may(Verb.READ, of, key[: of.key_size]) for key in SOME_KEYS if of.key_size)
+            return self._on_some_key(action, of)
         if op is None or not of.key_size:
             return False
         return self.reference.may_element(self.who, op, action.verbs, of, resource.key[: of.key_size])
+
+    def _on_some_key(self, action: Action, of: Map) -> bool:
+        """Whether there is a key for which it may."""
+        return any(
+            all(self.may(verb, of, key[: of.key_size]) for verb in action.verbs)
+            for key in SOME_KEYS
+            if of.key_size
+        )
+
+    def _renamed(self, resource: Resource) -> Map:
+        """The place of its new name, whatever the map is called besides."""
+        name = f"{resource.ref.name.partition('/')[0]}/{MADE}"
+        return Map(resource.like.type, resource.like.key_size, (name,), (self.world.path(name),))
 
     def _listing(self, resource: Resource) -> frozenset[Reason]:
         if not resource.by_id or self.may(Verb.OPEN_BY_ID, None):

@@ -91,33 +91,62 @@ class Resource:
         """Whether another right is asked for."""
         return bool(self.ref.WhichOneof("ref") == "id")
 
+    @property
+    def by_handle(self) -> bool:
+        """Whether it is one that the owner has open."""
+        return bool(self.ref.WhichOneof("ref") == "handle")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """A kind of caller.
 
     Attributes:
-        principal: whose socket it tries; also who it is, if the kernel lets it.
-        admitted: whether the kernel shall.
+        principal: whose socket it tries; also who it is, if it is let in.
+        refused: by what all its calls shall be, "" if by nothing: KERNEL at connect(), TLS at the handshake, NOBODY
+            for a certificate that is no principal's, GONE for a principal that the policy has no more.
         mounts: it reaches the socket by a mount of its own.
+        certificate: it comes by TCP, and shows this one; NO_CERTIFICATE: none.
     """
 
     name: str
     principal: str
     user: User
-    admitted: bool = True
+    refused: str = ""
     mounts: bool = False
+    certificate: str = ""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it is let in."""
+        return not self.refused
+
+
+KERNEL_REFUSES, TLS_REFUSES, NOBODY, GONE = "the kernel", "the handshake", "the daemon", "its removal"
+NO_CERTIFICATE: Final = "none"
+REMOTE: Final = "spiffe://example.org/ns/net/sa/remote"
+
+
+def by_tcp(name: str, certificate: str, refused: str = "") -> Kind:
+    """A caller with a certificate."""
+    return Kind(
+        name=name,
+        principal="remote",
+        user=User(uid=70020, gid=70020),
+        refused=refused,
+        certificate=certificate,
+    )
 
 
 KINDS: Final = (
     Kind(name="admin", principal="admin", user=User()),
     Kind(name="owner of the namespace", principal="team", user=User(uid=70001, gid=70001)),
-    Kind(name="other uid", principal="team", user=User(uid=70099, gid=70099), admitted=False),
+    Kind(name="other uid", principal="team", user=User(uid=70099, gid=70099), refused=KERNEL_REFUSES),
     Kind(name="by its gid", principal="crew", user=User(uid=70002, gid=71002)),
-    Kind(name="other gid", principal="crew", user=User(uid=70003, gid=71003), admitted=False),
+    Kind(name="other gid", principal="crew", user=User(uid=70003, gid=71003), refused=KERNEL_REFUSES),
     Kind(name="by a supplementary gid", principal="crew", user=User(uid=70004, gid=70004, groups=(71002,))),
     Kind(name="mount grant", principal="box", user=User(uid=70005, gid=70005), mounts=True),
-    Kind(name="no mount", principal="box", user=User(uid=70005, gid=70005), admitted=False),
+    Kind(name="no mount", principal="box", user=User(uid=70005, gid=70005), refused=KERNEL_REFUSES),
     Kind(name="read-only", principal="viewer", user=User(uid=70006, gid=70006)),
     Kind(name="write-only", principal="writer", user=User(uid=70007, gid=70007)),
     Kind(name="key-filtered", principal="keys", user=User(uid=70008, gid=70008)),
@@ -127,6 +156,13 @@ KINDS: Final = (
     Kind(name="no rules at all", principal="nobody", user=User(uid=70012, gid=70012)),
     Kind(name="by id alone", principal="numbers", user=User(uid=70013, gid=70013)),
     Kind(name="denied some keys", principal="most", user=User(uid=70014, gid=70014)),
+    by_tcp("certificate", "good"),
+    by_tcp("certificate of another authority", "foreign", TLS_REFUSES),
+    by_tcp("no certificate", NO_CERTIFICATE, TLS_REFUSES),
+    by_tcp("expired certificate", "expired", TLS_REFUSES),
+    by_tcp("two SPIFFE ids", "two", NOBODY),
+    by_tcp("common name alone", "cn", NOBODY),
+    by_tcp("identity of nobody", "stranger", NOBODY),
     Kind(name="removed by a reload", principal="leaver", user=User(uid=70015, gid=70015)),
 )
 
@@ -159,6 +195,8 @@ users = [70012]
 users = [70013]
 [principals.most]
 users = [70014]
+[principals.remote]
+tls = ["{remote}"]
 [principals.leaver]
 users = [70015]
 
@@ -192,6 +230,13 @@ name = "viewer-foreign"
 who = ["viewer"]
 role = "viewer"
 pins = ["{bpffs}/foreign/**"]
+
+[[rules]]
+name = "remote"
+who = ["remote"]
+verbs = ["list", "read", "delete"]
+names = ["team/*"]
+types = ["hash", "queue"]
 
 [[rules]]
 name = "writer"
@@ -298,11 +343,19 @@ class World:
 
     place: Place
     maps: dict[str, Known] = field(default_factory=dict[str, Known])
+    handle: int = 0
+    """The owner's, of its own map."""
 
     @property
     def policy(self) -> str:
         """The file."""
-        return POLICY.replace("{bpffs}", str(self.place.bpffs))
+        return POLICY.replace("{bpffs}", str(self.place.bpffs)).replace("{remote}", REMOTE)
+
+    @property
+    def policy_without_leaver(self) -> str:
+        """The same after a change: one principal less."""
+        table = "[principals.leaver]\nusers = [70015]\n"
+        return self.policy.replace(table, "").replace(', "leaver"]', "]")
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -402,6 +455,8 @@ class World:
             known = maps.get(label)
             shape = known.shape if known else HASH
             ref = MapRef(name=name) if name else MapRef(pin=pin) if pin else MapRef(id=number)
+            if not (name or pin or number):
+                ref = MapRef(handle=self.handle)
             what = f"{label} by {ref.WhichOneof('ref')} {name}".strip()
             if key is None:
                 key = shape.keys[0] if shape.keys else FIRST
@@ -414,6 +469,7 @@ class World:
             of("own map", "team/flows", key=OUTSIDE),
             of("own map", pin=self.path("team/flows")),
             of("own map", number=maps["own map"].id),
+            of("own map"),
             of("another's map", "other/flows"),
             of("foreign pin", pin=f"{bpffs}/foreign/tracer"),
             of("map without a name", number=maps["map without a name"].id),
