@@ -50,6 +50,7 @@ from mapd.runtime.host import MapHost
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
 from mapd.runtime.sessions import Sessions
 from mapd.runtime.shares import Shares
+from mapd.runtime.watch import watching_pins
 from mapd.start import (
     BY_PROGRAM,
     StartError,
@@ -168,6 +169,7 @@ async def running(
                 reloading = Reloading(Path(config.daemon.policy), policy, servers, pool, seen)
                 async with (
                     _idle_handles(host.handles),
+                    watching_pins(host),
                     aclosing(conversations),
                     listen.tcp(config.tcp, policy, guard, handlers) as tcp,
                     _serving(config, policy, servers, guard),

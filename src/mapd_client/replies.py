@@ -218,6 +218,7 @@ _ELEMENT_TEXT: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.BUSY: "the kernel was busy three times; nothing was executed",
         Reason.EXPIRED: "the time was over before it was executed",
         Reason.OUTCOME_UNKNOWN: "it may have been executed",
+        Reason.POLICY: "the policy does not allow you this key, and nothing was executed; whoami() says who you are",
     }
 )
 

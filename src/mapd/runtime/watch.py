@@ -1,0 +1,51 @@
+"""Whether names and pins still lead where they led: asked of the kernel now and then, for the maps that are held."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+
+from mapd.maps.errors import MapError
+from mapd.runtime.host import MapHost
+
+PINS_CHECK_S: Final = 1.0
+"""So long a handle may be used on a map that others have named otherwise, or put another one in the place of. What
+mapd itself does to a name counts at once."""
+
+_log = structlog.stdlib.get_logger("mapd.runtime")
+
+
+@asynccontextmanager
+async def watching_pins(host: MapHost, every: float = PINS_CHECK_S) -> AsyncGenerator[None]:
+    """Check ``every`` so many seconds inside the block; nothing while no map is held."""
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(_watch(host, every), name="pin check")
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+
+async def _watch(host: MapHost, every: float) -> None:
+    told: set[tuple[str, int]] = set()
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await host.check_pins()
+        except MapError as error:
+            # Draining, out of descriptors, or names that never rest: what is held stays as it was judged.
+            _log.warning("pins were not checked", reason=error.reason.name, message=str(error))
+            continue
+        replaced = {
+            (one.opened.pin_path, one.opened.facts.id): one.replaced
+            for one in host.handles.held()
+            if one.replaced
+        }
+        for (path, map_id), other in replaced.items():
+            if (path, map_id) not in told:
+                _log.warning("a pin was replaced", pin=path, map=map_id, by=other)
+        told = set(replaced)
