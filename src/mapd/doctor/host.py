@@ -18,7 +18,10 @@ from mapd.bpf import (
     load_program,
 )
 from mapd.bpf.asm import Assembler, Reg
-from mapd.config import DaemonConfig
+from mapd.config import Config, DaemonConfig
+from mapd.sandbox import abi, account
+from mapd.sandbox.landlock import missing_of
+from mapd.sandbox.libc import UnknownMachineError, machine
 
 RIGHTS: Final = (
     ("CAP_BPF", "create maps, load the helper programs"),
@@ -70,6 +73,51 @@ def checks(kernel: Kernel, config: DaemonConfig, capabilities: frozenset[str]) -
     ]
 
 
+def apart(config: Config) -> list[Check]:
+    """What keeps the two processes apart, and each of them in."""
+    return [landlock(abi()), seccomp(), *(user(name) for name in (config.daemon.user, config.opener.user))]
+
+
+def landlock(version: int) -> Check:
+    """Whether this kernel can say which files a process reaches."""
+    missing = missing_of(version)
+    return Check(
+        name="landlock",
+        ok=not missing,
+        found=f"ABI {version}" + "".join(f"; not: {line.partition(': ')[2]}" for line in missing),
+        fix="" if not missing else "a newer kernel, with landlock in CONFIG_LSM or lsm= of its command line",
+    )
+
+
+def seccomp() -> Check:
+    """Whether a filter is written for this machine; without one no daemon of two processes starts."""
+    try:
+        machine()
+    except UnknownMachineError as error:
+        return Check(
+            name="seccomp", ok=False, needed=True, found=str(error), fix="--single-process, for debugging"
+        )
+    return Check(name="seccomp", ok=True, needed=True, found="a filter for this machine")
+
+
+def user(name: str | int) -> Check:
+    """One of the two users; without them both processes run as who starts them."""
+    try:
+        ok = account(name) is not None
+    except ValueError as error:
+        return Check(name=f"user {name}", ok=False, needed=True, found=str(error), fix="another number")
+    return Check(
+        name=f"user {name}",
+        ok=ok,
+        found="there"
+        if ok
+        else "no such user: both processes run as who starts them, apart by capabilities alone",
+        fix=""
+        if ok
+        else f"systemd-sysusers mapd.conf, or: useradd --system --no-create-home --shell /usr/sbin/nologin {name}",
+    )
+
+
 def bpffs(config: DaemonConfig) -> list[Check]:
     """Where names are pinned: the mount, and the folder that the daemon makes in it."""
     try:
@@ -82,7 +130,7 @@ def bpffs(config: DaemonConfig) -> list[Check]:
         return [Check(name="bpffs", ok=False, needed=True, found=f"{config.bpffs}: {why}", fix=fix)]
     mode = Path(config.bpffs).stat().st_mode & 0o7777
     root = Path(config.bpffs, config.pin_root)
-    there = root.is_dir()
+    there = os.path.isdir(root)  # noqa: PTH112 - Path.is_dir() raises where the folder above may not be passed
     usable = os.access(root if there else config.bpffs, os.W_OK | os.X_OK)
     found = f"{root}: " + ("there" if there else "will be made at the start" if usable else "missing")
     return [
@@ -94,7 +142,7 @@ def bpffs(config: DaemonConfig) -> list[Check]:
             found=found if usable else f"{found}, and this user may not write there",
             fix=""
             if usable
-            else f"install -d -o mapd -m 0700 {root}   as root (deploy/tmpfiles.d does), or start as root",
+            else f"install -d -o mapd-opener -m 0700 {root}   as root (deploy/tmpfiles.d does), or start as root",
         ),
     ]
 
@@ -127,9 +175,8 @@ def pin_root(root: str) -> Check:
 def right(name: str, purpose: str, capabilities: frozenset[str]) -> Check:
     """One capability."""
     ok = name in capabilities
-    return Check(
-        name=name.lower(), ok=ok, found=purpose, fix="" if ok else f"AmbientCapabilities={name} in the unit"
-    )
+    fix = "" if ok else f"AmbientCapabilities={name} in the opener's unit, or start as root"
+    return Check(name=name.lower(), ok=ok, found=purpose, fix=fix)
 
 
 def unprivileged() -> Check:
@@ -158,7 +205,7 @@ def ids(kernel: Kernel) -> Check:
         "ids",
         lambda: kernel.control(NextMapId(map_id=0)),
         "maps by id",
-        "AmbientCapabilities=CAP_SYS_ADMIN in the unit (profile inspector)",
+        "CAP_SYS_ADMIN: profile inspector, inspector.conf in mapd-opener@.service.d, or start as root",
     )
 
 
@@ -178,7 +225,7 @@ def program(kind: ProgramType, capability: str) -> Check:
         f"program {kind.name.lower()}",
         lambda: load_program(asm.assemble(), kind, "mapd_trial").close(),
         "loads",
-        f"AmbientCapabilities={capability} in the unit; without it element operations are one syscall each",
+        f"AmbientCapabilities={capability} in the opener's unit; without it element operations are one syscall each",
     )
 
 

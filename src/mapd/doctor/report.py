@@ -11,7 +11,8 @@ from typing import Final
 
 from mapd.bpf import Kernel, LinuxKernel, effective_capabilities, possible_cpus
 from mapd.config import Config
-from mapd.doctor.host import Check, can_serve, checks
+from mapd.doctor.attempts import ProfileReport, attempts
+from mapd.doctor.host import Check, apart, can_serve, checks
 from mapd.maps.traits import TypeTraits
 from mapd.maps.trials import Answer, Trial, served, try_types
 from mapd.maps.types import type_name
@@ -64,6 +65,7 @@ class Report:
     can_serve: bool
     checks: Sequence[Check]
     types: Sequence[TypeReport]
+    profiles: Sequence[ProfileReport] = ()
 
     def json(self) -> str:
         """One object, indented."""
@@ -74,7 +76,7 @@ def examine(config: Config, kernel: Kernel | None = None) -> Report:
     """Look at this host with the rights of this process. Blocks."""
     asked = kernel or LinuxKernel()
     capabilities = effective_capabilities()
-    found = checks(asked, config.daemon, capabilities)
+    found = [*checks(asked, config.daemon, capabilities), *apart(config)]
     system = os.uname()
     trials = try_types(asked, possible_cpus())
     return Report(
@@ -87,6 +89,7 @@ def examine(config: Config, kernel: Kernel | None = None) -> Report:
         can_serve=can_serve(found),
         checks=found,
         types=types(trials),
+        profiles=attempts(config.opener.user),
     )
 
 
@@ -115,7 +118,7 @@ def _fix(traits: TypeTraits, trial: Trial) -> str:
     if trial.errno != "EPERM":
         return "memory, or file descriptors: the host had none left"
     needed = dict.fromkeys(("CAP_BPF", traits.capability))
-    return f"AmbientCapabilities={' '.join(needed)} in the unit"
+    return f"AmbientCapabilities={' '.join(needed)} in the opener's unit, or start as root"
 
 
 def text(report: Report) -> str:
@@ -130,7 +133,7 @@ def text(report: Report) -> str:
     ]
     for one in report.types:
         lines += _type_lines(one)
-    lines += ["", *_verdict(report)]
+    lines += ["", *_profiles(report.profiles), *_verdict(report)]
     return "\n".join(lines)
 
 
@@ -155,6 +158,27 @@ def _type_lines(one: TypeReport) -> Iterator[str]:
         yield from _wrapped(margin, f"not on this kernel: {' '.join(one.lacks)}")
     if one.refused:
         yield from _wrapped(margin, one.refused)
+
+
+def _profiles(found: Sequence[ProfileReport]) -> Iterator[str]:
+    if not found:
+        return
+    yield f"{'profile':<{_TYPE}}what it gives on this host"
+    margin = " " * _TYPE
+    every = max((len(one.creates) + len(one.refused) for one in found), default=0)
+    for one in found:
+        yield from _wrapped(f"{one.profile:<{_TYPE}}", f"{one.gives} ({' '.join(one.capabilities)})")
+        if not one.tried:
+            yield from _wrapped(margin, f"not tried: {one.why}")
+        else:
+            ids = "maps by id" if one.ids else "no maps by id"
+            yield from _wrapped(margin, f"creates {len(one.creates)} of {every} types; {ids}; {one.pins}")
+        if one.refused:
+            words = " ".join(f"{kind} [{errno}]" for kind, errno in one.refused.items())
+            network = "; profile network creates those with EPERM" if "EPERM" in one.refused.values() else ""
+            yield from _wrapped(margin, f"not created: {words}{network}")
+        yield from _wrapped(f"{margin}to have it: ", one.fix)
+    yield ""
 
 
 def _verdict(report: Report) -> Iterator[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from mapd.bpf import NextMapId
 from mapd.bpf.faulty import Fault, FaultyKernel
 from mapd.config import DaemonConfig
 from mapd.doctor import host, report
+from mapd.doctor.attempts import ProfileReport
 from mapd.doctor.host import Check, can_serve
 from mapd.doctor.report import Report, text
 from mapd.maps.trials import Answer, Trial
@@ -63,7 +66,10 @@ def test_no_line_is_longer_than_100_columns() -> None:
 def test_want_of_rights_names_the_capabilities_and_is_not_called_unsupported() -> None:
     said = text(found(SOCKMAP=Trial(answer=Answer.UNKNOWN, errno="EPERM")))
     assert a_line(said, "sockmap").startswith("sockmap unknown lookup delete")
-    assert "AmbientCapabilities=CAP_BPF CAP_NET_ADMIN in the unit [EPERM]" in said
+    assert (
+        "AmbientCapabilities=CAP_BPF CAP_NET_ADMIN in the opener's unit, or start as root [EPERM]"
+        in " ".join(said.split())
+    )
     assert "somebody else has created" in said
 
 
@@ -121,7 +127,7 @@ def test_json_is_the_same_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = found()
-    monkeypatch.setattr(cli, "examine", lambda _: made)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]  # any configuration
+    monkeypatch.setattr(report, "examine", lambda _: made)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]  # any configuration
     file = tmp_path / "mapd.toml"
     file.touch()
     assert cli.run(["doctor", "--json", "--config", str(file)]) == 0
@@ -130,3 +136,53 @@ def test_json_is_the_same_report(
     assert {one["type"]: one["create"] for one in said["types"]}["arena"] == "ok"
     assert cli.run(["doctor", "--config", str(file)]) == 0
     assert capsys.readouterr().out == text(made) + "\n"
+
+
+# ---- what keeps the processes in -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version", "ok"), [(0, False), (3, False), (6, True), (7, True)])
+def test_what_landlock_lacks_is_said(version: int, ok: bool) -> None:
+    check = host.landlock(version)
+    assert (check.ok, bool(check.fix), check.needed) == (ok, not ok, False)
+    assert ("signals" in check.found) == (version == 3)
+
+
+def test_users_that_are_missing_say_the_line_that_makes_them() -> None:
+    assert host.user("root").ok
+    assert host.user(65_501).ok
+    check = host.user("no-such-user")
+    assert not check.ok
+    assert not check.needed
+    assert "useradd --system --no-create-home --shell /usr/sbin/nologin no-such-user" in check.fix
+    assert not host.user(-1).ok
+
+
+def profile(name: str, **changes: Any) -> ProfileReport:
+    plain: dict[str, Any] = {
+        "profile": name,
+        "capabilities": ["CAP_BPF"],
+        "gives": "own maps",
+        "creates": ["hash"],
+        "refused": {"devmap": "EPERM"},
+        "ids": False,
+        "pins": "pins whose modes admit the opener's user",
+        "tried": True,
+        "why": "",
+        "fix": f"profile = {name}",
+    }
+    return ProfileReport(**{**plain, **changes})
+
+
+def test_each_profile_says_what_it_makes_and_what_would_mend_the_rest() -> None:
+    said = " ".join(text(replace(found(), profiles=[profile("minimal")])).split())
+    assert "minimal own maps (CAP_BPF) creates 1 of 2 types; no maps by id" in said
+    assert "not created: devmap [EPERM]; profile network creates those with EPERM" in said
+    assert "to have it: profile = minimal" in said
+
+
+def test_a_profile_that_could_not_be_tried_says_why() -> None:
+    missing = profile("network", tried=False, why="this process has no CAP_BPF", creates=[], refused={})
+    said = " ".join(text(replace(found(), profiles=[missing])).split())
+    assert "not tried: this process has no CAP_BPF" in said
+    assert "no maps by id" not in said
