@@ -194,7 +194,7 @@ def test_tcp_listens_on_ip_addresses_with_ports_only(address: str) -> None:
 
 def test_the_default_policy_is_where_the_policy_looks_for_it() -> None:
     """Written twice, for this module must not import numpy."""
-    assert holder.DEFAULT_PATH == Path(DEFAULT_POLICY)
+    assert Path(DEFAULT_POLICY) == holder.DEFAULT_PATH
 
 
 def test_profiles_are_one_or_several() -> None:
