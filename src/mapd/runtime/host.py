@@ -167,7 +167,9 @@ class MapHost:
             self._accounts(new.principal, wanted.name.namespace),
             frozenset(opened.facts.id for opened in self.handles),
         )
-        return await self._pool.run(Lane.SLOW, str(wanted.name), call, discard=_close_created)
+        return await self._pool.run(
+            Lane.SLOW, str(wanted.name), call, discard=_close_created, owner=new.principal
+        )
 
     def _accounts(self, maker: Principal, namespace: str) -> Sequence[Account]:
         """Who is charged for a map: its maker, and the owners of the namespace where that is not its own."""
@@ -206,7 +208,8 @@ class MapHost:
             MapError: it is not there.
         """
         call = partial(self.reach.open, ref, view, verbs, read_only=read_only, operation=operation)
-        return await self._pool.run(Lane.POINT, str(ref), call, discard=_close)
+        owner = None if view is None else view.principal
+        return await self._pool.run(Lane.POINT, str(ref), call, discard=_close, owner=owner)
 
     @asynccontextmanager
     async def borrow(
@@ -265,8 +268,10 @@ class MapHost:
                 handle.judge_as(subject)
 
     async def list(self, wanted: Wanted, view: View | None) -> Listing:
-        """Maps that match and that are in this ``view``. One listing runs at a time."""
-        return await self._pool.run(Lane.BULK, "list", partial(self.reach.listing, wanted, view))
+        """Maps that match and that are in this ``view``. One listing of each principal runs at a time."""
+        owner = None if view is None else view.principal
+        call = partial(self.reach.listing, wanted, view)
+        return await self._pool.run(Lane.BULK, ("list", owner), call, owner=owner)
 
     async def describe(self, opened: Authorized[OpenMap], right: Verb = Verb.LIST) -> Described:
         """A map as it is now: frozen, memory, whether its name and pin still lead to it.
@@ -275,7 +280,9 @@ class MapHost:
             right: the one it is told under; who may read a map is told what it reads.
         """
         target = opened.demand({right})
-        return await self._on(target, Lane.POINT, partial(self._store.describe, target))
+        return await self._on(
+            target, Lane.POINT, partial(self._store.describe, target), owner=opened.principal
+        )
 
     async def apply(
         self, opened: Authorized[OpenMap], group: Group, *, expires: float | None = None
@@ -289,7 +296,7 @@ class MapHost:
         count = self._charge(opened, checked)
         try:
             call = partial(_execute, self._store, target, checked, opened.grants)
-            return await self._on(target, lane, call, expires=expires)
+            return await self._on(target, lane, call, expires=expires, owner=opened.principal)
         except MapError as error:
             self._refund(opened, count, error)
             raise
@@ -351,7 +358,9 @@ class MapHost:
 
         lane = order.enter(key, lane)
         try:
-            self._pool.submit(lane, key, run, ended, lease=lease, expires=expires, at_once=True)
+            self._pool.submit(
+                lane, key, run, ended, lease=lease, expires=expires, at_once=True, owner=opened.principal
+            )
         except MapError as error:
             order.leave(key)
             self._refund(opened, count, error)
@@ -375,12 +384,15 @@ class MapHost:
         named = Inner(target.demand({Verb.READ})) if isinstance(target, Authorized) else target
         references.check(outer, key, op, named)
         call = partial(_update_reference, self._store, outer, key, op, named)
-        await self._on(outer, _lane(outer, writes=True), call, expires=expires)
+        lane = _lane(outer, writes=True)
+        await self._on(outer, lane, call, expires=expires, owner=opened.principal)
 
     async def next_key(self, opened: Authorized[OpenMap], key: bytes | None) -> bytes | None:
         """The key after ``key`` (None: the first), or None."""
         target = opened.demand({Verb.READ})
-        return await self._on(target, Lane.POINT, partial(_next_key, self._store, target.facts, key))
+        return await self._on(
+            target, Lane.POINT, partial(_next_key, self._store, target.facts, key), owner=opened.principal
+        )
 
     async def count(self, opened: Authorized[OpenMap]) -> Counted:
         """How many elements a map has: by the kernel's counter, or by a scan, which is no count of a moment.
@@ -391,7 +403,7 @@ class MapHost:
         found = by_shape(target.facts)
         if found is None:
             call = partial(by_kernel, self._store.kernel, target.facts)
-            found = await self._on(target, Lane.POINT, call)
+            found = await self._on(target, Lane.POINT, call, owner=opened.principal)
         if found is None:
             target.facts.iterable("count")
             trailer = await self.dump(opened, ScanOptions(values=False)).run(_nothing, _nothing)
@@ -444,12 +456,18 @@ class MapHost:
         return await self._pool.run(Lane.POINT, target.facts.id, partial(self._store.btf, target))
 
     async def _on(
-        self, opened: OpenMap, lane: Lane, call: Callable[[int], T], *, expires: float | None = None
+        self,
+        opened: OpenMap,
+        lane: Lane,
+        call: Callable[[int], T],
+        *,
+        owner: Principal,
+        expires: float | None = None,
     ) -> T:
         """Run something on a map's fd, in line with everything else for that map."""
         lease = opened.lease()
         return await self._pool.run(
-            lane, opened.facts.id, partial(call, lease.fd), lease=lease, expires=expires
+            lane, opened.facts.id, partial(call, lease.fd), lease=lease, expires=expires, owner=owner
         )
 
 

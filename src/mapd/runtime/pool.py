@@ -15,7 +15,7 @@ import asyncio
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
@@ -65,6 +65,7 @@ class Job(Generic[T]):
     done: Done
     lease: FdLease | None
     expires: float | None
+    owner: Hashable = None
     state: _State = _State.QUEUED
 
     def finish(self) -> None:
@@ -91,6 +92,9 @@ class LaneCounts:
 class _LaneQueue:
     """Jobs by key, in order. ``ready``: keys with jobs that no thread runs; those in ``lines`` only are run.
 
+    Keys that are ready stand behind the owner of their first job, and owners take turns: whoever has work for many maps
+    is no more often served than one with work for a single one.
+
     ``lock`` guards all of it, and is never held across a call or a wait. ``bell`` has one token for each key in
     ``ready``, and one more for each thread when the lane is closed.
     """
@@ -99,10 +103,54 @@ class _LaneQueue:
     bell: int
     counts: LaneCounts = field(default_factory=LaneCounts)
     lines: dict[Hashable, deque[Job[Any]]] = field(default_factory=dict[Hashable, deque[Job[Any]]])
-    ready: deque[Hashable] = field(default_factory=deque[Hashable])
+    ready: dict[Hashable, deque[Hashable]] = field(default_factory=dict[Hashable, "deque[Hashable]"])
+    turns: deque[Hashable] = field(default_factory=deque[Hashable])
+    waiting: Counter[Hashable] = field(default_factory=Counter[Hashable])
     lock: threading.Lock = field(default_factory=threading.Lock)
     threads: int = 0
     open: bool = True
+
+    def has_room(self, owner: Hashable) -> bool:
+        """Whether one more job of ``owner`` may wait: never more than there is room for others after it.
+
+        So one alone gets half of the queue, two a third each, and whoever comes new finds some.
+        """
+        free = self.size.queue - self.counts.queued
+        return free > 0 if owner is None else self.waiting[owner] < free
+
+    def enter(self, owner: Hashable) -> None:
+        """A job waits."""
+        self.counts.queued += 1
+        if owner is not None:
+            self.waiting[owner] += 1
+
+    def leave(self, owner: Hashable) -> None:
+        """It waits no more; an owner without jobs is forgotten."""
+        self.counts.queued -= 1
+        if owner is not None:
+            self.waiting[owner] -= 1
+            if not self.waiting[owner]:
+                del self.waiting[owner]
+
+    def make_ready(self, key: Hashable, owner: Hashable) -> None:
+        """A key may be run, when it is its owner's turn."""
+        keys = self.ready.get(owner)
+        if keys is None:
+            self.ready[owner] = deque((key,))
+            self.turns.append(owner)
+        else:
+            keys.append(key)
+
+    def next_key(self) -> Hashable:
+        """The key whose turn it is; there is one."""
+        owner = self.turns.popleft()
+        keys = self.ready[owner]
+        key = keys.popleft()
+        if keys:
+            self.turns.append(owner)
+        else:
+            del self.ready[owner]
+        return key
 
 
 class SyscallPool:
@@ -157,6 +205,7 @@ class SyscallPool:
         lease: FdLease | None = None,
         discard: Callable[[T], None] | None = None,
         expires: float | None = None,
+        owner: Hashable = None,
     ) -> T:
         """Run ``call`` on a thread of ``lane``, after what is queued there for ``key``.
 
@@ -164,6 +213,7 @@ class SyscallPool:
             lease: on the fd that the call uses; given back when the call has ended or is dropped.
             discard: what to do with a result that nobody awaits any more (close an fd).
             expires: time.monotonic() after which the call is not begun any more.
+            owner: who asks, for a fair share of the queue and of the turns; None: the daemon itself.
 
         Cancelling: a call that waits is dropped; one that runs goes on to its end, and its result is
         discarded.
@@ -182,7 +232,7 @@ class SyscallPool:
             else:
                 future.set_exception(error)
 
-        job = self.submit(lane, key, call, done, lease=lease, expires=expires)
+        job = self.submit(lane, key, call, done, lease=lease, expires=expires, owner=owner)
         try:
             return await future
         except asyncio.CancelledError:
@@ -202,6 +252,7 @@ class SyscallPool:
         lease: FdLease | None = None,
         expires: float | None = None,
         at_once: bool = False,
+        owner: Hashable = None,
     ) -> Job[T]:
         """Queue ``call`` as ``run`` does; ``done`` is told in the loop, once, unless the job is dropped.
 
@@ -214,22 +265,21 @@ class SyscallPool:
         Raises:
             MapError: BUSY or DRAINING, as ``run``; the lease was given back, and ``done`` is told nothing.
         """
-        job: Job[T] = Job(call, done, lease, expires)
+        job: Job[T] = Job(call, done, lease, expires, owner)
         lane_queue = self._lanes[lane]
-        counts = lane_queue.counts
         with lane_queue.lock:
-            refused = not lane_queue.open or counts.queued >= lane_queue.size.queue
+            refused = not lane_queue.open or not lane_queue.has_room(owner)
             if not refused:
-                counts.queued += 1
+                lane_queue.enter(owner)
                 jobs = lane_queue.lines.get(key)
                 if jobs is not None:
                     jobs.append(job)
                     return job
                 lane_queue.lines[key] = deque((job,))
-                lane_queue.ready.append(key)
+                lane_queue.make_ready(key, owner)
         if refused:
             job.finish()
-            raise _refusal(lane_queue, lane)
+            raise _refusal(lane_queue, lane, owner)
         if at_once:
             os.eventfd_write(lane_queue.bell, 1)
             return job
@@ -256,7 +306,7 @@ class SyscallPool:
                 return
             job.state = _State.DROPPED
             lane_queue.lines[key].remove(job)
-            lane_queue.counts.queued -= 1
+            lane_queue.leave(job.owner)
             lane_queue.counts.dropped += 1
         job.finish()
 
@@ -264,15 +314,15 @@ class SyscallPool:
     def _take(lane_queue: _LaneQueue) -> tuple[Hashable, list[Job[Any]]] | None:
         """The jobs of the next key, up to the bound, for a token of the bell; None: it was one to end for."""
         with lane_queue.lock:
-            if not lane_queue.ready:
+            if not lane_queue.turns:
                 return None
-            key = lane_queue.ready.popleft()
+            key = lane_queue.next_key()
             jobs = lane_queue.lines[key]
             taken = [jobs.popleft() for _ in range(min(len(jobs), MERGE))]
             for job in taken:
                 job.state = _State.RUNNING
+                lane_queue.leave(job.owner)
             counts = lane_queue.counts
-            counts.queued -= len(taken)
             counts.jobs += len(taken)
             counts.hops += bool(taken)
             return key, taken
@@ -281,10 +331,11 @@ class SyscallPool:
     def _release(lane_queue: _LaneQueue, key: Hashable) -> None:
         """Behind all other keys with it, if it has jobs again."""
         with lane_queue.lock:
-            if not lane_queue.lines[key]:
+            jobs = lane_queue.lines[key]
+            if not jobs:
                 del lane_queue.lines[key]
                 return
-            lane_queue.ready.append(key)
+            lane_queue.make_ready(key, jobs[0].owner)
         os.eventfd_write(lane_queue.bell, 1)
 
     def _work(self, lane_queue: _LaneQueue) -> None:
@@ -384,12 +435,16 @@ class SyscallPool:
         return not any(thread.is_alive() for thread in self._threads)
 
 
-def _refusal(lane_queue: _LaneQueue, lane: Lane) -> MapError:
+def _refusal(lane_queue: _LaneQueue, lane: Lane, owner: Hashable) -> MapError:
     if not lane_queue.open:
         return MapError(Reason.DRAINING, "the daemon is stopping; connect again in a moment")
     lane_queue.counts.refused += 1
+    queued, own = lane_queue.counts.queued, lane_queue.waiting[owner]
+    whose = (
+        f", {own} of them yours, as many as there is room for besides" if own and owner is not None else ""
+    )
     return MapError(
         Reason.BUSY,
-        f"{lane_queue.counts.queued} calls wait for the daemon's {lane} threads already; try again",
+        f"{queued} calls wait for the daemon's {lane} threads already{whose}; try again",
         lane=lane,
     )

@@ -156,7 +156,7 @@ class Dump:
     async def _read(self, part: Part) -> Read:
         lease = self._opened.lease()
         read = partial(self._scan.read, part, lease.fd, self._chunk)
-        return await self._pool.run(Lane.BULK, part, read, lease=lease)
+        return await self._pool.run(Lane.BULK, part, read, lease=lease, owner=self._principal)
 
     async def _next_page(self) -> Page:
         done, _ = await asyncio.wait(self._reading, return_when=asyncio.FIRST_COMPLETED)

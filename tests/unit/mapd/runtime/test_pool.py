@@ -385,3 +385,66 @@ async def test_results_that_come_after_the_loop_has_ended_are_discarded() -> Non
     for thread in threading.enumerate():
         if thread.name.startswith("mapd-"):
             await asyncio.to_thread(thread.join, WAIT_S)
+
+
+async def test_one_owner_has_no_more_of_the_queue_than_it_leaves_for_others() -> None:
+    """Alone half, of two a third each; whoever comes new always finds room."""
+    async with crowded(queue=12) as (pool, submit):
+        assert fill(submit, "abuser") == 6
+        assert fill(submit, "second") == 3
+        submit("victim")
+        with pytest.raises(MapError, match=r"10 calls wait .*, 6 of them yours") as caught:
+            submit("abuser")
+        assert caught.value.reason is Reason.BUSY
+        assert pool.counts(Lane.POINT).refused == 3
+
+
+async def test_owners_take_turns_however_many_keys_each_has() -> None:
+    ran: list[str] = []
+    async with crowded(queue=100) as (_pool, submit):
+        for number in range(10):
+            submit("abuser", key=f"a{number}", call=lambda: ran.append("abuser"))
+        submit("victim", key="v", call=lambda: ran.append("victim"))
+    assert ran.index("victim") <= 1
+    assert len(ran) == 11
+
+
+async def test_an_owner_whose_calls_have_ended_is_forgotten() -> None:
+    async with crowded(queue=8) as (pool, submit):
+        submit("one")
+        submit("two")
+    assert not pool._lanes[Lane.POINT].waiting  # pyright: ignore[reportPrivateUsage]
+    assert not pool._lanes[Lane.POINT].ready  # pyright: ignore[reportPrivateUsage]
+
+
+def fill(submit: Callable[..., None], owner: str) -> int:
+    """How many calls of one owner may wait."""
+    for count in range(1_000):
+        try:
+            submit(owner)
+        except MapError:
+            return count
+    raise AssertionError("there is no end")
+
+
+@asynccontextmanager
+async def crowded(queue: int) -> AsyncGenerator[tuple[SyscallPool, Callable[..., None]]]:
+    """A pool whose only thread of a lane waits until the block ends, and what queues a call for an owner."""
+    begun, let_go = threading.Event(), threading.Event()
+    pool = SyscallPool({Lane.POINT: LaneSize(threads=1, queue=queue)})
+
+    def block() -> None:
+        begun.set()
+        assert let_go.wait(20)
+
+    def submit(owner: str, key: str = "", call: Callable[[], None] = lambda: None) -> None:
+        pool.submit(Lane.POINT, key or owner, call, lambda _result, _error: None, owner=owner)
+
+    blocked = asyncio.ensure_future(pool.run(Lane.POINT, "blocked", block))
+    await asyncio.to_thread(begun.wait, 20)
+    try:
+        yield pool, submit
+    finally:
+        let_go.set()
+        await blocked
+        assert await pool.close(20)
