@@ -290,6 +290,49 @@ async def test_a_principal_whose_folder_is_not_the_daemons_is_not_served_and_oth
     assert list(elsewhere.iterdir()) == []
 
 
+# ---- many, and the end ---------------------------------------------------------------------------
+
+
+async def test_of_hundreds_of_principals_each_has_its_socket_and_none_is_left(place: Place) -> None:
+    many = {f"p{number}": f"users = [{50_000 + number}]" for number in range(300)}
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    async with running(place.config(policy=policy(**many))) as ready:
+        assert len(ready.servers.sockets) == 301
+        assert all(path.is_socket() for path in ready.servers.sockets.values())
+        # A listening socket each; what gRPC has besides is the same for one.
+        assert len(list(Path("/proc/self/fd").iterdir())) - before < 350
+        async with mapd_client.connect(str(socket_of(place, "p299"))) as client:
+            assert (await client.server_info()).principal == "p299"
+        await reload(ready, place, policy(p299=many["p299"], fresh=""))
+        assert set(ready.servers.sockets) == {"admin", "p299", "fresh"}
+        assert sorted(place.runtime_dir.glob("*/mapd.sock")) == sorted(ready.servers.sockets.values())
+    assert list(place.runtime_dir.glob("*/mapd.sock")) == []
+    assert list((place.runtime_dir / ".staging").iterdir()) == []
+
+
+async def test_a_daemon_that_stops_while_it_reloads_leaves_no_socket(place: Place) -> None:
+    many = {f"p{number}": f"users = [{50_000 + number}]" for number in range(40)}
+    async with running(place.config(policy=policy(web=ALICE))) as ready:
+        place.policy.write_text(policy(**many))
+        ready.reloading.ask()
+        assert await until(lambda: len(ready.servers.sockets) > 5)
+    assert list(place.runtime_dir.glob("*/mapd.sock")) == []
+    assert list((place.runtime_dir / ".staging").iterdir()) == []
+
+
+async def test_a_killed_daemons_socket_of_a_principal_that_is_gone_is_removed_at_the_next_start(
+    place: Place,
+) -> None:
+    with daemon_process(place, policy=policy(web=ALICE, box="grant = 'mount'")) as daemon:
+        daemon.process.kill()
+        daemon.process.wait()
+    assert socket_of(place, "web").exists()
+    async with running(place.config(policy=policy(box=ALICE))):
+        assert not socket_of(place, "web").exists()
+        assert not socket_of(place, "box", mount=True).exists()
+        assert socket_of(place, "box").exists()
+
+
 # ---- signals -----------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from mapd.rpc.caller import Caller, always
 from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.server import Health, build
 from mapd.rpc.socket_checks import SocketError, Trial, try_sockets
-from mapd.rpc.sockets import PrincipalSocket
+from mapd.rpc.sockets import PrincipalSocket, clean_dead
 from mapd.runtime.pool import Lane, SyscallPool
 from mapd_api.reasons import Reason, Refusal
 
@@ -137,6 +137,7 @@ class Servers:
         """
         for name, wanted in _wanted(policy, admissions).items():
             self._servers[name] = await self._make(wanted)
+        clean_dead(self.runtime_dir, set(self.sockets.values()))
         for each in self._servers.values():
             each.socket.publish()
         await self._try(list(self._servers.values()))

@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "InstanceLock",
     "PrincipalSocket",
     "SocketError",
+    "clean_dead",
     "clean_staging",
 ]
 
@@ -191,3 +193,17 @@ def _own_folder(folder: Path) -> None:
 def clean_staging(runtime_dir: Path) -> None:
     """Remove what earlier daemons left; only under the lock."""
     shutil.rmtree(runtime_dir / STAGING, ignore_errors=True)
+
+
+def clean_dead(runtime_dir: Path, kept: Collection[Path]) -> None:
+    """Remove the sockets that an earlier daemon could not, but those ``kept`` are; only under the lock.
+
+    A principal may be gone by now, or its socket be elsewhere. The folders stay, for they may be mounted.
+    """
+    for folder in runtime_dir.iterdir():
+        if folder.name == STAGING or not stat.S_ISDIR(folder.lstat().st_mode):
+            continue
+        for path in (folder / SOCKET_NAME, folder / MOUNTED / SOCKET_NAME):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if path not in kept and stat.S_ISSOCK(path.lstat().st_mode):
+                    path.unlink()

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from mapd.rpc.acl import ATTRIBUTE, encode
-from mapd.rpc.sockets import PATH_MAX, Admitted, InstanceLock, PrincipalSocket, SocketError, clean_staging
+from mapd.rpc.sockets import (
+    PATH_MAX,
+    Admitted,
+    InstanceLock,
+    PrincipalSocket,
+    SocketError,
+    clean_dead,
+    clean_staging,
+)
 from tests.support.counts import nothing_left_behind
 
 
@@ -207,3 +215,22 @@ def test_withdrawing_what_was_never_published_removes_the_staged_socket(place: P
     made.withdraw()
     assert not made.staged.exists()
     assert not made.path.exists()
+
+
+def test_sockets_that_a_killed_daemon_left_are_removed_and_nothing_else(place: Path) -> None:
+    """Its principals may be gone by now; who is still admitted to their folders is to find nothing there."""
+    for name in ("web", "ops", "box/mount"):
+        (place / name).mkdir(parents=True)
+        bind(place / name / "mapd.sock").close()
+    (place / "dev").mkdir()
+    (place / "dev" / "mapd.sock").write_text("no socket")
+    (place / "mapd.lock").touch()
+    (place / "link").symlink_to(place / "web")
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    bind(elsewhere / "other.sock").close()
+    clean_dead(place, {place / "web" / "mapd.sock"})
+    left = {str(path.relative_to(place)) for path in place.rglob("*") if not path.is_dir()}
+    assert left == {"web/mapd.sock", "dev/mapd.sock", "mapd.lock", "elsewhere/other.sock"}
+    assert (place / "ops").is_dir()
+    assert (place / "box" / "mount").is_dir()
