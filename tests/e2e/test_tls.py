@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -237,6 +238,30 @@ async def test_files_that_are_not_there_are_misuse(tcp: TlsPlace, which: str) ->
     remove(Path(getattr(tls, which)))
     with pytest.raises(Misuse, match=f"tls: {which} .*: No such file"):
         await mapd_client.connect("127.0.0.1:1", tls=tls)
+
+
+# As documented
+
+
+async def test_the_certificates_of_the_documented_lines_are_taken_by_both_sides(tcp: TlsPlace) -> None:
+    folder = tcp.place.root / "tls"
+    folder.mkdir()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "tcp.md").read_text()
+    (lines, *_) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    made = await asyncio.create_subprocess_exec("sh", "-e", cwd=folder, stdin=-1, stdout=-1, stderr=-1)
+    _, said = await made.communicate(lines.encode())
+    assert made.returncode == 0, said
+    for made_as, wanted in (("edge1.pem", "cert.pem"), ("edge1.key", "key.pem")):
+        (folder / made_as).rename(folder / wanted)
+    tls = Tls(ca=folder / "ca.pem", certificate=folder / "web.pem", key=folder / "web.key")
+    async with tcp.daemon() as ready:
+        for host in ("127.0.0.1", "localhost"):
+            address = f"{host}:{ready.tcp[0].rpartition(':')[2]}"
+            async with (
+                mapd_client.connect(address, tls=tls) as client,
+                client.create_map("flows", "hash", key=U64, value=U64, max_entries=8, exist_ok=True) as flows,
+            ):
+                assert flows.info.name == "web/flows"
 
 
 # TLS 1.3, and files that others may read: a daemon in a process of its own

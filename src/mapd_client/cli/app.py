@@ -62,7 +62,8 @@ def _launch(
 
     Args:
         tokens: the verb and its arguments.
-        address: the daemon's socket; default: $MAPD_ADDRESS, then /run/mapd.
+        address: the daemon's socket, or host:port with $MAPD_TLS_CA, $MAPD_TLS_CERT and $MAPD_TLS_KEY; default:
+            $MAPD_ADDRESS, then /run/mapd.
         timeout: seconds that any one call may take.
     """
     command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=True)

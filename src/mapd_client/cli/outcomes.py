@@ -88,6 +88,4 @@ def _advice(error: errors.MapdError, of_its_class: str) -> str:
         return error.fix
     if error.reason is not None:
         return _BY_REASON.get(error.reason, of_its_class)
-    if isinstance(error, errors.Unsupported) and not error.operation:  # an address, before anything was asked
-        return "give the path of its socket, as in --address /run/mapd/admin/mapd.sock"
     return of_its_class
