@@ -22,12 +22,13 @@ _log = structlog.stdlib.get_logger("mapd.runtime")
 @asynccontextmanager
 async def watching_pins(host: MapHost, every: float = PINS_CHECK_S) -> AsyncGenerator[None]:
     """Check ``every`` so many seconds inside the block; nothing while no map is held."""
-    async with asyncio.TaskGroup() as group:
-        watch = group.create_task(_watch(host, every), name="pin check")
-        try:
-            yield
-        finally:
-            watch.cancel()
+    # No TaskGroup: it would wrap what is raised in the block, a reason not to start, into a group.
+    watch = asyncio.create_task(_watch(host, every), name="pin check")
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.wait({watch})
 
 
 async def _watch(host: MapHost, every: float) -> None:
