@@ -11,6 +11,7 @@ from typing import Final
 from mapd.access.principal import Principal
 from mapd.access.quotas import Dimension, QuotasOf
 from mapd.maps.errors import MapError
+from mapd.runtime.shares import about
 from mapd_api.reasons import Reason
 
 _SECOND: Final = 1_000_000_000
@@ -128,7 +129,7 @@ class Rates:
             f"{operation}: {count} operations are asked for and {principal.name} has room for {room} now, its limit is "
             f"{rate} a second and {burst} at once: {when}ask for less at a time, or have ops_per_second raised in the "
             f"policy ([principals.{principal.name}.quotas])",
-            operation=operation,
+            **about(operation),
             principal=principal.name,
             quota=Dimension.OPS_PER_SECOND.value,
             used=burst - room,

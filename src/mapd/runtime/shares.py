@@ -30,6 +30,12 @@ _NEXT: Final[Mapping[Dimension, tuple[str, str]]] = MappingProxyType(
 )
 
 
+def about(operation: str) -> dict[str, str]:
+    """The metadata in a message's first words: "update map 41 (flows)" is an operation, and a map."""
+    word, _, what = operation.partition(" ")
+    return {"operation": word, "map": what} if what else {"operation": word}
+
+
 def over(
     principal: Principal,
     dimension: Dimension,
@@ -42,6 +48,7 @@ def over(
     """The refusal of what is beyond a quota, with both numbers and what to do.
 
     Args:
+        operation: the caller's word for it, and behind that perhaps the map.
         used: what the principal has now, of ``most``; ``asked`` for is more than is left.
     """
     what, step = _NEXT[dimension]
@@ -50,7 +57,7 @@ def over(
         Reason.QUOTA,
         f"{operation}: {principal.name} has {used} {what}{wanted}, its limit is {most}: {step}, or have "
         f"{dimension} raised in the policy ([principals.{principal.name}.quotas])",
-        operation=operation,
+        **about(operation),
         principal=principal.name,
         quota=dimension.value,
         used=used,
