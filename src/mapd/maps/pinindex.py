@@ -128,7 +128,7 @@ class PinIndex:
         self._unknown = Unknown()
         self._lock = threading.Lock()
         self._unopened: set[str] = set()
-        self._found_new = False
+        self._found_new = self._found_gone = False
         self._begun = 0  # refreshes so far
         self._done = 0  # the last that came to its end
 
@@ -206,20 +206,24 @@ class PinIndex:
         self._done = self._begun
 
     def _round(self) -> bool:
-        """Read the folders that may have changed; whether any had."""
+        """Read the folders that may have changed; whether what they have may be elsewhere by now."""
         waiting = self._suspects(unsettled=True)
         if not waiting:
             return False
-        self._found_new = False
+        self._found_new = self._found_gone = False
+        read = 0
         while waiting:
             path = waiting.pop()
             if path in self._folders:
                 waiting += self._read(path)
+                read += 1
         unread = frozenset(path for path, folder in self._folders.items() if folder.unread)
         unknown = Unknown(frozenset(self._unopened), unread)
         if unknown != self._unknown:
             self._unknown, self._found_new = unknown, True
-        return self._found_new or bool(self._suspects(unsettled=False))
+        # What is new in one folder alone has come from no other.
+        moved = self._found_gone or (self._found_new and read > 1)
+        return moved or bool(self._suspects(unsettled=False))
 
     def _suspects(self, *, unsettled: bool) -> list[str]:
         """Folders whose stamps are others now, and those ``unsettled``, whose stamps do not tell."""
@@ -291,7 +295,7 @@ class PinIndex:
 
     def _forget(self, path: str, pin: _Pin) -> None:
         self._pins -= 1
-        self._found_new = True
+        self._found_gone = True
         self._unopened.discard(path)
         if pin.map_id:
             paths = self._paths[pin.map_id]
