@@ -17,9 +17,9 @@ from cryptography import x509
 import mapd_client
 from mapd.daemon import Ready
 from mapd.rpc.tcp import TlsCaller
-from mapd_client import U64, Client, Map, MapdError, Reason, Tls
+from mapd_client import U64, Client, Map, MapdError, PermissionDenied, Reason, Tls, channel
 from tests.e2e.settling import until
-from tests.e2e.tls_place import WEB, TlsPlace, renew
+from tests.e2e.tls_place import POLICY, WEB, TlsPlace, renew
 from tests.support.daemon import Place
 from tests.support.pki import LOCALHOST, Authority, Issued, put, uri
 
@@ -231,3 +231,37 @@ async def test_connections_grow_old_and_sessions_go_on_over_others(
     caplog.set_level(logging.INFO, "mapd_client")
     async with tcp.daemon() as ready, loaded(ready, tcp.tls()):
         assert await until(lambda: caplog.text.count("goodbye: this stream is old") >= 3, 30)
+
+
+async def test_a_call_that_is_refused_for_the_old_certificate_is_asked_again_with_the_new_one(
+    tcp: TlsPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks at the files too: the refusal itself is a reason to look."""
+    monkeypatch.setattr(channel, "LOOK_S", 1e9)
+    async with tcp.daemon() as ready:
+        tls = tcp.tls()
+        async with mapd_client.connect(ready.tcp[0], tls=tls, timeout=10) as client:
+            await client.server_info()
+            tcp.place.policy.write_text(POLICY.replace(f'"{WEB}", ', ""))
+            assert ready.policy.reload()
+            with pytest.raises(PermissionDenied):
+                await client.server_info()
+            renew(tls, tcp.ca.issue(uri(f"{WEB}2")))
+            await client.server_info()
+
+
+async def test_idle_clients_sessions_go_on_with_a_new_certificate_when_the_old_one_ends(
+    tcp: TlsPlace,
+) -> None:
+    """Nobody calls, so nobody looks at the files before the daemon ends the stream."""
+    async with tcp.daemon() as ready:
+        tls = tcp.tls(uri(WEB), lasts=datetime.timedelta(seconds=3))
+        async with (
+            mapd_client.connect(ready.tcp[0], tls=tls, timeout=10) as client,
+            client.create_map("words", "hash", key=U64, value=U64, max_entries=10) as words,
+        ):
+            await words.update(1, 1)
+            new = tcp.ca.issue(uri(WEB))
+            renew(tls, new)
+            assert await until(session_shows(ready, new), 20)
+            assert await words.lookup(1) == 1
