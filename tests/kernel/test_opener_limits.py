@@ -292,7 +292,7 @@ def test_descriptors_of_anything_else_are_refused(kernel: OpenerKernel, maps: Ma
 
 def test_a_descriptor_where_none_belongs_is_refused(kernel: OpenerKernel, maps: Maps, names: Path) -> None:
     made, root = maps.create(), str(names)
-    requests: tuple[ControlRequest[Any], ...] = (
+    requests: list[ControlRequest[Any]] = [
         OpenPin(root=root, path=f"{root}/a"),
         OpenId(map_id=1),
         Unpin(root=root, path=f"{root}/a"),
@@ -303,7 +303,7 @@ def test_a_descriptor_where_none_belongs_is_refused(kernel: OpenerKernel, maps: 
         NextMapId(map_id=0),
         LoadBtf(blob=U32_BTF),
         GetBtf(btf_id=1),
-    )
+    ]
     for request in requests:
         with pytest.raises(ValueError, match="1 file descriptors where the request takes 0"):
             kernel.control(request, [made.fd])

@@ -69,6 +69,11 @@ class Process:
         """How many descriptors it has open."""
         return len(list(Path(f"/proc/{self.popen.pid}/fd").iterdir()))
 
+    def lowest_free(self) -> int:
+        """The number that its next descriptor would have."""
+        taken = {int(entry.name) for entry in Path(f"/proc/{self.popen.pid}/fd").iterdir()}
+        return min(set(range(len(taken) + 1)) - taken)
+
     def resident_bytes(self) -> int:
         """Memory that it has now."""
         return int(Path(f"/proc/{self.popen.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
@@ -109,8 +114,8 @@ def opener_process(limits: Limits) -> Generator[Process]:
             popen.wait()
 
 
-def readable(sock: socket.socket, within_s: float) -> bool:
-    """Whether something comes to be read there."""
+def writable(sock: socket.socket, within_s: float) -> bool:
+    """Whether the other side comes to take something."""
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
+    poll.register(sock, select.POLLOUT)
     return bool(poll.poll(within_s * 1_000))

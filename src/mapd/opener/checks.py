@@ -61,10 +61,16 @@ class Checks:
     limits: Limits
     made: Meter = field(init=False)
     made_bytes: Meter = field(init=False)
+    cpus: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Fill the meters."""
+        """Fill the meters, and ask for what later must not fail.
+
+        Raises:
+            OSError: /sys is not mounted.
+        """
         limits = self.limits
+        self.cpus = possible_cpus()
         self.made = Meter(limits.makes, limits.makes_per_s)
         self.made_bytes = Meter(limits.map_bytes + _BURST_S * limits.bytes_per_s, limits.bytes_per_s)
 
@@ -95,7 +101,7 @@ class Checks:
             raise LimitRefused(
                 errno.EPERM, name, f"maps of type {MapType(request.map_type).name.lower()} are not made here"
             )
-        size = bytes_of(request)
+        size = self.bytes_of(request)
         if size > self.limits.map_bytes:
             raise LimitRefused(
                 errno.E2BIG, name, f"a map of {size} bytes; map_bytes is {self.limits.map_bytes} for each"
@@ -107,6 +113,22 @@ class Checks:
                 name,
                 f"bytes_per_s is {self.limits.bytes_per_s}: room for {size} in {wait:.1f} s",
             )
+
+    def bytes_of(self, request: CreateMap) -> int:
+        """Kernel memory of the map that is asked for.
+
+        Raises:
+            ValueError: there is no such type.
+        """
+        shape = MapShape(
+            map_type=request.map_type,
+            key_size=request.key_size,
+            value_size=request.value_size,
+            max_entries=request.max_entries,
+            flags=request.flags,
+            map_extra=request.map_extra,
+        )
+        return map_bytes(shape, self.cpus)
 
     def _make(self, name: str) -> None:
         if wait := self.made.take(1):
@@ -213,19 +235,6 @@ class Checks:
         if template in IN_SCRATCH and not _is_scratch(infos[1], fds[1], request):
             raise SyscallError(errno.EINVAL, name)
         self._make(name)
-
-
-def bytes_of(request: CreateMap) -> int:
-    """Kernel memory of the map that is asked for."""
-    shape = MapShape(
-        map_type=request.map_type,
-        key_size=request.key_size,
-        value_size=request.value_size,
-        max_entries=request.max_entries,
-        flags=request.flags,
-        map_extra=request.map_extra,
-    )
-    return map_bytes(shape, possible_cpus())
 
 
 def _counted(fds: Sequence[int], count: int) -> None:

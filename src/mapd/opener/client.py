@@ -6,6 +6,7 @@ one reads for all, and hands that over when it has its own answer, so an answer 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import queue
@@ -209,7 +210,8 @@ class OpenerKernel(LinuxElements):
                 return
             self._closing = True
             idle = self._users == 0
+            if not idle:  # wakes who reads and who waits; the last one closes
+                with contextlib.suppress(OSError):  # ENOTCONN: the opener has gone before
+                    self._sock.shutdown(socket.SHUT_RDWR)
         if idle:
             self._sock.close()
-        else:
-            self._sock.shutdown(socket.SHUT_RDWR)  # wakes who reads; the last one closes

@@ -34,7 +34,7 @@ from mapd.bpf.kernel import (
     SyscallError,
 )
 from mapd.opener import forms
-from mapd.opener.checks import Checks, bytes_of
+from mapd.opener.checks import Checks
 from mapd.opener.limits import Limits
 from mapd.opener.log import Log
 from mapd.opener.wire import (
@@ -125,22 +125,33 @@ class _Opener:
             thread.join(END_S / len(threads))
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            with contextlib.suppress(Ended):  # the reading thread sees it too
+        try:
+            while (job := self._jobs.get()) is not None:
                 self._carry_out(job)
+        except Ended:
+            pass
+        finally:
+            # Whatever the reason: without this thread somebody would wait for ever, so the process ends.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def _take(self, packet: Packet) -> None:
         """One packet: carried out at once, or queued, or refused."""
         try:
             job = self._read(packet)
-        except (Malformed, OSError) as error:
+        except Malformed as error:
             self._log.write("warning", "a message that is no request", why=error)
             if packet.number is not None:
                 self._answer(packet.number, forms.put_error(ValueError(f"no request: {error}")))
             return
+        except OSError as error:  # no room for its descriptors, or its memfd cannot be read
+            self._log.write("error", "a request could not be read", why=error)
+            if packet.number is not None:
+                self._answer(packet.number, forms.put_error(error))
+            return
         finally:
             packet.close()
-        if _is_quick(job.request):
+        if self._is_quick(job.request):
             self._carry_out(job)
             return
         try:
@@ -154,7 +165,7 @@ class _Opener:
         if packet.number is None:
             raise Malformed(packet.wrong)
         if packet.lost:
-            raise Malformed("descriptors that this process has no room for")
+            raise SyscallError(errno.EMFILE, "recvmsg")
         if packet.text_bytes > TEXT_BYTES:
             raise Malformed(f"a text of {packet.text_bytes} bytes where {TEXT_BYTES} are taken")
         request = forms.take_request(*packet.body(REQUEST_BYTES))
@@ -179,6 +190,14 @@ class _Opener:
         else:
             self._done(job, answer, [])
 
+    def _is_quick(self, request: ControlRequest[Any]) -> bool:
+        if isinstance(request, CreateMap):
+            try:
+                return self._checks.bytes_of(request) <= QUICK_BYTES
+            except ValueError:  # no such type: refused at once
+                return True
+        return not isinstance(request, _SLOW)
+
     def _do(self, job: _Job) -> object:
         try:
             with _numbers(job.fds) as fds:
@@ -197,8 +216,6 @@ class _Opener:
         except Malformed as error:
             name = type(job.request).__name__
             self._refuse(job, LimitRefused(errno.EMSGSIZE, name, str(error)))
-        except OSError as error:  # EMFILE, ENOMEM, ETOOMANYREFS: it could not be sent
-            self._refuse(job, SyscallError(error.errno or errno.EIO, "sendmsg"))
 
     def _refuse(self, job: _Job, error: Exception) -> None:
         if isinstance(error, LimitRefused):
@@ -214,16 +231,20 @@ class _Opener:
         self._answer(job.number, forms.put_error(error))
 
     def _answer(self, number: int, text: bytes, raw: bytes = b"", fds: Sequence[int] = ()) -> None:
-        Message(number, text, raw, fds).send(self._sock)
+        """One answer to one request; a front that waited for none would wait for ever.
 
-
-def _is_quick(request: ControlRequest[Any]) -> bool:
-    if isinstance(request, CreateMap):
+        Raises:
+            Ended: nobody reads it, or it cannot be sent.
+        """
         try:
-            return bytes_of(request) <= QUICK_BYTES
-        except ValueError:  # no such type: refused at once
-            return True
-    return not isinstance(request, _SLOW)
+            Message(number, text, raw, fds).send(self._sock)
+        except OSError as error:  # EMFILE, ENOMEM: no memfd; ETOOMANYREFS: the front takes no descriptors
+            self._log.write("error", "an answer could not be sent", why=error)
+            try:
+                refusal = forms.put_error(SyscallError(error.errno or errno.EIO, "sendmsg"))
+                Message(number, refusal).send(self._sock)
+            except OSError:
+                raise Ended from error
 
 
 @contextlib.contextmanager
