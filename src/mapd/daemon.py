@@ -41,6 +41,7 @@ from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server_info import Facts
 from mapd.rpc.servers import Servers
 from mapd.rpc.session import Age, SessionHandlers
+from mapd.rpc.socket_trials import Others
 from mapd.rpc.sockets import InstanceLock, clean_staging
 from mapd.runtime.audit_file import AuditError
 from mapd.runtime.audit_log import AuditLog
@@ -66,8 +67,7 @@ from mapd_api import contract, limits
 _log = structlog.stdlib.get_logger("mapd")
 
 BE_OTHERS: Final = frozenset({"CAP_SETUID", "CAP_SETGID"})
-"""With these a process of its own can try who may connect. The front of two processes has no capability, and starts no
-process."""
+"""With these a process of its own can try who may connect."""
 
 FAREWELL_S: Final = 0.1
 """Once nothing runs any more, sessions have so long to end by themselves: what a client sent before it read the
@@ -164,8 +164,8 @@ async def running(
                 sessions = Sessions(host.handles, facts.epoch)
                 conversations = SessionHandlers(Applier(host), sessions, guard, _age(config))
                 handlers = _handlers(host, facts, guard, conversations)
-                others = isolation is None and capabilities >= BE_OTHERS
-                servers = Servers(runtime_dir, guard, handlers, pool, sessions.close_of, try_as_others=others)
+                others = _others(isolation, capabilities)
+                servers = Servers(runtime_dir, guard, handlers, pool, sessions.close_of, others=others)
                 reloading = Reloading(Path(config.daemon.policy), policy, servers, pool, seen)
                 async with (
                     _idle_handles(host.handles),
@@ -274,6 +274,14 @@ async def _idle_handles(handles: HandleTable) -> AsyncGenerator[None]:
         expiry.cancel()
         await asyncio.wait({expiry})
         handles.close_all()
+
+
+def _others(isolation: Isolation | None, capabilities: frozenset[str]) -> Callable[[], Others | None]:
+    """What tries who may connect: locked in, the one process that was started before, and none after that."""
+    if isolation is None:
+        return Others.start if capabilities >= BE_OTHERS else lambda: None
+    waiting = [isolation.others] if isolation.others is not None else []
+    return lambda: waiting.pop() if waiting else None
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mapd.bpf import Kernel
+from mapd.rpc.socket_trials import Others
 
 TWO_PROCESSES: Final = "two-processes"
 """A feature: the process that speaks to clients holds no capability."""
@@ -24,6 +25,7 @@ class Isolation:
         names_root: where the opener pins names.
         lines: how both processes are locked in, for people.
         missing: what this host or start could not give, each with what would.
+        others: tries once who may connect, by connecting; None where that cannot be.
         ended: readable once the opener has gone; None without one.
     """
 
@@ -32,4 +34,5 @@ class Isolation:
     names_root: str
     lines: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    others: Others | None = None
     ended: select.epoll | None = None

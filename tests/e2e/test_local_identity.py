@@ -132,6 +132,16 @@ def test_sockets_are_the_daemons_0600_with_an_acl_and_a_mounts_0666_behind_a_clo
         assert path_of(place, name).lstat().st_uid == owner
 
 
+def test_who_may_connect_was_tried_before_anything_was_served(served: tuple[Place, Path]) -> None:
+    """By a process that was started before the one that speaks to clients gave up its rights."""
+    place, _ = served
+    said = [json.loads(line) for line in (place.root / "daemon.log").read_text().splitlines()]
+    (tried,) = [line for line in said if line["event"] == "who may connect was tried"]
+    # A user, a group, and an outsider for each of five.
+    assert (tried["sockets"], tried["connections"]) == (5, 7)
+    assert said.index(tried) < [line["event"] for line in said].index("ready")
+
+
 # ---- mounts ------------------------------------------------------------------------------------
 
 MOUNT = """

@@ -293,14 +293,18 @@ async def test_a_principal_whose_folder_is_not_the_daemons_is_not_served_and_oth
 # ---- many, and the end ---------------------------------------------------------------------------
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_of_hundreds_of_principals_each_has_its_socket_and_none_is_left(place: Place) -> None:
     many = {f"p{number}": f"users = [{50_000 + number}]" for number in range(300)}
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     async with running(place.config(policy=policy(**many))) as ready:
         assert len(ready.servers.sockets) == 301
         assert all(path.is_socket() for path in ready.servers.sockets.values())
         # A listening socket each; what gRPC has besides is the same for one.
-        assert len(list(Path("/proc/self/fd").iterdir())) - before < 350
+        assert descriptors() - before < 350
         async with mapd_client.connect(str(socket_of(place, "p299"))) as client:
             assert (await client.server_info()).principal == "p299"
         await reload(ready, place, policy(p299=many["p299"], fresh=""))

@@ -25,7 +25,8 @@ from mapd.rpc.acl import Admitted
 from mapd.rpc.caller import Caller, always
 from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.server import Health, build
-from mapd.rpc.socket_checks import SocketError, Trial, try_sockets
+from mapd.rpc.socket_checks import SocketError
+from mapd.rpc.socket_trials import Others, Trial
 from mapd.rpc.sockets import PrincipalSocket, clean_dead
 from mapd.runtime.pool import Lane, SyscallPool
 from mapd_api.reasons import Reason, Refusal
@@ -102,7 +103,7 @@ class Servers:
     Args:
         handlers: every method's by full name.
         forget: called with a principal that is there no more: its sessions and handles are to be closed.
-        try_as_others: whether a process may be started that connects as those who are admitted, and as one who is not.
+        others: a process for one trial who may connect, by connecting; None where there can be none.
     """
 
     def __init__(
@@ -113,14 +114,14 @@ class Servers:
         pool: SyscallPool,
         forget: Callable[[Principal], None],
         *,
-        try_as_others: bool = False,
+        others: Callable[[], Others | None] = lambda: None,
     ) -> None:
         self.runtime_dir: Final = runtime_dir
         self._guard = guard
         self._handlers = handlers
         self._pool = pool
         self._forget = forget
-        self._try_as_others = try_as_others
+        self._others = others
         self._servers: dict[str, _Server] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -242,14 +243,15 @@ class Servers:
 
     async def _try(self, servers: list[_Server]) -> None:
         """The last test: by connecting. Raises SocketError."""
-        if not self._try_as_others:
+        others = self._others()
+        if others is None:
             _log.info(
                 "who may connect was read back, and not tried: this process cannot be others",
                 sockets=len(servers),
             )
             return
         trials = [Trial(path=each.socket.path, admitted=each.wanted.admitted) for each in servers]
-        tried = await self._pool.run(Lane.SLOW, "sockets", partial(try_sockets, trials))
+        tried = await self._pool.run(Lane.SLOW, "sockets", partial(others.try_sockets, trials))
         _log.info("who may connect was tried", sockets=len(servers), connections=tried)
 
 

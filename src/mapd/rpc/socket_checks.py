@@ -1,4 +1,4 @@
-"""Whether a socket admits whom it shall and nobody else: by what the kernel has kept, and by trying.
+"""Whether a socket admits whom it shall and nobody else, by what the kernel has kept. ``socket_trials`` tries it.
 
 A mistake here would be everybody's way in, so what does not match keeps a socket from being served. Blocking.
 """
@@ -6,13 +6,9 @@ A mistake here would be everybody's way in, so what does not match keeps a socke
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import stat
-import subprocess
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -22,28 +18,6 @@ SEARCH: Final = 1
 WRITE: Final = 2
 OUTSIDERS: Final = 0x7FFF_FF00
 """From here on, the first id that a socket does not admit stands for everybody else."""
-PROBES: Final = 8_192
-"""Connections that are tried at most; 600 took 29 ms, 18 of them to start the process."""
-PROBE_S: Final = 10.0
-UNTRIED: Final = -1
-
-_TRY: Final = """
-import json, os, socket, sys
-for line in sys.stdin:
-    path, uid, gid = json.loads(line)
-    try:
-        os.setgroups([gid]); os.setegid(gid); os.seteuid(uid)
-    except OSError:
-        failed = -1
-    else:
-        with socket.socket(socket.AF_UNIX) as trial:
-            trial.setblocking(False)
-            failed = trial.connect_ex(path)
-    os.seteuid(0); os.setegid(0)
-    print(failed)
-"""
-"""In a process of its own: identities are of threads in the kernel, and a daemon's others must keep theirs.
-Prints connect()'s errno, or -1 where it may not be that user (no CAP_SETUID, or no such id in its user namespace)."""
 
 
 class SocketError(Exception):
@@ -133,53 +107,3 @@ def _access(path: Path) -> Access:
         return Access.of(str(path))
     except (OSError, ValueError) as error:
         raise SocketError(f"{path}: cannot be checked ({error}); it is not served") from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One socket whose path is to be tried."""
-
-    path: Path
-    admitted: Admitted
-
-
-def try_sockets(trials: Sequence[Trial]) -> int:
-    """Connect as those who are admitted and as one who is not, in a process that does nothing else; how often.
-
-    Returns:
-        trials that could be made: none where this root may not change its identity.
-
-    Raises:
-        SocketError: the kernel admits somebody who shall not be, or refuses one who shall; or it cannot be tried.
-    """
-    asked = [
-        (each, uid, gids[0], yes) for each in trials for uid, gids, yes in questions(each.admitted) if uid
-    ]
-    asked = asked[:PROBES]
-    lines = "".join(json.dumps([str(each.path), uid, gid]) + "\n" for each, uid, gid, _ in asked)
-    try:
-        done = subprocess.run(  # noqa: S603 - this Python, and a constant
-            [sys.executable, "-I", "-S", "-c", _TRY],
-            input=lines,
-            capture_output=True,
-            check=True,
-            text=True,
-            timeout=PROBE_S,
-        )
-        answers = [int(line) for line in done.stdout.split()]
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise SocketError(f"cannot try who may connect ({error}); nothing is served") from error
-    if len(answers) != len(asked):
-        raise SocketError(f"of {len(asked)} trials who may connect {len(answers)} ended; nothing is served")
-    for (each, uid, gid, yes), failed in zip(asked, answers, strict=True):
-        if failed == UNTRIED:
-            continue
-        # A full queue (EAGAIN) is behind the kernel's check of rights.
-        admitted = failed in {0, 11}
-        if admitted != yes:
-            said = "connected" if admitted else f"was refused ({os.strerror(failed)})"
-            raise SocketError(
-                f"{each.path}: uid {uid} with group {gid} {said}, against the policy; it is not served. Every folder "
-                "above [daemon] runtime_dir must be searchable by all (chmod a+x)"
-            )
-    return sum(failed != UNTRIED for failed in answers)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from mapd.rpc.acl import ATTRIBUTE, Access, Admitted, decode, encode, open_to_all
-from mapd.rpc.socket_checks import OUTSIDERS, Trial, questions, read_back, safe_folder, try_sockets
+from mapd.rpc.socket_checks import OUTSIDERS, questions, read_back, safe_folder
+from mapd.rpc.socket_trials import Others, Trial
 from mapd.rpc.sockets import MOUNTED, InstanceLock, PrincipalSocket, SocketError
 
 ALICE, BOB, STAFF = 41_001, 41_002, 41_010
@@ -55,7 +56,9 @@ def check(made: PrincipalSocket) -> None:
 
 
 def trial(made: PrincipalSocket) -> int:
-    return try_sockets([Trial(path=made.path, admitted=made.admitted)])
+    others = Others.start()
+    assert others is not None
+    return others.try_sockets([Trial(path=made.path, admitted=made.admitted)])
 
 
 KINDS = {
