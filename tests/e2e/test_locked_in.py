@@ -372,13 +372,34 @@ async def test_what_a_daemon_of_root_left_is_handed_over_and_nothing_else(place:
         await worked(place)
     precious = place.root / "precious"
     precious.write_text("root's")
-    (place.root / "state" / "link").symlink_to(precious)
-    os.link(precious, place.root / "state" / "second name")
+    kept = place.root / "state" / "btf"
+    (kept / "link").symlink_to(precious)
+    os.link(precious, kept / "second name")
     with daemon_process(place, extra=f"{TWO_USERS}profile = 'minimal'\n"):
         await worked(place)
     assert precious.stat().st_uid == 0
     assert (place.runtime_dir / "mapd.lock").stat().st_uid == FRONT
     assert (place.names / "admin" / "flows").stat().st_uid == OPENER
+
+
+def test_a_folder_that_holds_what_is_not_mapds_is_not_handed_over(place: Place) -> None:
+    """Somebody may name /run, or /var/lib."""
+    state = place.root / "state"
+    state.mkdir()
+    (state / "others").write_text("theirs")
+    daemon = spawn(place, extra=TWO_USERS)
+    assert daemon.process.wait(15) == 1
+    assert f"{state} is to be mapd's own, and holds 'others'" in daemon.log.read_text()
+    assert (state.stat().st_uid, (state / "others").stat().st_uid) == (0, 0)
+
+
+async def test_an_audit_trail_is_written_by_a_front_of_a_user_of_its_own(place: Place) -> None:
+    place.bpffs.chmod(0o711)
+    trail = place.root / "audit" / "audit.jsonl"
+    with daemon_process(place, extra=f"{TWO_USERS}[audit]\npath = '{trail}'\n"):
+        await worked(place)
+        assert await until(lambda: trail.exists() and trail.stat().st_size > 0)
+    assert trail.stat().st_uid == FRONT
 
 
 def test_a_link_in_the_place_of_a_folder_is_refused(place: Place) -> None:

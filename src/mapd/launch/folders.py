@@ -9,26 +9,32 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from mapd.launch import LaunchError
 from mapd.sandbox import Account
 
+Known: TypeAlias = "Callable[[int, os.DirEntry[str]], bool]"
+"""Whether something in the folder of a descriptor is mapd's."""
 
-def make(path: str, mode: int, owner: Account | None) -> None:
+
+def make(path: str, mode: int, owner: Account | None, known: Known | None = None) -> None:
     """Make a folder and those above it, and give it with what is in it to ``owner``; None: as it is.
 
-    Only what belongs to who runs this is given away: a restart must not take over others' files.
+    Only what belongs to who runs this is given away: a restart must not take over others' files. And only a folder
+    in which everything is ``known`` (None: whatever it is): somebody may have named /run.
 
     Raises:
-        LaunchError: it cannot be, or something else is there.
+        LaunchError: it cannot be, something else is there, or it is not mapd's alone.
     """
     try:
         Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):  # of a link too, which hand_over refuses
             Path(path).mkdir(mode)
         if owner is not None:
-            hand_over(path, owner)
+            hand_over(path, owner, known)
     except OSError as error:
         raise LaunchError(
             f"{path}: {error.strerror}; it must be a folder of mapd's: make it "
@@ -36,17 +42,46 @@ def make(path: str, mode: int, owner: Account | None) -> None:
         ) from error
 
 
-def hand_over(path: str, owner: Account) -> None:
+def hand_over(path: str, owner: Account, known: Known | None = None) -> None:
     """Give a folder of ours, and all of ours in it, to ``owner``.
 
     Raises:
         OSError: ENOTDIR or ELOOP, no folder is there; any errno.
+        LaunchError: there is something that is not ``known``.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _give(fd, owner, os.fstat(fd).st_dev)
+        found = os.fstat(fd)
+        with os.scandir(fd) as entries:
+            strange = sorted(entry.name for entry in entries if known is not None and not known(fd, entry))
+        if found.st_uid == owner.uid and strange:
+            return  # mapd's already, and it may have there what it likes
+        if strange:
+            raise LaunchError(
+                f"{path} is to be mapd's own, and holds {strange[0]!r}: name a folder for mapd alone, or chown it"
+            )
+        _give(fd, owner, found.st_dev)
     finally:
         os.close(fd)
+
+
+def of_sockets(folder: int, entry: os.DirEntry[str]) -> bool:
+    """What a daemon leaves in its runtime folder."""
+    if entry.name in {"mapd.lock", ".staging"}:
+        return True
+    if not entry.is_dir(follow_symlinks=False):
+        return False
+    fd = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return set(os.listdir(fd)) <= {"mapd.sock", "mount"}  # noqa: PTH208 - of a descriptor
+    finally:
+        os.close(fd)
+
+
+def of_state(folder: int, entry: os.DirEntry[str]) -> bool:
+    """What a daemon leaves in its state folder."""
+    del folder
+    return entry.name == "btf"
 
 
 def _give(folder: int, owner: Account, device: int) -> None:

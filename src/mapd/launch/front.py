@@ -17,7 +17,6 @@ from mapd.launch import folders
 from mapd.launch.link import OpenerLink, received
 from mapd.launch.people import People, people
 from mapd.launch.settings import OpenerSettings, command, python_files
-from mapd.rpc.socket_trials import Others
 from mapd.sandbox import Rules, lock_front, profiles_of
 
 NSS: Final = (
@@ -44,23 +43,17 @@ def serve(config: Config, config_file: Path | None, *, until_stdin_ends: bool, s
 
         return inside.run(config, None, until_stdin_ends=until_stdin_ends)
     chosen = people(config)
-    for folder in written(config):
-        if folder == audit_folder(config) and Path(folder).exists():
-            continue  # it may have others' logs in it: whose it is is its administrator's to say
-        folders.make(folder, 0o755 if folder == config.daemon.runtime_dir else 0o700, chosen.front)
+    _folders(config, chosen)
     link = None if config.daemon.backend == "memory" else _opener(config, chosen)
     # Kept by whoever asks first; behind the lock nobody can read them.
     boot_id()
     possible_cpus()
-    others = Others.start()
     try:
         locked = lock_front(chosen.front, rules(config, config_file, chosen), tcp=bool(config.tcp.listen))
         from mapd.launch import inside  # after the lock: this is where grpc comes in
 
-        return inside.run_locked(config, link, locked, chosen, others, until_stdin_ends=until_stdin_ends)
+        return inside.run_locked(config, link, locked, chosen, until_stdin_ends=until_stdin_ends)
     finally:
-        if others is not None:
-            others.end()
         if link is not None:
             link.end()
 
@@ -128,12 +121,24 @@ def rules(config: Config, config_file: Path | None, chosen: People) -> Rules:
 
 
 def written(config: Config) -> Iterable[str]:
-    """Folders of the front's own."""
+    """Folders in which the front makes and changes files."""
     yield config.daemon.runtime_dir
     if config.daemon.backend == "kernel":
         yield config.daemon.state_dir
     if (folder := audit_folder(config)) is not None:
         yield folder
+
+
+def _folders(config: Config, chosen: People) -> None:
+    """Make the front's folders, and hand them over."""
+    for path in written(config):
+        if path == config.daemon.runtime_dir:
+            folders.make(path, 0o755, chosen.front, folders.of_sockets)
+        elif path == config.daemon.state_dir:
+            folders.make(path, 0o700, chosen.front, folders.of_state)
+        elif not Path(path).exists():
+            # One that is there may be everybody's, as /var/log is; who made it says whose it is.
+            folders.make(path, 0o700, chosen.front)
 
 
 def audit_folder(config: Config) -> str | None:

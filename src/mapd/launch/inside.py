@@ -15,7 +15,6 @@ from mapd.launch.link import OpenerLink
 from mapd.launch.openerprocess import Greeting
 from mapd.launch.people import People
 from mapd.opener import OpenerKernel
-from mapd.rpc.socket_trials import Others
 from mapd.rpc.sockets import SocketError
 from mapd.sandbox import Locked
 from mapd.start import StartError
@@ -23,13 +22,7 @@ from mapd_api.contract import ContractError
 
 
 def run_locked(
-    config: Config,
-    link: OpenerLink | None,
-    locked: Locked,
-    chosen: People,
-    others: Others | None,
-    *,
-    until_stdin_ends: bool,
+    config: Config, link: OpenerLink | None, locked: Locked, chosen: People, *, until_stdin_ends: bool
 ) -> int:
     """Serve with what the lock left; the exit status.
 
@@ -43,7 +36,6 @@ def run_locked(
             names_root="",
             lines=(_of("this process", locked.uid, locked.landlock, ()),),
             missing=locked.missing,
-            others=others,
         )
         return run(config, alone, until_stdin_ends=until_stdin_ends)
     greeting = link.greeting()
@@ -56,7 +48,6 @@ def run_locked(
                 names_root=greeting.names_root,
                 lines=tuple(_lines(locked, greeting, chosen)),
                 missing=(*locked.missing, *(f"opener: {line}" for line in greeting.missing)),
-                others=others,
                 ended=ended,
             )
             return run(config, apart, until_stdin_ends=until_stdin_ends)
@@ -74,11 +65,30 @@ def run(config: Config, isolation: Isolation | None, *, until_stdin_ends: bool) 
             sys.stderr.write(f"mapd: {line}\n")
         return 2
     except (StartError, SocketError, ContractError) as error:
-        sys.stderr.write(f"mapd: cannot start: {error}\n")
-        return 1
+        return _cannot_start(error)
+    except BaseExceptionGroup as group:
+        # What a task group of the daemon's wraps: the reason itself is what a person needs.
+        reasons, others = group.split((StartError, SocketError, ContractError))
+        if reasons is None or others is not None:
+            raise
+        return _cannot_start(*_leaves(reasons))
     except OpenerGone:
         return 1
     return 0
+
+
+def _cannot_start(*reasons: BaseException) -> int:
+    for reason in reasons:
+        sys.stderr.write(f"mapd: cannot start: {reason}\n")
+    return 1
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
+    for inner in group.exceptions:
+        if isinstance(inner, BaseExceptionGroup):
+            yield from _leaves(inner)
+        else:
+            yield inner
 
 
 def _lines(locked: Locked, greeting: Greeting, chosen: People) -> Iterator[str]:
