@@ -17,6 +17,7 @@ from mapd.launch import folders
 from mapd.launch.link import OpenerLink, received
 from mapd.launch.people import People, people
 from mapd.launch.settings import OpenerSettings, command, python_files
+from mapd.rpc.socket_trials import Others
 from mapd.sandbox import Rules, lock_front, profiles_of
 
 NSS: Final = (
@@ -48,12 +49,15 @@ def serve(config: Config, config_file: Path | None, *, until_stdin_ends: bool, s
     # Kept by whoever asks first; behind the lock nobody can read them.
     boot_id()
     possible_cpus()
+    others = Others.start()
     try:
         locked = lock_front(chosen.front, rules(config, config_file, chosen), tcp=bool(config.tcp.listen))
         from mapd.launch import inside  # after the lock: this is where grpc comes in
 
-        return inside.run_locked(config, link, locked, chosen, until_stdin_ends=until_stdin_ends)
+        return inside.run_locked(config, link, locked, chosen, others, until_stdin_ends=until_stdin_ends)
     finally:
+        if others is not None:
+            others.end()
         if link is not None:
             link.end()
 

@@ -15,6 +15,7 @@ from mapd.launch.link import OpenerLink
 from mapd.launch.openerprocess import Greeting
 from mapd.launch.people import People
 from mapd.opener import OpenerKernel
+from mapd.rpc.socket_trials import Others
 from mapd.rpc.sockets import SocketError
 from mapd.sandbox import Locked
 from mapd.start import StartError
@@ -22,7 +23,13 @@ from mapd_api.contract import ContractError
 
 
 def run_locked(
-    config: Config, link: OpenerLink | None, locked: Locked, chosen: People, *, until_stdin_ends: bool
+    config: Config,
+    link: OpenerLink | None,
+    locked: Locked,
+    chosen: People,
+    others: Others | None,
+    *,
+    until_stdin_ends: bool,
 ) -> int:
     """Serve with what the lock left; the exit status.
 
@@ -36,6 +43,7 @@ def run_locked(
             names_root="",
             lines=(_of("this process", locked.uid, locked.landlock, ()),),
             missing=locked.missing,
+            others=others,
         )
         return run(config, alone, until_stdin_ends=until_stdin_ends)
     greeting = link.greeting()
@@ -48,6 +56,7 @@ def run_locked(
                 names_root=greeting.names_root,
                 lines=tuple(_lines(locked, greeting, chosen)),
                 missing=(*locked.missing, *(f"opener: {line}" for line in greeting.missing)),
+                others=others,
                 ended=ended,
             )
             return run(config, apart, until_stdin_ends=until_stdin_ends)
