@@ -22,6 +22,9 @@ from mapd.bpf.scratch import Scratch
 MOST: Final = 256
 """Programs of one daemon at most; 8 to 24 KiB of kernel memory each."""
 
+REFUSED: Final = 64
+"""Programs of one map that are remembered as refused: which there are depends on what clients ask for."""
+
 SLOT_BYTES: Final = 256 << 10
 """Of a slot of the scratch: 4,096 elements of up to 60 bytes, and what a core's second-level cache holds."""
 
@@ -201,6 +204,8 @@ class MapPrograms:
             if error.errno == errno.EPERM and _may_not_write(kernel, map_fd):
                 raise WritesRefused(errno.EPERM, error.command) from error
             if error.errno not in _SCARCE:
+                if len(self._refused) >= REFUSED:
+                    self._refused.clear()  # they are asked for again, which costs time and no memory
                 self._refused[request] = error.errno or 0
             raise
         return self.owner.keep(self, request, fd)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,17 +15,18 @@ from mapd_api.reasons import Reason
 
 @dataclass(slots=True, eq=False)
 class Share:
-    """What one dump holds of the budget, in bytes."""
+    """What one dump of ``owner`` holds of the budget, in bytes."""
 
+    owner: Hashable = None
     held: int = 0
 
 
 class ByteBudget:
     """Bytes that all dumps together may hold, in fair shares. For one event loop.
 
-    No dump grows beyond the total less ``reserve``, divided by the dumps there are, those included that wait to
-    begin; so the others, which ask at each of their steps, give back. A reader that stalls keeps its dump from asking:
-    the reserve, which nobody grows into, is for those that begin meanwhile.
+    No dump grows beyond the total less ``reserve``, divided by the principals that dump, and that by the dumps of its
+    own, those included that wait to begin; so the others, which ask at each of their steps, give back. A reader that
+    stalls keeps its dump from asking: the reserve, which nobody grows into, is for those that begin meanwhile.
 
     One that cannot do with less than is left (elements of megabytes, a large bucket, keys to remember) gets
     it where no other dump holds anything: every map can be dumped, if not several at once.
@@ -36,6 +38,7 @@ class ByteBudget:
         self._held = 0
         self._running = 0
         self._beginning = 0  # wait for their first bytes
+        self._dumps: Counter[Hashable] = Counter()  # by owner, those that wait to begin too
         self._stuck = 0  # run, and wait for more
         self._freed = asyncio.Event()
 
@@ -45,28 +48,34 @@ class ByteBudget:
         return self._total - self._held
 
     @asynccontextmanager
-    async def share(self, least: int, patience_s: float) -> AsyncGenerator[Share]:
+    async def share(self, least: int, patience_s: float, owner: Hashable = None) -> AsyncGenerator[Share]:
         """A place for one more dump, which holds ``least`` bytes at first and none after the block.
 
         Raises:
             MapError: BUSY, nobody gave so many back within ``patience_s`` seconds.
         """
-        share = Share()
-        self._beginning += 1
+        share = Share(owner)
+        self._dumps[owner] += 1
         try:
-            await self._wait(share, least, patience_s)
+            self._beginning += 1
+            try:
+                await self._wait(share, least, patience_s)
+            finally:
+                self._beginning -= 1
+            self._running += 1
+            try:
+                yield share
+            finally:
+                self._running -= 1
+                self._set(share, 0)
         finally:
-            self._beginning -= 1
-        self._running += 1
-        try:
-            yield share
-        finally:
-            self._running -= 1
-            self._set(share, 0)
+            self._dumps[owner] -= 1
+            if not self._dumps[owner]:
+                del self._dumps[owner]
 
     def take(self, share: Share, size: int) -> bool:
         """Hold ``size`` bytes from now on, if that is a fair share and there is room; whether it does."""
-        fair = (self._total - self._reserve) // (self._running + self._beginning)
+        fair = (self._total - self._reserve) // len(self._dumps) // self._dumps[share.owner]
         if size > fair or size - share.held > self.free - self._reserve:
             return False
         self._set(share, size)

@@ -116,7 +116,8 @@ class Dump:
         return self._trailer(started)
 
     async def _run(self, begin: Begin, emit: Emit) -> None:
-        async with self._budget.share(self._cost(self._chunk, 1, 0), self._wait_s) as share:
+        least = self._cost(self._chunk, 1, 0)
+        async with self._budget.share(least, self._wait_s, self._principal) as share:
             try:
                 async with asyncio.TaskGroup() as group:
                     await self._hand_over(group, share, begin, emit)

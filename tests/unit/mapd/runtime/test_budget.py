@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -142,3 +143,17 @@ async def test_who_is_cancelled_while_waiting_holds_nothing() -> None:
         with pytest.raises(asyncio.CancelledError):
             await later
         assert budget.take(first, 100)
+
+
+async def test_a_principal_with_many_dumps_has_no_more_than_one_with_a_single_one() -> None:
+    budget = ByteBudget(120)
+    async with AsyncExitStack() as stack:
+        many = [await stack.enter_async_context(budget.share(1, SOON_S, "many")) for _ in range(3)]
+        assert [budget.take(one, 41) for one in many] == [False] * 3
+        assert budget.take(many[0], 40)
+        alone = await stack.enter_async_context(budget.share(1, SOON_S, "alone"))
+        budget.give_back(many[0], 1)
+        assert [budget.take(one, 21) for one in many] == [False] * 3
+        assert [budget.take(one, 20) for one in many] == [True] * 3
+        assert not budget.take(alone, 61)
+        assert budget.take(alone, 60)
