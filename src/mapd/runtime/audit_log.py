@@ -30,7 +30,7 @@ from mapd_api.reasons import Reason
 
 _log = structlog.stdlib.get_logger("mapd.audit")
 
-GATHER_S: Final = 0.01
+GATHER_S: Final = 0.025
 """Lines of so long are written together: a wake-up and a write for each cost more than the lines."""
 
 RETRY_S: Final = 1.0
