@@ -17,7 +17,8 @@ def main() -> None:
             "pip install 'bpf-mapd[cli]' (or, in a checkout, pip install '.[cli]')\n"
         )
         sys.exit(2)
-    from mapd_client.cli import rights  # noqa: F401 - its verbs join the others
-    from mapd_client.cli.app import run
+    from mapd_client.cli import rights
+    from mapd_client.cli.app import app, run
 
+    rights.register(app)
     sys.exit(run(sys.argv[1:]))

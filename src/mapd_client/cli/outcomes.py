@@ -19,9 +19,7 @@ CONFLICT: Final = 6  # exists, frozen
 INTERRUPTED: Final = 130  # SIGINT
 BROKEN_PIPE: Final = 141  # the reader went away, as SIGPIPE would end it
 
-_ADMIT: Final = (
-    'have root name your user in /etc/mapd/policy.toml, [principals.admin] users = ["..."]; mapd reads it by itself'
-)
+_ADMIT: Final = 'have root name your user in /etc/mapd/policy.toml, [principals.admin] users = ["..."]; mapd reads it by itself'
 _SOCKET: Final = "is mapd running? name its socket with --address or MAPD_ADDRESS"
 _SHAPE: Final = "see 'mapctl show' for the map's type and sizes"
 _AGAIN: Final = "nothing was executed; try again"

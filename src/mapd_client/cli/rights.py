@@ -5,13 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from cyclopts import App
+
 from mapd_client.cli import literals, outcomes, render
-from mapd_client.cli.app import Format, Given, app, with_client
+from mapd_client.cli.app import Format, Given, with_client
 from mapd_client.client import Client
 from mapd_client.rights import Principal, Share
 
 
-@app.command
+def register(app: App) -> None:
+    """Add these verbs to the others."""
+    app.command(whoami)
+    app.command(can)
+
+
 def whoami(*, output: Format = "table", options: Given) -> int:
     """Who the daemon takes you for, by what, and what you may have at a time.
 
@@ -43,7 +50,6 @@ def whoami(*, output: Format = "table", options: Given) -> int:
     return with_client(options, work)
 
 
-@app.command
 def can(
     verb: str,
     map: str,
