@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import json
 import re
 import socket
 import ssl
@@ -34,7 +33,7 @@ from mapd_client import (
     Unavailable,
 )
 from tests.e2e.settling import until
-from tests.e2e.tls_place import POLICY, WEB, TlsPlace
+from tests.e2e.tls_place import POLICY, WEB, TlsPlace, tcp_address
 from tests.support.daemon import Place, daemon_process, environment
 from tests.support.pki import HOUR, LOCALHOST, Authority, dns, put, uri
 
@@ -267,19 +266,13 @@ async def test_the_certificates_of_the_documented_lines_are_taken_by_both_sides(
 # TLS 1.3, and files that others may read: a daemon in a process of its own
 
 
-def port_of(log: Path) -> int:
-    for line in log.read_text().splitlines():
-        if '"event": "ready"' in line:
-            return int(json.loads(line)["tcp"][0].rpartition(":")[2])
-    raise AssertionError("the daemon does not tell where it listens")
-
-
-def handshake(port: int, tls: Tls, version: ssl.TLSVersion) -> str:
+def handshake(address: str, tls: Tls, version: ssl.TLSVersion) -> str:
     """What comes of a handshake of one version: the version, or how it failed."""
     context = ssl.create_default_context(cafile=tls.ca)
     context.load_cert_chain(tls.certificate, tls.key)
     context.minimum_version = context.maximum_version = version
     context.set_alpn_protocols(["h2"])
+    port = int(address.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
         try:
             with context.wrap_socket(plain, server_hostname="localhost") as secured:
@@ -291,9 +284,9 @@ def handshake(port: int, tls: Tls, version: ssl.TLSVersion) -> str:
 def test_tls_1_2_ends_in_the_handshake(tcp: TlsPlace) -> None:
     tcp.write_server()
     with daemon_process(tcp.place, extra=tcp.extra(), policy=tcp.policy) as daemon:
-        port, tls = port_of(daemon.log), tcp.tls()
-        assert handshake(port, tls, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
-        assert handshake(port, tls, ssl.TLSVersion.TLSv1_2) in {
+        address, tls = tcp_address(daemon), tcp.tls()
+        assert handshake(address, tls, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+        assert handshake(address, tls, ssl.TLSVersion.TLSv1_2) in {
             "SSLZeroReturnError",
             "SSLError",
             "SSLEOFError",
@@ -304,7 +297,7 @@ async def test_connections_are_counted_in_a_daemon_that_is_locked_in(tcp: TlsPla
     tcp.policy = POLICY_OF_TWO
     tcp.write_server()
     with daemon_process(tcp.place, extra=tcp.extra(), policy=tcp.policy) as daemon:
-        await three_of_two(f"127.0.0.1:{port_of(daemon.log)}", tcp)
+        await three_of_two(tcp_address(daemon), tcp)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])

@@ -19,8 +19,8 @@ from mapd.daemon import Ready
 from mapd.rpc.tcp import TlsCaller
 from mapd_client import U64, Client, Map, MapdError, PermissionDenied, Reason, Tls, channel
 from tests.e2e.settling import until
-from tests.e2e.tls_place import POLICY, WEB, TlsPlace, renew
-from tests.support.daemon import Place
+from tests.e2e.tls_place import POLICY, WEB, TlsPlace, renew, tcp_address
+from tests.support.daemon import Place, daemon_process
 from tests.support.pki import LOCALHOST, Authority, Issued, put, uri
 
 
@@ -108,11 +108,11 @@ def session_shows(ready: Ready, issued: Issued) -> Callable[[], bool]:
     return shows
 
 
-async def shown_by(ready: Ready, tls: Tls) -> int:
+async def shown_by(address: str, tls: Tls) -> int:
     """The serial number of the daemon's certificate, as a new connection sees it."""
     context = ssl.create_default_context(cafile=tls.ca)
     context.load_cert_chain(tls.certificate, tls.key)
-    port = int(ready.tcp[0].rpartition(":")[2])
+    port = int(address.rpartition(":")[2])
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
     try:
         secured: ssl.SSLObject = writer.get_extra_info("ssl_object")
@@ -130,8 +130,18 @@ async def test_the_daemons_certificate_is_renewed_under_load(tcp: TlsPlace) -> N
             for _ in range(5):
                 new = tcp.ca.issue(*LOCALHOST)
                 tcp.write_server(new)
-                assert await shown_by(ready, tls) == serial(new)
+                assert await shown_by(ready.tcp[0], tls) == serial(new)
                 await load.some()
+
+
+async def test_a_daemon_that_is_locked_in_reads_its_certificate_again(tcp: TlsPlace) -> None:
+    tcp.write_server()
+    with daemon_process(tcp.place, extra=tcp.extra(), policy=tcp.policy) as daemon:
+        address, tls = tcp_address(daemon), tcp.tls()
+        for _ in range(3):
+            new = tcp.ca.issue(*LOCALHOST)
+            tcp.write_server(new)
+            assert await shown_by(address, tls) == serial(new)
 
 
 async def test_a_key_that_becomes_readable_for_others_leaves_the_last_good_one_in_use(tcp: TlsPlace) -> None:
@@ -140,9 +150,9 @@ async def test_a_key_that_becomes_readable_for_others_leaves_the_last_good_one_i
     async with tcp.daemon() as ready:
         tls, second = tcp.tls(), tcp.ca.issue(*LOCALHOST)
         second.write(tcp.server.key.parent, tcp.ca.pem, key_mode=0o644)
-        assert await shown_by(ready, tls) == serial(first)
+        assert await shown_by(ready.tcp[0], tls) == serial(first)
         tcp.server.key.chmod(0o600)
-        assert await shown_by(ready, tls) == serial(second)
+        assert await shown_by(ready.tcp[0], tls) == serial(second)
 
 
 async def test_a_clients_certificate_is_renewed_under_load(tcp: TlsPlace) -> None:

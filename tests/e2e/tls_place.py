@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from cryptography import x509
 from mapd.config import Config
 from mapd.daemon import Ready, running
 from mapd_client import Tls
-from tests.support.daemon import Place
+from tests.support.daemon import DaemonProcess, Place
 from tests.support.pki import HOUR, LOCALHOST, Authority, Files, Issued, put, uri
 
 WEB = "spiffe://example.org/web"
@@ -84,6 +85,15 @@ class TlsPlace:
         issued = (signed_by or self.ca).issue(*(names or (uri(WEB),)), lasts=lasts)
         files = issued.write(self.place.root / f"client{self._clients}", (trusts or self.ca).pem)
         return Tls(ca=files.ca, certificate=files.certificate, key=files.key, server_name=server_name)
+
+
+def tcp_address(daemon: DaemonProcess) -> str:
+    """Where a daemon of a process of its own says that it listens."""
+    for line in daemon.log.read_text().splitlines():
+        if '"event": "ready"' in line:
+            (address,) = json.loads(line)["tcp"]
+            return str(address)
+    raise AssertionError("the daemon does not tell where it listens")
 
 
 def renew(tls: Tls, issued: Issued, ca: bytes | None = None) -> None:
