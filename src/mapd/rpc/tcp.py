@@ -118,14 +118,15 @@ class Callers:
         attested: Mapping[str, Iterable[bytes]] = context.auth_context()
         self._check_version(attested)
         shown = tuple(attested.get("x509_pem_cert", ()))
+        policy = self._policy()  # once: another may be put in force by a thread
         try:
             if len(shown) != 1:
                 raise Unidentified("the client showed no certificate; connect with one (tls=)")
             found = identity(shown[0])
-            principal = self._principal(found)
+            principal = self._principal(found, policy)
         except Unidentified as refused:
             raise _unauthenticated(str(refused)) from None
-        most = self._policy().members[principal.name].quotas.connections
+        most = policy.members[principal.name].quotas.connections
         since = self.connections.seen(context.peer(), principal, most)
         return TlsCaller(
             principal=principal,
@@ -138,14 +139,14 @@ class Callers:
     def why_not(self, caller: TlsCaller) -> str:
         """Why somebody who was let in would not be now; "" if he would."""
         try:
-            now = self._principal(caller.identity)
+            now = self._principal(caller.identity, self._policy())
         except Unidentified as refused:
             return str(refused)
         if now != caller.principal:
             return f"{caller.identity.name} is {now.name} now, in namespace {now.namespace}; connect again"
         return ""
 
-    def _principal(self, found: Identity) -> Principal:
+    def _principal(self, found: Identity, policy: Policy) -> Principal:
         if found.expires <= time.time():
             raise Unidentified(
                 f"the certificate of {found.name} ended on {_date(found.expires)}; give the client a new one"
@@ -155,7 +156,7 @@ class Callers:
                 f"the authority that signed the certificate of {found.name} is not among those of "
                 f"{self._settings.client_ca} any more; give the client a certificate of one that is"
             )
-        return self._identities.principal(found.name, self._policy())
+        return self._identities.principal(found.name, policy)
 
     def _admitted(self, found: Identity, _generation: int) -> bool:
         return self._files.admits(found.certificate)
