@@ -19,7 +19,10 @@ CONFLICT: Final = 6  # exists, frozen
 INTERRUPTED: Final = 130  # SIGINT
 BROKEN_PIPE: Final = 141  # the reader went away, as SIGPIPE would end it
 
-_ADMIT: Final = 'have root name your user in /etc/mapd/policy.toml, [principals.admin] users = ["..."]; mapd reads it by itself'
+_ADMIT: Final = (
+    'have root make you a principal in /etc/mapd/policy.toml ([principals.NAME] users = ["..."]); mapd reads it by itself'
+)
+_RIGHTS: Final = "see 'mapctl whoami' for who you are here, and 'mapctl can' for what you may do"
 _SOCKET: Final = "is mapd running? name its socket with --address or MAPD_ADDRESS"
 _SHAPE: Final = "see 'mapctl show' for the map's type and sizes"
 _AGAIN: Final = "nothing was executed; try again"
@@ -33,7 +36,7 @@ _BY_REASON: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.BAD_FLAGS: _SHAPE,
         Reason.KERNEL_MEMORY: "free memory on the daemon's host, or create a smaller map",
         Reason.READ_ONLY: "open the map for writing",
-        Reason.POLICY: _ADMIT,
+        Reason.POLICY: _RIGHTS,
         Reason.OPERATION_UNSUPPORTED: "see 'mapctl show' for what this map supports",
         Reason.BUSY: _AGAIN,
         Reason.DRAINING: "the daemon is stopping; try again when it is back",

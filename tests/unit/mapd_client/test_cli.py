@@ -260,7 +260,8 @@ async def test_without_the_extra_the_line_to_install_it() -> None:
     ("error", "advice"),
     [
         (errors.IndexOutOfRange("x", reason=Reason.INDEX_OUT_OF_RANGE), "max_entries"),
-        (errors.PermissionDenied("x", reason=Reason.POLICY), r"\[principals\.admin\] users"),
+        (errors.PermissionDenied("x", reason=Reason.POLICY), "mapctl can"),
+        (errors.PermissionDenied("x"), r"\[principals\.NAME\] users"),
         (errors.Unavailable("x", reason=Reason.BUSY), "try again"),
         (errors.Unavailable("x"), "MAPD_ADDRESS"),
         (errors.Unsupported("x", reason=Reason.OPERATION_UNSUPPORTED, operation="delete"), "mapctl show"),
