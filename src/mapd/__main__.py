@@ -9,6 +9,8 @@ def main() -> None:
     """Run the command line; without the daemon's packages, say which line installs them."""
     try:
         from mapd.cli import run
+
+        status = run()  # the packages that start threads are imported in it, behind the lock
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in {"mapd", "mapd_api", "mapd_client"}:
             raise
@@ -17,7 +19,7 @@ def main() -> None:
             f"    {sys.executable} -m pip install 'bpf-mapd[daemon]'    (or, in a checkout, '.[daemon]')\n"
         )
         sys.exit(2)
-    sys.exit(run())
+    sys.exit(status)
 
 
 if __name__ == "__main__":
