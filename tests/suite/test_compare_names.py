@@ -15,7 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from mapd.bpf import CreateMap, ListPins, LoadBtf, OpenPin, OwnedFd, Pin, Rename, Unpin
+from mapd.bpf import (
+    CreateMap,
+    ListFolder,
+    ListPins,
+    LoadBtf,
+    OpenPin,
+    OwnedFd,
+    Pin,
+    Rename,
+    StampFolders,
+    Unpin,
+)
 from mapd.memory import MemoryKernel
 from mapd.memory.creation import TYPES as IN_MEMORY
 from mapd_api.layout import value_stride
@@ -217,6 +228,18 @@ class Names(RuleBasedStateMachine):
             root=self.root, path=f"{self.root}/{path}", new_path=f"{self.root}/{new_path}", mkdir=mkdir
         )
         same(f"rename {path} {new_path}", self.sides, lambda one: one.kernel.control(request))
+
+    @rule(folder=st.sampled_from(("", "/a", "/b", "/a/b")))
+    def folder(self, folder: str) -> None:
+        """What is in a folder, and whether its stamp tells of a folder at all."""
+        path = self.root + folder
+
+        def action(one: Side) -> tuple[list[str], list[str], bool]:
+            found = one.kernel.control(ListFolder(root=self.root, path=path))
+            (stamp,) = one.kernel.control(StampFolders(root=self.root, paths=(path,)))
+            return sorted(pin.name for pin in found.pins), sorted(found.folders), bool(stamp)
+
+        same("folder", self.sides, action)
 
     @rule()
     def all_names(self) -> None:

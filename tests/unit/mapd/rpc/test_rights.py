@@ -65,7 +65,7 @@ def add(wire: Wire, *pins: str, count: int = 0, **info: Any) -> DictMap:
 
 
 async def dumped(wire: Wire, **request: Any) -> list[elements.DumpResponse]:
-    asked = elements.DumpRequest(**{"map": FLOWS, **request})
+    asked = elements.DumpRequest(map=FLOWS, **request)
     return [message async for message in wire.callable("Dump")(asked, timeout=WAIT_S)]
 
 
