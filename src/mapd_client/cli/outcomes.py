@@ -20,7 +20,8 @@ INTERRUPTED: Final = 130  # SIGINT
 BROKEN_PIPE: Final = 141  # the reader went away, as SIGPIPE would end it
 
 _ADMIT: Final = (
-    'have root make you a principal in /etc/mapd/policy.toml ([principals.NAME] users = ["..."]); mapd reads it by itself'
+    'have root make you a principal: [principals.NAME] users = ["..."] in /etc/mapd/policy.toml; '
+    "mapd reads it by itself"
 )
 _RIGHTS: Final = "see 'mapctl whoami' for who you are here, and 'mapctl can' for what you may do"
 _SOCKET: Final = "is mapd running? name its socket with --address or MAPD_ADDRESS"
