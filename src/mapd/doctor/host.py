@@ -29,7 +29,6 @@ RIGHTS: Final = (
     ("CAP_SYS_ADMIN", "find maps and programs by id, read the BTF of others' maps"),
     ("CAP_DAC_OVERRIDE", "open any pin, to read and write"),
     ("CAP_DAC_READ_SEARCH", "open any pin, to read"),
-    ("CAP_SYS_PTRACE", "see which processes of other users hold a map"),
 )
 """What each capability is for."""
 
