@@ -132,8 +132,7 @@ async def running(
         clean_staging(runtime_dir)
         capabilities = effective_capabilities() if isolation is None else isolation.capabilities
         facts = make_facts(names_root, capabilities, backend)
-        apart = TWO_PROCESSES if isolation is not None else SINGLE_PROCESS
-        facts = replace(facts, features=(*facts.features, apart))
+        facts = replace(facts, features=(*facts.features, *_apart(isolation)))
         store = MapStore(
             kernel=kernel or LinuxKernel(),
             possible_cpus=facts.possible_cpus,
@@ -274,6 +273,13 @@ async def _idle_handles(handles: HandleTable) -> AsyncGenerator[None]:
         expiry.cancel()
         await asyncio.wait({expiry})
         handles.close_all()
+
+
+def _apart(isolation: Isolation | None) -> tuple[str, ...]:
+    """Of maps in memory neither: one process, which is locked in."""
+    if isolation is None:
+        return (SINGLE_PROCESS,)
+    return () if isolation.kernel is None else (TWO_PROCESSES,)
 
 
 def _others(isolation: Isolation | None, capabilities: frozenset[str]) -> Callable[[], Others | None]:

@@ -194,7 +194,8 @@ async def test_the_canary_the_same_intruder_in_a_single_process_can_do_it_all(pl
 
 async def test_maps_in_memory_need_no_opener_and_the_process_is_locked_in_all_the_same(place: Place) -> None:
     with daemon_process(place, extra="backend = 'memory'") as daemon:
-        await worked(place)
+        info = await worked(place)
+        assert not {"two-processes", "single-process"} & set(info.features)
         assert {(one.effective, one.bounding, one.seccomp) for one in threads(daemon.pid)} == {(0, 0, 2)}
         assert children(daemon.pid) == []
 
