@@ -13,7 +13,7 @@ from mapd.maps.types import TYPES
 from mapd_api import contract
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
-from mapd_api.v1 import access_pb2, maps_pb2
+from mapd_api.v1 import access_pb2, elements_pb2, maps_pb2
 from mapd_api.v1.types_pb2 import MapRef
 from tests.e2e.rights import cells
 from tests.e2e.rights.agents import Agent, Answer, agent, setpriv
@@ -254,6 +254,8 @@ class _Caller:
         self._told(action, resource, allowed, answer)
         if action.method.name == "Explain" and answer.code == "OK":
             self._explained(action, resource, answer)
+        if action.method.name == "Dump" and answer.code == "OK":
+            self._dumped(action, resource, answer)
 
     async def ask(self, action: Action, resource: Resource) -> Answer | None:
         """The call alone."""
@@ -293,6 +295,23 @@ class _Caller:
         elif allowed == HIDDEN and text not in self._missing.get((action.name, kind), [text]):
             missing = self._missing[action.name, kind][0]
             report.told.append(self._wrong(action, resource, missing, answer))
+
+    def _dumped(self, action: Action, resource: Resource, answer: Answer) -> None:
+        """Exactly the keys that it may read."""
+        assert resource.of is not None
+        of, shape = self.matrix.world.subject(resource.of), resource.of.shape
+        column = b"".join(
+            elements_pb2.DumpResponse.FromString(one).chunk.columns.keys for one in answer.replies
+        )
+        told = {column[at : at + shape.key_size] for at in range(0, len(column), shape.key_size)}
+        for key in told | set(shape.keys):
+            may = self.expected.may(Verb.READ, of, key)
+            if may is not (key in told):
+                wrong = self._wrong(
+                    action, resource, f"key {key.hex()} {'told' if may else 'not told'}", answer
+                )
+                report = self.matrix.report
+                (report.wrongly_refused if may else report.wrongly_admitted).append(wrong)
 
     def _explained(self, action: Action, resource: Resource, answer: Answer) -> None:
         """What is said about a right is what the reference says."""
