@@ -9,6 +9,8 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import mapd_client
 from mapd_api.v1 import maps_pb2, maps_pb2_grpc
 from mapd_client import (
+    U32,
     U64,
     Map,
     MapdError,
@@ -348,6 +351,31 @@ async def test_a_certificate_that_ends_while_it_is_connected_ends_the_session_an
         for each in (error, unary.value):
             assert "ended" in str(each) or "HAS ENDED" in str(each)
         assert await until(lambda: not ready.guard.callers)
+
+
+async def test_a_dump_that_stands_still_is_ended_with_its_certificate(tcp: TlsPlace) -> None:
+    async with tcp.daemon() as ready:
+        tls = tcp.tls(uri(WEB), lasts=datetime.timedelta(seconds=3))
+        async with (
+            mapd_client.connect(ready.tcp[0], tls=tls, timeout=20) as client,
+            client.create_map("many", "array", key=U32, value=U64, max_entries=2_000_000) as many,
+            aclosing(many.chunks()) as chunks,
+        ):
+            await anext(chunks)
+            expires = [caller.expires or 0.0 for caller in ready.guard.callers]
+            assert len(expires) == 2, "the session and the dump"
+            assert await until(lambda: time.time() > max(expires), 20)
+            error = await read_to_its_end(chunks)  # what was on its way is still read
+    assert "has ended; what was done stays" in str(error)
+
+
+async def read_to_its_end(chunks: AsyncIterator[object]) -> MapdError:
+    try:
+        async for _ in chunks:
+            pass
+    except MapdError as error:
+        return error
+    raise AssertionError("it had an end")
 
 
 # Connections
