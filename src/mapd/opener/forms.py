@@ -135,7 +135,7 @@ FORMS: Final[Mapping[type[ControlRequest[Any]], Form]] = MappingProxyType(
         ListPins: Form({"root": TEXT}, _PATHS),
         ListFolder: Form(_PIN, _FOLDER),
         StampFolders: Form(
-            {"root": TEXT, "paths": mapped(many(TEXT, STAMPED_FOLDERS), list, tuple)},
+            {"root": TEXT, "paths": mapped(many(TEXT, 2 * STAMPED_FOLDERS), list, tuple)},
             many(U64, STAMPED_FOLDERS),
         ),
         NextMapId: Form({"map_id": U32}, _NEXT),

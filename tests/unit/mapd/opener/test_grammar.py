@@ -199,7 +199,7 @@ def test_a_mistake_of_the_opener_tells_nothing_but_its_kind() -> None:
         b'["OpenPin",{"root":"/r","path":"' + b"x" * 9_000 + b'","read_only":false}]',
         b'["OpenPin",{"root":"/r","path":"/r/a","read_only":0}]',
         b'["StampFolders",{"root":"/r","paths":"/r"}]',
-        b'["StampFolders",{"root":"/r","paths":[' + b'"a",' * 256 + b'"a"]}]',
+        b'["StampFolders",{"root":"/r","paths":[' + b'"a",' * 512 + b'"a"]}]',
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b"\xff\xfe",
