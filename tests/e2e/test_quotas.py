@@ -64,7 +64,7 @@ def new(client: Client, name: str, entries: int = 64, **options: Any) -> mapd_cl
 
 
 def refusals(place: Place) -> list[dict[str, Any]]:
-    lines = Path(place.root, "audit.jsonl").read_bytes().splitlines()
+    lines = Path(place.root, "audit.jsonl").read_bytes().split(b"\n")[:-1]
     return [line for line in map(json.loads, lines) if line["event"] == "refusal"]
 
 

@@ -154,11 +154,16 @@ class AuditLog:
         self._reserved -= 1
 
     def write(self, entry: Entry, *, reserved: bool = False) -> None:
-        """Queue a line; one without a place that finds none is counted."""
+        """Queue a line; one without a place that finds none is counted.
+
+        Those without a place (refusals) fill half of the queue at most: whoever is refused often must not keep others
+        from changing what they may.
+        """
         if reserved:
             self._reserved -= 1
         held = len(self._queue) + (self._reserved if self._deny else 0)
-        if held >= self._most and not (reserved and self._deny):
+        most = self._most if reserved else self._most // 2
+        if held >= most and not (reserved and self._deny):
             self._dropped += 1
             return
         self._queue.append((time.time_ns(), entry))

@@ -254,3 +254,14 @@ def test_a_folder_that_is_not_there_is_told(path: Path) -> None:
 def test_two_daemons_do_not_write_one_file(path: Path) -> None:
     with writing(path), pytest.raises(AuditError, match="another daemon writes it"):
         AuditLog(str(path), epoch="e2")
+
+
+def test_refusals_leave_half_of_the_queue_to_changes(path: Path) -> None:
+    with writing(path, queue=16) as log, stopped(log):
+        for number in range(100):
+            log.write(entry(number))
+        assert log.dropped >= 92
+        for _ in range(8):
+            log.reserve()
+        for _ in range(8):
+            log.release()
