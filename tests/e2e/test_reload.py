@@ -142,7 +142,7 @@ async def main():
             print("ready", flush=True)
             while await loop.run_in_executor(None, sys.stdin.readline):
                 try:
-                    print(await found.lookup(1, timeout=2), flush=True)
+                    print(await found.lookup(1, timeout=float(sys.argv[2])), flush=True)
                 except mapd_client.MapdError as error:
                     print(type(error).__name__, str(error).replace("\\n", " "), flush=True)
 
@@ -151,10 +151,12 @@ asyncio.run(main())
 
 
 @contextlib.asynccontextmanager
-async def client_of(sources: Path, path: Path, user: int) -> AsyncGenerator[subprocess.Popen[bytes]]:
+async def client_of(
+    sources: Path, path: Path, user: int, patience_s: float = 20.0
+) -> AsyncGenerator[subprocess.Popen[bytes]]:
     """A client of that uid with a session and an open map; it answers each line with what a lookup gives."""
     with spawn_unprivileged(
-        sources, CLIENT, str(path), user=user, group=user, stdin=subprocess.PIPE
+        sources, CLIENT, str(path), str(patience_s), user=user, group=user, stdin=subprocess.PIPE
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -192,7 +194,7 @@ async def test_who_is_admitted_no_more_is_cut_off_and_others_of_the_principal_go
         async with (
             running(place.config(policy=policy(web=BOTH))) as ready,
             client_of(sources, path, FIRST) as stays,
-            client_of(sources, path, SECOND) as goes,
+            client_of(sources, path, SECOND, patience_s=2) as goes,
         ):
             assert (await ask(stays), await ask(goes)) == ("100", "100")
             await reload(ready, place, policy(web=ALICE))
