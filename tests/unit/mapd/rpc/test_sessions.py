@@ -462,9 +462,8 @@ async def test_another_principals_session_or_another_start_is_not_gone_on_with(
         other = await RawSession.open(wire.channel, forged)
         assert not other.opened.resumed
         await other.end()
-        conversation = wire.sessions.find(
-            talk.opened.session, EPOCH, Principal(name="admin", namespace="admin")
-        )
+        admin = Principal(name="admin", namespace="admin")
+        conversation = wire.sessions.find(talk.opened.session, EPOCH, admin)
         assert conversation is not None
         monkeypatch.setattr(conversation.owner, "principal", Principal(name="web", namespace="web"))
         other = await RawSession.open(wire.channel, talk.opened)
@@ -475,9 +474,7 @@ async def test_another_principals_session_or_another_start_is_not_gone_on_with(
 async def test_clients_that_were_cut_off_keep_no_new_one_out() -> None:
     async with serving() as wire:
         talks = [await RawSession.open(wire.channel) for _ in range(limits.SESSIONS)]
-        with pytest.raises(
-            grpc.aio.AioRpcError, match="64 sessions, dumps and loads open, its limit is 64"
-        ) as caught:
+        with pytest.raises(grpc.aio.AioRpcError, match="64 sessions, dumps and loads open, its") as caught:
             await RawSession.open(wire.channel)
         assert refusal_of(caught.value).reason is Reason.QUOTA
         talks[0].cut()
