@@ -33,6 +33,7 @@ IN_SESSIONS: Final = (
     "map of two names by name secret/alias",
     "missing by name team/missing",
     "missing by name other/missing",
+    "missing by name secret/missing",
     "missing by id",
 )
 
@@ -217,7 +218,7 @@ class _Caller:
         self.expected = Expected(matrix.world, kind)
         self._agent = matrix.agents[kind.name]
         self._session = False
-        self._missing: dict[tuple[str, str], list[str]] = {}
+        self._missing: dict[tuple[str, str, str], str] = {}
 
     async def cell(self, action: Action, resource: Resource) -> None:
         """One call, and what it must come to."""
@@ -288,12 +289,13 @@ class _Caller:
             self._listed(action, resource, answer)
         if answer.reason is not Reason.MAP_NOT_FOUND:
             return
-        kind = str(resource.ref.WhichOneof("ref"))
+        ref = resource.ref
+        place = (action.name, str(ref.WhichOneof("ref")), (ref.name or ref.pin).rpartition("/")[0])
         text = _without(world, resource, answer)
         if resource.of is None:
-            self._missing.setdefault((action.name, kind), []).append(text)
-        elif allowed == HIDDEN and text not in self._missing.get((action.name, kind), [text]):
-            missing = self._missing[action.name, kind][0]
+            self._missing[place] = text
+        elif allowed == HIDDEN and text != self._missing.get(place):
+            missing = self._missing.get(place, "as what is missing, which was not asked for")
             report.told.append(self._wrong(action, resource, missing, answer))
 
     def _dumped(self, action: Action, resource: Resource, answer: Answer) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mapd.daemon import running
+from mapd.rpc import admit
+from mapd_api.reasons import Reason
 from tests.e2e.rights import cells
 from tests.e2e.rights.cells import Action
 from tests.e2e.rights.matrix import OWNER, Matrix, Report, callers
@@ -20,14 +24,26 @@ ASKED = [action for action in cells.actions() if action.verbs]
 FREE = {action.name for action in cells.actions() if not action.verbs}
 
 
-def ours(resource: Resource) -> bool:
-    """A few of the owner's maps, and a place where there is none."""
+TELLING = ("GetMap", "OpenMap", "Lookup", "Dump", "Apply UPDATE", "Session LOOKUP", "UnpinMap")
+
+
+def two_names(resource: Resource) -> bool:
+    """A map that is hidden by one of its names, and a place like it where there is none."""
     return resource.label in (
+        "map of two names by name team/public",
+        "map of two names by name secret/alias",
+        "missing by name team/missing",
+        "missing by name secret/missing",
+    )
+
+
+def ours(resource: Resource) -> bool:
+    """A few maps, and the places where there is none."""
+    return resource.of is None or resource.label in (
         "own map by name team/flows",
         "own map by id",
         "foreign pin by pin",
         "queue by name team/jobs",
-        "missing by name team/missing",
     )
 
 
@@ -68,3 +84,30 @@ async def test_every_removed_authorisation_is_found_out(
     assert not unfound, f"nobody noticed that these are not authorised: {unfound}"
     assert not spread, spread
     assert len(rows) == len(ASKED)
+
+
+async def test_a_refusal_that_tells_is_found_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One letter more where a map is hidden than where there is none, and the matrix sees it."""
+    twofold = next(kind for kind in KINDS if kind.name == "denied by a second name")
+    actions = [action for action in cells.actions() if action.name in TELLING]
+    assert len(actions) == len(TELLING)
+    with client_sources() as sources, made_world(place) as world:
+        async with (
+            running(place.config(policy=world.policy)),
+            callers(world, sources, [twofold]) as agents,
+        ):
+            before = await Matrix(world, agents).run([twofold], actions, two_names)
+            assert not before.faults(), before.faults()
+            made = admit.Withheld.__init__
+
+            def wordier(
+                self: admit.Withheld, reason: Reason, message: str, *more: Any, **metadata: Any
+            ) -> None:
+                # Of what is there alone; in a folder where nothing may be known, nothing is looked at.
+                there = metadata.get("map") in ("team/public", "secret/alias")
+                made(self, reason, f"{message}." if there else message, *more, **metadata)
+
+            monkeypatch.setattr(admit.Withheld, "__init__", wordier)
+            after = await Matrix(world, agents).run([twofold], actions, two_names)
+    assert {wrong.action for wrong in after.told} == set(TELLING)
+    assert not after.wrongly_admitted

@@ -485,6 +485,7 @@ class World:
             of("missing", "other/missing"),
             of("missing", "secret/missing"),
             of("missing", pin=f"{bpffs}/foreign/missing"),
+            of("missing", pin=self.path("team/missing")),
             of("missing", number=0x7FFF_FFF0),
         ]
 
