@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from mapd import TLS_1_3_ALONE
 from mapd.access.policy.holder import PolicyHolder
 from mapd.config import TcpConfig
 from mapd.rpc.guard import Guard, Handler
@@ -31,7 +32,7 @@ async def tcp(
     from mapd.rpc.tls_files import TlsError
 
     settings = TcpSettings(**msgspec.structs.asdict(config))
-    serving = listening(settings, lambda: policy.policy, guard, handlers)
+    serving = listening(settings, lambda: policy.policy, guard, handlers, only_1_3=TLS_1_3_ALONE)
     try:
         server = await serving.__aenter__()
     except TlsError as error:

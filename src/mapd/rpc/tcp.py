@@ -18,7 +18,6 @@ from typing import Any, Final
 import grpc
 import structlog
 
-from mapd import TLS_1_3_ALONE
 from mapd.access.policy.model import Policy
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
@@ -99,7 +98,7 @@ class Callers:
         policy: Callable[[], Policy],
         settings: TcpSettings,
         *,
-        only_1_3: bool = TLS_1_3_ALONE,
+        only_1_3: bool,
     ) -> None:
         self._files = files
         self._only_1_3 = only_1_3
@@ -180,6 +179,9 @@ def _date(when: float) -> str:
 class TcpServer:
     """Owns the server, and what it knows of its callers. For one event loop.
 
+    Args:
+        only_1_3: as ``Callers``.
+
     Attributes:
         addresses: where it listens, with the ports that the kernel chose for 0.
 
@@ -193,12 +195,14 @@ class TcpServer:
         policy: Callable[[], Policy],
         guard: Guard,
         handlers: Mapping[str, Handler],
+        *,
+        only_1_3: bool,
     ) -> None:
         self._settings = settings
         self._policy = policy
         self._guard = guard
         self.files = TlsFiles(Path(settings.certificate), Path(settings.key), Path(settings.client_ca))
-        self.callers = Callers(self.files, policy, settings)
+        self.callers = Callers(self.files, policy, settings, only_1_3=only_1_3)
         self.addresses: tuple[str, ...] = ()
         self._health = Health()
         self._server = build(
@@ -291,16 +295,21 @@ def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
 
 @asynccontextmanager
 async def listening(
-    settings: TcpSettings, policy: Callable[[], Policy], guard: Guard, handlers: Mapping[str, Handler]
+    settings: TcpSettings,
+    policy: Callable[[], Policy],
+    guard: Guard,
+    handlers: Mapping[str, Handler],
+    *,
+    only_1_3: bool,
 ) -> AsyncGenerator[TcpServer]:
-    """A server inside the block, stopped after it.
+    """A server inside the block, stopped after it. ``only_1_3``: as ``Callers``.
 
     To be entered before, and left after, the block in which the daemon drains: calls are waited for there.
 
     Raises:
         TlsError: certificates or key cannot be used, or an address cannot be listened on.
     """
-    server = TcpServer(settings, policy, guard, handlers)
+    server = TcpServer(settings, policy, guard, handlers, only_1_3=only_1_3)
 
     async def drain() -> None:
         await guard.draining.wait()
