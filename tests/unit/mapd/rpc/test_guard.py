@@ -197,7 +197,7 @@ async def test_a_stranger_learns_nothing_not_even_that_a_map_exists() -> None:
         wire.kernel.add(DictMap(raw_info()), f"{ROOT}/web/flows")
         assert not (await wire.call(maps.ListMapsRequest(pins=True))).maps
         found = await wire.refusal(maps.ListMapsRequest(ids=True))
-        assert found.reason is Reason.MAP_NOT_FOUND
+        assert found.reason is Reason.POLICY
         found = await wire.refusal(maps.GetMapRequest(map=MapRef(name="flows")))
         assert found.reason is Reason.MAP_NOT_FOUND
         assert (await wire.call(maps.GetServerInfoRequest())).server.principal == "web"
