@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
-from mapd.bpf import possible_cpus
+from mapd.bpf import CreateMap, FaultyKernel, LinuxKernel, OpenPin, Pin, possible_cpus
 from mapd.bpf.memory import MapShape, map_bytes
 from mapd.maps.errors import MapError
 from mapd.maps.spec import MapSpec
@@ -221,5 +222,30 @@ def test_without_quotas_no_pin_is_looked_at(bench: Bench, monkeypatch: pytest.Mo
     def walk(_root: str) -> None:
         raise AssertionError("a walk")
 
-    monkeypatch.setattr(bench.charges, "_paths", walk)
+    monkeypatch.setattr(bench.charges, "_pins", walk)
     bench.create("a")
+
+
+def test_only_a_pin_that_is_another_one_is_opened_again(bench: Bench, bpffs: Path) -> None:
+    """Whoever asks beyond its quota again and again costs a listing each time, however many maps it has."""
+    kernel = FaultyKernel(LinuxKernel())
+    store = replace(bench.store, kernel=kernel)
+    asked = Bench(store)
+    asked.quotas = Quotas(maps=2)
+    first = asked.create("a")
+    asked.create("b")
+    for expected in (1, 0, 0):  # the first was looked at when the second was made
+        kernel.forget()
+        with pytest.raises(MapError, match="its limit is 2"):
+            asked.create("c")
+        assert sum(seen.target is OpenPin for seen in kernel.seen) == expected
+    # Another map in the place of one of them, made past the daemon.
+    path = bpffs / "names" / "edge" / "a"
+    path.unlink()
+    request = CreateMap(map_type=MapType.ARRAY, key_size=4, value_size=8, max_entries=1 << 10)
+    with LinuxKernel().control(request) as owned, owned.lease() as map_fd:
+        assert LinuxKernel().info(map_fd).id != first
+        LinuxKernel().control(Pin(root=str(path.parent), path=str(path)), [map_fd])
+    kernel.forget()
+    assert asked.used() == (2, size_of(replace(LARGE, max_entries=1 << 10)) + size_of(SPEC))
+    assert sum(seen.target is OpenPin for seen in kernel.seen) == 1

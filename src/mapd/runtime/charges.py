@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
 from mapd.access.quotas import Dimension
-from mapd.bpf.kernel import ListFolder, OpenPin, RawMapInfo
+from mapd.bpf.kernel import ListFolder, OpenPin, PinStamp, RawMapInfo
 from mapd.bpf.memory import MapShape, map_bytes
 from mapd.maps.spec import MapSpec
 from mapd.maps.store import MapStore, NameRef
@@ -100,6 +100,8 @@ class Charges:
         self._sizes: dict[int, int] = {}
         self._pending: list[_Pending] = []
         self._made: dict[str, dict[int, _Made]] = {}
+        # Whoever asks for maps beyond its quota again and again would have each of its pins opened each time.
+        self._seen: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
 
     @contextmanager
     def reserve(
@@ -189,10 +191,11 @@ class Charges:
         for one in self._pending:
             if one.principal == principal.name or one.path.startswith(folder + "/"):
                 counted.pending[one.path] = max(one.size, counted.pending.get(one.path, 0))
-        for path in self._paths(folder):
+        for pin in self._pins(folder):
+            path = f"{folder}/{pin.name}"
             if path in counted.pending:
                 continue
-            found = self._look(self._store.names_root, path)
+            found = self._known(path, pin)
             if found is None:
                 continue
             map_id, size = found
@@ -215,7 +218,22 @@ class Charges:
             else:
                 del made[map_id]
 
-    def _paths(self, folder: str) -> Sequence[str]:
+    def _known(self, path: str, pin: PinStamp) -> tuple[int, int] | None:
+        """As ``_look``, without opening a pin that is the one that was looked at before."""
+        stamp = pin.inode, pin.changed_ns
+        known = self._seen.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        found = self._look(self._store.names_root, path)
+        if len(self._seen) >= REMEMBERED:
+            self._seen.clear()
+        if found is not None and found[0]:
+            self._seen[path] = stamp, found
+        else:
+            self._seen.pop(path, None)
+        return found
+
+    def _pins(self, folder: str) -> Sequence[PinStamp]:
         try:
             # The root as it is configured: a separate opener knows no other.
             found = self._store.kernel.control(ListFolder(root=self._store.names_root, path=folder))
@@ -223,7 +241,7 @@ class Charges:
             return ()
         except OSError as error:
             raise self._store.pin_refusal(error, "create", folder, folder) from error
-        return [f"{folder}/{pin.name}" for pin in found.pins[:REMEMBERED]]
+        return found.pins[:REMEMBERED]
 
     def _look(self, root: str, path: str) -> tuple[int, int] | None:
         """Id and bytes of the map at a path; id 0 for one that cannot be looked at; None where there is none."""
