@@ -27,8 +27,10 @@ OPTIONS: Final = (
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
     # A daemon that restarts is back within a second; grpc's own first pause is one second, its longest 120.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # No pause, whatever its name says: so long one attempt may take, from connect() to the daemon's first frame
+    # (subchannel.cc, min_connect_timeout_). Both ends wait as long.
+    ("grpc.min_reconnect_backoff_ms", int(limits.HANDSHAKE_S * 1_000)),
 )
 
 TCP_OPTIONS: Final = (

@@ -43,7 +43,6 @@ def connect(target: str, tls: dict[str, str] | None) -> aio.Channel:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 100),
     ]
     if tls is None:
