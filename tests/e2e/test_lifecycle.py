@@ -22,7 +22,7 @@ import mapd_client
 from mapd.bpf import Fault, FaultyKernel, LinuxKernel
 from mapd.bpf.abi import Command
 from mapd.config import Config
-from mapd.daemon import EXIT_MARGIN_S, Ready, running
+from mapd.daemon import Ready, running
 from mapd_client import U32, U64, Bytes, Client, Map, NotSent, OutcomeUnknown, Reason, Unavailable
 from tests.e2e import stuck_daemon
 from tests.e2e.settling import until
@@ -183,8 +183,9 @@ async def test_a_reader_who_stands_still_does_not_hold_the_daemon_beyond_its_gra
                     await anext(dump)
                     began = time.monotonic()
                     daemon.process.send_signal(signal.SIGTERM)
+                    # 0: within the grace and its margin by the daemon's own clock, which ends it with 1 otherwise.
                     assert await ended(daemon) == 0
-                    assert GRACE_S <= time.monotonic() - began <= GRACE_S + EXIT_MARGIN_S
+                    assert time.monotonic() - began >= GRACE_S
 
 
 async def test_a_syscall_that_never_returns_does_not_hold_the_process(place: Place) -> None:
@@ -192,10 +193,11 @@ async def test_a_syscall_that_never_returns_does_not_hold_the_process(place: Pla
         async with opened(place) as found:
             update = asyncio.create_task(found.update(1, 2))
             assert await until(lambda: stuck_daemon.WORD in daemon.log.read_text())
-            began = time.monotonic()
             daemon.process.send_signal(signal.SIGTERM)
-            await ended(daemon)
-            assert time.monotonic() - began <= GRACE_S + EXIT_MARGIN_S
+            status = await ended(daemon)
+            # Which of the two is first is the machine's to say: both are bounded by the daemon's own clock.
+            how = {0: "a thread is still inside a syscall", 1: "did not stop in time, ending the process"}
+            assert how[status] in daemon.log.read_text()
             with pytest.raises(OutcomeUnknown):
                 await update
 
