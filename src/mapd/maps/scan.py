@@ -92,11 +92,18 @@ class Scan:
         """The key that a token has for its place, where only some may be known; b"" where it has none.
 
         Raises:
-            MapError: BAD_SPEC, it is another's. The kernel goes on behind a key that is there, and begins anew at one
-                that is not: whoever may name any key would learn which there are.
+            MapError: BAD_SPEC, it is another's, or it has marks, of whichever keys. The kernel goes on behind a key
+                that is there, and begins anew at one that is not; what is left out for a mark is counted: whoever may
+                name any key would learn which there are.
         """
         only = self._options.only
-        if only is None or not isinstance(position, Place) or not position.cursor:
+        if only is None:
+            return b""
+        if not isinstance(position, Place):
+            if any(one.fence is not None for one in position):
+                raise tokens.damaged(self._facts)
+            return b""
+        if not position.cursor:
             return b""
         if not _by_key(position.method, self._facts):
             return b""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import uuid
+
 import grpc.aio
 import pytest
 from google.protobuf.message import Message
@@ -174,3 +177,19 @@ async def test_no_token_names_a_key_of_others_and_none_is_taken_that_does() -> N
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await dumped(wire, resume_token=tokens[0][:22] + other)
             assert refusal_of(caught.value).reason is Reason.BAD_SPEC
+
+
+async def test_no_mark_in_a_token_asks_whether_there_is_a_key_of_others() -> None:
+    """What a range leaves out for the marks behind its end is counted in the trailer."""
+    async with ruled(SOME_KEYS) as wire:
+        made = add(wire, "web/flows", count=20)
+        boot = uuid.UUID(int=7).bytes
+        head = struct.pack("<BBI16s", 2, 0, made.info.id, boot)
+        for key in (n(11), n(10), n(99)):
+            token = head + struct.pack("<IIIB", 0, 1, 0xFFFF_FFFF, 1) + key
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await dumped(wire, resume_token=token)
+            assert refusal_of(caught.value).reason is Reason.BAD_SPEC
+        # The same of buckets alone tells of no key.
+        found = await dumped(wire, resume_token=head + struct.pack("<IIIB", 0, 0xFFFF_FFFF, 0xFFFF_FFFF, 0))
+        assert keys_of(found) == {n(10)}
