@@ -281,17 +281,49 @@ def check_name(
         place = host.reach.place_of(name, info.map_type, info.key_size)
         _decided_openly(call, pin, place, ref)
     _decided_openly(call, pin, after, ref)
+    why = f"{operation} {opened.target.facts.label}: at {new} you, {call.principal.name!r}, would have "
+    _check_gains(
+        call, before, after, why, "a new name gives nobody who makes it", "name it so", operation, new
+    )
+
+
+def check_unpin(
+    call: Call, opened: Authorized[OpenMap], pin: NameRef | PinRef, before: Subject, after: Subject | None
+) -> None:
+    """Refuse to take a name or pin away from whoever has less by it: a denial ends with the pin that it is about.
+
+    Args:
+        after: the map by its other pins; None where it has none, and goes with this one.
+
+    Raises:
+        Withheld: POLICY.
+    """
+    if call.authorizer.view(call.principal) is None or after is None:
+        return
+    why = f"unpin {opened.target.facts.label}: without {pin} you, {call.principal.name!r}, would have "
+    _check_gains(call, before, after, why, "to remove a pin gives nobody", "remove it", "unpin", pin)
+
+
+def _check_gains(
+    call: Call,
+    before: Subject,
+    after: Subject,
+    why: str,
+    rule: str,
+    step: str,
+    operation: str,
+    place: NameRef | PinRef,
+) -> None:
     policy = call.authorizer.policy.policy
     more = gains(policy, call.principal.name, before, after)
     if more:
         raise Withheld(
             Reason.POLICY,
-            f"{operation} {opened.target.facts.label}: at {new} you, {call.principal.name!r}, would have {names(more)} "
-            "on it, which you have not now: a new name gives nobody who makes it more rights; ask "
-            f"{policy.contact or 'whoever administers mapd on this host'} to name it so",
+            f"{why}{names(more)} on it, which you have not now: {rule} more rights; ask "
+            f"{policy.contact or 'whoever administers mapd on this host'} to {step}",
             call.authorizer.policy.decider.decide(call.principal.name, more, before),
             operation=operation,
-            map=str(new),
+            map=str(place),
             principal=call.principal.name,
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from mapd.access.policy.explain import Asked
@@ -12,7 +12,7 @@ from mapd.maps.listing import Wanted
 from mapd.maps.store import IdRef, NameRef, PinRef
 from mapd.maps.types import TYPES
 from mapd.rpc import convert, listed
-from mapd.rpc.admit import admitted, check_name, decided, unlisted, used, wanted
+from mapd.rpc.admit import Use, admitted, check_name, check_unpin, decided, unlisted, used, wanted
 from mapd.rpc.guard import Call, Handler
 from mapd.rpc.server_info import Facts
 from mapd.runtime.host import HandleRef, MapHost
@@ -154,14 +154,24 @@ class MapHandlers:
         host, reach = self._host, self._host.reach
         async with used(host, call, request.map, "pin") as use:
             reach.check_path(request.path, "pin")
-            if call.authorizer.view(call.principal) is not None:
-                await host.check_pins(map_id=use.handle.opened.facts.id)  # what it is called at this moment
-            opened, subject = use.again(), use.handle.subject
-            after = reach.also_at(subject, request.path)
-            check_name(host, call, opened, PinRef(request.path), subject, after, "pin")
-            await host.pin(opened, request.path)
+            async with self._naming(use):
+                opened, subject = use.again(), use.handle.subject
+                # Of the pins that are gone no denial is left once there is another.
+                now = reach.without_pins(subject) if use.handle.unpinned else subject
+                after = reach.also_at(now, request.path)
+                check_name(host, call, opened, PinRef(request.path), subject, after, "pin")
+                await host.pin(opened, request.path)
         await host.check_pins(request.path, opened.target.facts.id)
         return pb.PinMapResponse()
+
+    @asynccontextmanager
+    async def _naming(self, use: Use) -> AsyncGenerator[None]:
+        """What a map is called is known, and stays as it is but for pins that others than mapd make or remove."""
+        map_id = use.handle.opened.facts.id
+        async with self._host.naming(map_id):
+            if use.call.authorizer.view(use.call.principal) is not None:
+                await self._host.check_pins(map_id=map_id)
+            yield
 
     async def unpin_map(self, call: Call, request: pb.UnpinMapRequest) -> pb.UnpinMapResponse:
         """One pin less."""
@@ -169,10 +179,12 @@ class MapHandlers:
         if not isinstance(ref, NameRef | PinRef):
             raise convert.bad_spec(f"{ref} names no pin; give the name or the path", "unpin")
         host = self._host
-        async with used(host, call, request.map, "unpin", missing_as="unpin") as use:
-            opened = use.authorized.target
+        async with used(host, call, request.map, "unpin", missing_as="unpin") as use, self._naming(use):
+            authorized, subject = use.again(), use.handle.subject
+            opened = authorized.target
             asked, nothing = wanted("unpin", ref), host.missing(ref, "unpin")
-            pin = decided(call, ref, call.access.verbs, use.handle.subject, asked, nothing)
+            pin = decided(call, ref, call.access.verbs, subject, asked, nothing)
+            check_unpin(call, authorized, ref, subject, self._host.reach.less(subject, opened.pin_path))
             await host.unpin(pin, opened.facts.id)
         await host.check_pins(opened.pin_path, opened.facts.id)
         return pb.UnpinMapResponse()
@@ -183,10 +195,11 @@ class MapHandlers:
         new = convert.name_ref(request.new_name, call.principal, "rename")
         host, reach = self._host, self._host.reach
         message = MapRef(name=str(name))
-        async with used(host, call, message, "rename", missing_as="rename") as use:
-            opened, subject = use.authorized.target, use.handle.subject
+        async with used(host, call, message, "rename", missing_as="rename") as use, self._naming(use):
+            authorized, subject = use.again(), use.handle.subject
+            opened = authorized.target
             after = reach.also_at(subject, reach.path_of(new), instead_of=opened.pin_path)
-            check_name(host, call, use.authorized, new, subject, after, "rename")
+            check_name(host, call, authorized, new, subject, after, "rename")
             asked, nothing = wanted("rename", name), host.missing(name, "rename")
             old_name = decided(call, name, call.access.verbs, subject, asked, nothing)
             new_name = decided(call, new, call.access.verbs, after, asked, nothing)

@@ -53,6 +53,7 @@ class Handle:
         subject: the map as it is judged: all that it is called, as far as that was last looked at.
         by_id: it was opened by its kernel id.
         replaced: the kernel id of another map that the name or pin it was opened by leads to now; 0: none does.
+        unpinned: the map had no pin when that was last looked at: it is judged by those that it had.
         used: clock when the last use ended.
         borrowers: uses under way.
     """
@@ -69,6 +70,7 @@ class Handle:
     subject: Subject = field(default_factory=Subject)
     by_id: bool = False
     replaced: int = 0
+    unpinned: bool = False
 
     def judge_as(self, subject: Subject) -> None:
         """The map is called so now: what was granted on it is decided anew where that is something else."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 from mapd.access.authorize import Authorized, View
 from mapd.access.policy.decide import Grants
@@ -137,6 +139,7 @@ class MapHost:
         self._pool = pool
         self._budget = budget
         self.handles = handles
+        self._naming: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     async def create(
         self,
@@ -245,6 +248,15 @@ class MapHost:
         """What is said where there is no such map."""
         return self._store.not_found(ref, operation)
 
+    @asynccontextmanager
+    async def naming(self, map_id: int) -> AsyncGenerator[None]:
+        """No other call changes what this map is called until the block ends: two may not be harmless together."""
+        lock = self._naming.get(map_id)
+        if lock is None:
+            lock = self._naming[map_id] = asyncio.Lock()
+        async with lock:
+            yield
+
     async def check_pins(self, path: str = "", map_id: int = 0) -> None:
         """Look at what leads where; mark handles whose maps are called otherwise now, or whose pins were replaced.
 
@@ -263,6 +275,7 @@ class MapHost:
             handles, await self._pool.run(Lane.BULK, "pins", call), strict=True
         ):
             handle.replaced = replaced
+            handle.unpinned = not subject.pins
             # A map that has lost its last pin is judged as it was: by those that it had.
             if handle.principal.name != ADMIN and subject.pins:
                 handle.judge_as(subject)

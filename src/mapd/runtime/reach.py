@@ -156,7 +156,18 @@ class Reach:
 
     def also_at(self, subject: Subject, path: str, *, instead_of: str = "") -> Subject:
         """A map with one more pin, or one for another."""
-        pins = (subject.pins - {instead_of}) | {path}
+        return self._with_pins(subject, (subject.pins - {instead_of}) | {path})
+
+    def less(self, subject: Subject, path: str) -> Subject | None:
+        """A map with this pin less; None where it has no other."""
+        pins = subject.pins - {path}
+        return self._with_pins(subject, pins) if pins else None
+
+    def without_pins(self, subject: Subject) -> Subject:
+        """A map that nothing leads to."""
+        return self._with_pins(subject, frozenset())
+
+    def _with_pins(self, subject: Subject, pins: frozenset[str]) -> Subject:
         names = frozenset(name for pin in pins if (name := name_of(self._store.names_root, pin)))
         return Subject.of(subject.type, subject.key_size, names=names, pins=pins, unsure=subject.unsure)
 

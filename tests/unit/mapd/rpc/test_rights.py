@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from mapd.access.authorize import Authorizer
 from mapd.access.policy.holder import PolicyHolder
 from mapd.access.principal import Principal
-from mapd.bpf import Fault, OpenId, OpenPin
+from mapd.bpf import Fault, OpenId, OpenPin, Unpin
 from mapd.bpf.abi import Command
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
@@ -347,6 +347,58 @@ async def test_a_pin_is_removed_by_who_may_pin_its_map() -> None:
         found = await wire.refusal(maps.UnpinMapRequest(map=MapRef(name="db/flows")))
         assert (found.reason, "pin" in found.message) == (Reason.POLICY, True)
         assert set(wire.kernel.pins) == {f"{ROOT}/web/flows", f"{ROOT}/db/flows"}
+
+
+async def test_who_removes_a_pin_is_not_rid_of_what_is_denied_by_it() -> None:
+    """A map that has other pins is judged by those from then on."""
+    closed: RuleDict = {"effect": "deny", "who": ["web"], "verbs": ["read"], "pins": ["/bpf/closed/*"]}
+    async with ruled(OWNER, closed) as wire:
+        add(wire, "web/flows", "/bpf/closed/x", count=1)
+        found = await wire.refusal(maps.UnpinMapRequest(map=MapRef(pin="/bpf/closed/x")))
+        assert (found.reason, "read" in found.message) == (Reason.POLICY, True)
+        assert set(wire.kernel.pins) == {f"{ROOT}/web/flows", "/bpf/closed/x"}
+        assert (await wire.refusal(elements.LookupRequest(map=FLOWS, key=n(0)))).reason is Reason.POLICY
+        await wire.call(maps.UnpinMapRequest(map=FLOWS))  # nothing is denied by its name
+        assert set(wire.kernel.pins) == {"/bpf/closed/x"}
+
+
+async def test_a_map_without_a_pin_is_given_none_that_is_rid_of_what_was_denied() -> None:
+    """It is judged by the pins that it had as long as there is no other."""
+    closed: RuleDict = {"effect": "deny", "who": ["web"], "verbs": ["read"], "names": ["web/closed"]}
+    async with ruled(OWNER, closed) as wire:
+        add(wire, "web/closed", count=1)
+        opened = await wire.call(maps.OpenMapRequest(map=MapRef(name="web/closed")))
+        handle = MapRef(handle=opened.handle)
+        await wire.call(maps.UnpinMapRequest(map=MapRef(name="web/closed")))  # its last: it goes with it
+        found = await wire.refusal(maps.PinMapRequest(map=handle, path=f"{ROOT}/web/open"))
+        assert (found.reason, "read" in found.message) == (Reason.POLICY, True)
+        assert not wire.kernel.pins
+        assert (await wire.refusal(elements.LookupRequest(map=handle, key=n(0)))).reason is Reason.POLICY
+        await wire.call(maps.PinMapRequest(map=handle, path=f"{ROOT}/web/closed"))
+
+
+async def test_a_pin_that_is_made_and_one_that_is_removed_at_once_are_judged_one_after_the_other() -> None:
+    closed: RuleDict = {"effect": "deny", "who": ["web"], "verbs": ["read"], "names": ["web/closed"]}
+    async with ruled(OWNER, closed) as wire:
+        add(wire, "web/closed", count=1)
+        opened = await wire.call(maps.OpenMapRequest(map=MapRef(name="web/closed")))
+        handle = MapRef(handle=opened.handle)
+        held, go = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            held.set()
+            assert go.wait(WAIT_S)
+
+        wire.faulty.add(Fault(target=Unpin, failpoint=hold))
+        unpin = asyncio.ensure_future(wire.call(maps.UnpinMapRequest(map=MapRef(name="web/closed"))))
+        assert await asyncio.to_thread(held.wait, WAIT_S)
+        pin = asyncio.ensure_future(wire.refusal(maps.PinMapRequest(map=handle, path=f"{ROOT}/web/open")))
+        await wire.call(maps.GetServerInfoRequest())  # one connection, in order: the request to pin has come
+        await turns()
+        go.set()
+        await unpin
+        assert (await pin).reason is Reason.POLICY
+        assert not wire.kernel.pins
 
 
 # ---- while it runs -----------------------------------------------------------------------------
