@@ -18,6 +18,11 @@ CLONE3: Final[Numbers] = (435, 435)
 SOCKET: Final[Numbers] = (41, 198)
 SOCKETPAIR: Final[Numbers] = (53, 199)
 PRCTL: Final[Numbers] = (157, 167)
+IOCTL: Final[Numbers] = (16, 29)
+PRLIMIT64: Final[Numbers] = (302, 261)
+SENDTO: Final[Numbers] = (44, 206)
+SENDMSG: Final[Numbers] = (46, 211)
+SENDMMSG: Final[Numbers] = (307, 269)
 
 DENIED: Final[Mapping[str, Numbers]] = MappingProxyType(
     {
@@ -107,11 +112,19 @@ DENIED: Final[Mapping[str, Numbers]] = MappingProxyType(
         "setfsuid": (122, 151),
         "setfsgid": (123, 152),
         "capset": (126, 91),
-        # Other ways to a message queue or shared memory of other processes.
+        # Message queues, semaphores and shared memory of other processes; with an id at hand nothing asks for a key.
         "shmget": (29, 194),
         "shmat": (30, 196),
+        "shmctl": (31, 195),
         "msgget": (68, 186),
+        "msgsnd": (69, 189),
+        "msgrcv": (70, 188),
+        "msgctl": (71, 187),
         "semget": (64, 190),
+        "semop": (65, 193),
+        "semctl": (66, 191),
+        "semtimedop": (220, 192),
         "mq_open": (240, 180),
+        "mq_unlink": (241, 181),
     }
 )

@@ -44,6 +44,10 @@ _THREAD: Final = 0x00010000
 _SOCK_TYPE: Final = 0xF
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_PTRACER: Final = 0x59616D61
+_MSG_FASTOPEN: Final = 0x20000000
+_TIOCSTI: Final = 0x5412
+_TIOCLINUX: Final = 0x541C
+"""Both put characters into a terminal's input (include/uapi/asm-generic/ioctls.h)."""
 
 # include/uapi/linux/bpf.h, enum bpf_cmd
 FRONT_COMMANDS: Final = frozenset({1, 2, 3, 4, 10, 15, 21, 24, 25, 26, 27})
@@ -64,7 +68,7 @@ class Calls:
 
     Attributes:
         bpf: commands of bpf(2).
-        families: of socket(2): AF_UNIX of any type; AF_INET and AF_INET6 as streams alone.
+        families: of socket(2): AF_UNIX of any type; AF_INET and AF_INET6 as streams of TCP alone.
     """
 
     bpf: frozenset[int]
@@ -110,6 +114,13 @@ def program(calls: Calls, host: Machine) -> list[Instruction]:
             _answer(_EPERM),
         ],
     )
+    # Whoever started this at a terminal reads there what would be pushed: a shell, of root's.
+    found += _when(
+        _at(numbers.IOCTL, host), [_load(_argument(1)), *_none_of(frozenset({_TIOCSTI, _TIOCLINUX}))]
+    )
+    # Of another process it asks for its user alone (kernel/sys.c, check_prlimit_permission()).
+    found += _when(_at(numbers.PRLIMIT64, host), [_load(_argument(0)), *_one_of(frozenset({0}))])
+    found += _sending(calls.families, host)
     for both in numbers.DENIED.values():
         found += _when(_at(both, host), [_answer(_EPERM)])
     return [*found, _answer(_ALLOW)]
@@ -159,12 +170,36 @@ def _sockets(families: frozenset[int]) -> list[Instruction]:
         stream = [
             _load(_argument(1)),
             (_AND, 0, 0, _SOCK_TYPE),
-            (_JEQ, 0, 1, int(socket.SOCK_STREAM)),
-            _answer(_ALLOW),
+            (_JEQ, 1, 0, int(socket.SOCK_STREAM)),
             _answer(_EPERM),
+            # landlock looks at TCP alone (security/landlock/net.c): an MPTCP socket connects to every TCP server.
+            _load(_argument(2)),
+            *_one_of(frozenset({0, int(socket.IPPROTO_TCP)})),
         ]
         found += [(_JEQ, 0, len(stream), family), *stream]
     return [*found, _answer(_EPERM)]
+
+
+def _sending(families: frozenset[int], host: Machine) -> list[Instruction]:
+    """Where there are TCP sockets: nothing that is sent connects one.
+
+    MSG_FASTOPEN does so inside of sendmsg(2), and landlock is not asked (net/ipv4/tcp.c, tcp_sendmsg_fastopen()).
+    """
+    if not families & {int(socket.AF_INET), int(socket.AF_INET6)}:
+        return []
+    found: list[Instruction] = []
+    for both, index in ((numbers.SENDTO, 3), (numbers.SENDMSG, 2), (numbers.SENDMMSG, 3)):
+        connects = [(_JSET, 0, 1, _MSG_FASTOPEN), _answer(_EPERM), _answer(_ALLOW)]
+        found += _when(_at(both, host), [_load(_argument(index)), *connects])
+    return found
+
+
+def _none_of(values: Iterable[int]) -> list[Instruction]:
+    """EPERM where the loaded word is one of ``values``; else allow."""
+    found: list[Instruction] = []
+    for value in sorted(values):
+        found += [(_JEQ, 0, 1, value), _answer(_EPERM)]
+    return [*found, _answer(_ALLOW)]
 
 
 def _one_of(values: Iterable[int]) -> list[Instruction]:

@@ -146,6 +146,41 @@ def test_sockets_are_of_the_families_that_are_configured(host: Machine) -> None:
 
 
 @HOSTS
+def test_a_stream_is_tcp_which_landlock_judges_and_no_other_protocol(host: Machine) -> None:
+    """MPTCP connects to every TCP server, and landlock looks at TCP sockets alone."""
+    number, stream = numbers.SOCKET[host.column], int(socket.SOCK_STREAM)
+    for family in (INET, INET6):
+        assert [asked(TCP, host, number, family, stream, protocol) for protocol in (0, 6)] == [ALLOW] * 2
+        assert {asked(TCP, host, number, family, stream, other) for other in (132, 256, 262)} == {EPERM}
+
+
+@HOSTS
+def test_nothing_is_sent_that_connects(host: Machine) -> None:
+    """MSG_FASTOPEN connects inside of sendmsg(2), where landlock is not asked."""
+    fast, quiet = 0x20000000, int(socket.MSG_NOSIGNAL)
+    for both, index in ((numbers.SENDTO, 3), (numbers.SENDMSG, 2), (numbers.SENDMMSG, 3)):
+        for flags, expected in ((0, ALLOW), (quiet, ALLOW), (fast, EPERM), (fast | quiet, EPERM)):
+            assert asked(TCP, host, both[host.column], *[0] * index, flags) == expected
+            assert asked(FRONT, host, both[host.column], *[0] * index, flags) == ALLOW  # no TCP, no cost
+
+
+@HOSTS
+def test_no_key_is_pressed_on_the_terminal_of_who_started_it(host: Machine) -> None:
+    push, linux, winsize = 0x5412, 0x541C, 0x5413
+    for calls in (FRONT, TCP, OPENER):
+        answers = [asked(calls, host, numbers.IOCTL[host.column], 0, it) for it in (push, linux, winsize)]
+        assert answers == [EPERM, EPERM, ALLOW]
+
+
+@HOSTS
+def test_limits_are_its_own_and_no_other_process_is_given_any(host: Machine) -> None:
+    """prlimit(2) asks for the same user alone, and that is root where there are no two users."""
+    for calls in (FRONT, OPENER):
+        answers = [asked(calls, host, numbers.PRLIMIT64[host.column], pid) for pid in (0, 1)]
+        assert answers == [ALLOW, EPERM]
+
+
+@HOSTS
 def test_a_pair_of_sockets_is_of_unix_sockets(host: Machine) -> None:
     number = numbers.SOCKETPAIR[host.column]
     assert [asked(FRONT, host, number, family) for family in (UNIX, INET, 40)] == [ALLOW, EPERM, EPERM]
@@ -210,7 +245,19 @@ def test_the_numbers_are_those_of_the_kernels_headers(column: int, path: str) ->
         **numbers.DENIED,
         **{
             name: getattr(numbers, name.upper())
-            for name in ("bpf", "clone", "clone3", "socket", "socketpair", "prctl")
+            for name in (
+                "bpf",
+                "clone",
+                "clone3",
+                "ioctl",
+                "prctl",
+                "prlimit64",
+                "sendmmsg",
+                "sendmsg",
+                "sendto",
+                "socket",
+                "socketpair",
+            )
         },
     }
     newest = max(known.values())

@@ -189,6 +189,68 @@ def test_of_ports_one_can_be_listened_on_and_none_connected_to(landlock: int) ->
     assert said == {"bind": "ok", "listen": "ok", "other": "EACCES", "connect": "EACCES", "udp": "EPERM"}
 
 
+def test_what_connects_past_landlock_is_refused_by_the_filter(landlock: int) -> None:
+    """MPTCP, and data in the first packet: to a server that is there, and admits both without the lock."""
+    if landlock < 4:
+        pytest.skip(f"this kernel's landlock has ABI {landlock}")
+    said = run(
+        """
+        server = socket.create_server(("127.0.0.1", 0))
+        there = server.getsockname()
+        FAST = 0x20000000
+        def mptcp():
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) as sock:
+                sock.connect(there)
+        def fast(send):
+            with socket.socket() as sock:
+                send(sock)
+        def all_of():
+            return [
+                outcome(mptcp),
+                outcome(lambda: fast(lambda sock: sock.sendto(b"", FAST, there))),
+                outcome(lambda: fast(lambda sock: sock.sendmsg([b""], [], FAST, there))),
+            ]
+        said["free"] = all_of()
+        lock_front(None, Rules(read=READ), tcp=True)
+        said["locked in"] = all_of()
+        """
+    )
+    if said["free"] != ["ok"] * 3:
+        pytest.skip(f"this host has no MPTCP or no TCP fast open: {said['free']}")
+    assert said["locked in"] == ["EPERM"] * 3
+
+
+def test_the_terminal_that_it_was_started_at_takes_no_keys_from_it() -> None:
+    """TIOCSTI: what is pushed is read by the shell of who started it, which is root's."""
+    said = run(
+        """
+        import fcntl, pty, termios
+        os.setsid()
+        keyboard, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        said["asked"] = outcome(lambda: fcntl.ioctl(terminal, termios.TIOCGPGRP, b"1234"))
+        lock_front(None, Rules(read=READ))
+        said["push"] = outcome(lambda: fcntl.ioctl(terminal, termios.TIOCSTI, b"x"))
+        said["size"] = outcome(lambda: fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8)))
+        """
+    )
+    assert said == {"asked": "ok", "push": "EPERM", "size": "ok"}
+
+
+def test_the_limits_of_other_processes_are_not_its_business() -> None:
+    said = run(
+        """
+        import resource
+        limit = resource.RLIMIT_NOFILE
+        said["before"] = outcome(lambda: resource.prlimit(os.getppid(), limit))
+        lock_front(None, Rules(read=READ))
+        said["after"] = outcome(lambda: resource.prlimit(os.getppid(), limit))
+        said["own"] = outcome(lambda: resource.setrlimit(limit, resource.getrlimit(limit)))
+        """
+    )
+    assert said == {"before": "ok", "after": "EPERM", "own": "ok"}
+
+
 @pytest.mark.parametrize("which", ["front", "opener"])
 def test_no_program_process_or_user_can_be_had(which: str) -> None:
     said = run(
