@@ -326,6 +326,21 @@ async def test_a_daemon_that_stops_while_it_reloads_leaves_no_socket(place: Plac
     assert list((place.runtime_dir / ".staging").iterdir()) == []
 
 
+async def test_a_daemon_that_stops_while_a_replaced_server_ends_leaves_no_call_in_it(place: Place) -> None:
+    async with contextlib.AsyncExitStack() as client:
+        async with running(place.config(policy=policy(web=BOTH))) as ready:
+            channel = await client.enter_async_context(
+                grpc.aio.insecure_channel(f"unix:{socket_of(place, 'web')}")
+            )
+            untyped: Any = channel
+            stream: Any = untyped.stream_stream(contract.full_name(SESSION))()
+            await stream.write(pb.SessionRequest(open=pb.SessionOpen()).SerializeToString())
+            assert pb.SessionResponse.FromString(await stream.read()).opened.session
+            await reload(ready, place, policy(web=ALICE))
+            assert [caller.principal.name for caller in ready.guard.callers] == ["web"]
+        assert ready.guard.callers == []
+
+
 async def test_a_killed_daemons_socket_of_a_principal_that_is_gone_is_removed_at_the_next_start(
     place: Place,
 ) -> None:

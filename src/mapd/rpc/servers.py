@@ -123,7 +123,7 @@ class Servers:
         self._forget = forget
         self._others = others
         self._servers: dict[str, _Server] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], _Server] = {}
 
     @property
     def sockets(self) -> Mapping[str, Path]:
@@ -179,8 +179,9 @@ class Servers:
 
     async def stop(self) -> None:
         """End all servers and whatever still runs in them. Idempotent."""
-        servers, retiring = list(self._servers.values()), list(self._retiring)
+        servers, retiring = [*self._servers.values(), *self._retiring.values()], list(self._retiring)
         self._servers.clear()
+        # Their time is over too. Cancelled alone, they would leave their servers open, with the calls in them.
         for task in retiring:
             task.cancel()
         await asyncio.gather(*(each.end() for each in servers))
@@ -209,7 +210,7 @@ class Servers:
 
     def _retire(self, old: _Server, now: Principal) -> None:
         same = old.wanted.principal == now
-        self._end_later(old, old.retire(), forget=not same)
+        self._end_later(old, old.retire, forget=not same)
 
     def _remove(self, name: str, why: str) -> None:
         """Refuse what runs there, and end it; nobody can connect any more when this returns."""
@@ -217,24 +218,26 @@ class Servers:
         gone.socket.withdraw()
         self._guard.end(gone.caller, Refusal(Reason.UNAUTHENTICATED, why))
         # The refusals are on their way to the clients when their connections end.
-        self._end_later(gone, gone.end(RETIRE_S), forget=True)
+        self._end_later(gone, partial(gone.end, RETIRE_S), forget=True)
 
-    def _end_later(self, old: _Server, ending: Coroutine[Any, Any, None], *, forget: bool) -> None:
+    def _end_later(
+        self, old: _Server, ending: Callable[[], Coroutine[Any, Any, None]], *, forget: bool
+    ) -> None:
         principal = old.wanted.principal
         if forget:
             self._forget(principal)
 
         async def end() -> None:
             try:
-                await ending
+                await ending()
             finally:
                 # Once more: a call that was under way may have opened something.
                 if forget and all(each.wanted.principal != principal for each in self._servers.values()):
                     self._forget(principal)
 
         task = asyncio.create_task(end(), name=f"ending {old.socket.path}")
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retiring[task] = old
+        task.add_done_callback(self._retiring.pop)
 
     def _fail(self, name: str, error: SocketError) -> None:
         _log.error("a principal is not served", principal=name, message=str(error))
