@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+import structlog
+
 from mapd.access.policy.explain import Asked
 from mapd.maps.errors import MapError
 from mapd.maps.listing import Wanted
@@ -21,6 +23,8 @@ from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
 from mapd_api.v1 import maps_pb2 as pb
 from mapd_api.v1.types_pb2 import Btf, MapRef
+
+_log = structlog.stdlib.get_logger("mapd.rpc")
 
 _LISTED: Final = frozenset({Verb.LIST})
 """What opening takes; and of a template its shape is used, which is what a listing tells."""
@@ -85,7 +89,7 @@ class MapHandlers:
                 if created:
                     await self._host.uncreate(creation, opened.facts.id)
                 raise
-        await self._host.check_pins(opened.pin_path)
+        await self._named(opened.pin_path)
         return pb.CreateMapResponse(handle=handle, info=convert.map_info(opened.described), created=created)
 
     async def open_map(self, call: Call, request: pb.OpenMapRequest) -> pb.OpenMapResponse:
@@ -161,7 +165,7 @@ class MapHandlers:
                 after = reach.also_at(now, request.path)
                 check_name(host, call, opened, PinRef(request.path), subject, after, "pin")
                 await host.pin(opened, request.path)
-        await host.check_pins(request.path, opened.target.facts.id)
+        await self._named(request.path, opened.target.facts.id)
         return pb.PinMapResponse()
 
     @asynccontextmanager
@@ -170,8 +174,19 @@ class MapHandlers:
         map_id = use.handle.opened.facts.id
         async with self._host.naming(map_id):
             if use.call.authorizer.view(use.call.principal) is not None:
-                await self._host.check_pins(map_id=map_id)
+                await self._host.check_pins(map_id=map_id, owner=use.call.principal)
             yield
+
+    async def _named(self, path: str, map_id: int = 0) -> None:
+        """Names were changed: look at once what that makes of the handles that are open.
+
+        The change is made. Where it cannot be looked, no refusal may say otherwise: the daemon looks again within a
+        second.
+        """
+        try:
+            await self._host.check_pins(path, map_id)
+        except MapError as error:
+            _log.warning("names were changed and could not be looked at", pin=path, error=str(error))
 
     async def unpin_map(self, call: Call, request: pb.UnpinMapRequest) -> pb.UnpinMapResponse:
         """One pin less."""
@@ -186,7 +201,7 @@ class MapHandlers:
             pin = decided(call, ref, call.access.verbs, subject, asked, nothing)
             check_unpin(call, authorized, ref, subject, self._host.reach.less(subject, opened.pin_path))
             await host.unpin(pin, opened.facts.id)
-        await host.check_pins(opened.pin_path, opened.facts.id)
+        await self._named(opened.pin_path, opened.facts.id)
         return pb.UnpinMapResponse()
 
     async def rename_map(self, call: Call, request: pb.RenameMapRequest) -> pb.RenameMapResponse:
@@ -204,7 +219,7 @@ class MapHandlers:
             old_name = decided(call, name, call.access.verbs, subject, asked, nothing)
             new_name = decided(call, new, call.access.verbs, after, asked, nothing)
             path = await host.rename(old_name, new_name, opened.facts.id)
-        await host.check_pins(path, opened.facts.id)
+        await self._named(path, opened.facts.id)
         return pb.RenameMapResponse(pin_path=path)
 
     async def freeze_map(self, call: Call, request: pb.FreezeMapRequest) -> pb.FreezeMapResponse:

@@ -184,7 +184,7 @@ class MapHost:
         """Maps of a principal, and bytes of kernel memory that they may come to take."""
         held = frozenset(opened.facts.id for opened in self.handles)
         call = partial(self.charges.used, principal, held)
-        return await self._pool.run(Lane.SLOW, f"quotas of {principal.name}", call)
+        return await self._pool.run(Lane.SLOW, f"quotas of {principal.name}", call, owner=principal)
 
     async def uncreate(self, new: Authorized[NewMap], map_id: int) -> None:
         """Take the name of a map away that was created and cannot be handed out, if it still leads to it.
@@ -242,7 +242,8 @@ class MapHost:
     async def called(self, opened: Authorized[OpenMap]) -> Subject:
         """All that a map is called now, for whoever asks about the rights of others."""
         target = opened.demand({Verb.LIST})
-        return await self._pool.run(Lane.POINT, target.facts.id, partial(self.reach.called, target))
+        call = partial(self.reach.called, target)
+        return await self._pool.run(Lane.POINT, target.facts.id, call, owner=opened.principal)
 
     def missing(self, ref: Ref, operation: str) -> MapError:
         """What is said where there is no such map."""
@@ -257,11 +258,15 @@ class MapHost:
         async with lock:
             yield
 
-    async def check_pins(self, path: str = "", map_id: int = 0) -> None:
+    async def check_pins(self, path: str = "", map_id: int = 0, *, owner: Principal | None = None) -> None:
         """Look at what leads where; mark handles whose maps are called otherwise now, or whose pins were replaced.
 
         Args:
             path, map_id: only handles that were opened by this pin, or on this map; all without.
+            owner: whose call it is for; None: the daemon's own.
+
+        Raises:
+            MapError: it could not be looked: BUSY, QUOTA, KERNEL_MEMORY, DRAINING.
         """
         handles = [
             one
@@ -272,7 +277,7 @@ class MapHost:
             return
         call = partial(self.reach.check, [(one.opened.facts, one.opened.pin_path) for one in handles])
         for handle, (subject, replaced) in zip(
-            handles, await self._pool.run(Lane.BULK, "pins", call), strict=True
+            handles, await self._pool.run(Lane.BULK, "pins", call, owner=owner), strict=True
         ):
             handle.replaced = replaced
             handle.unpinned = not subject.pins
@@ -436,7 +441,8 @@ class MapHost:
     async def pin(self, opened: Authorized[OpenMap], path: str) -> None:
         """Pin a map at one more path."""
         target = opened.demand({Verb.PIN})
-        await self._pool.run(Lane.POINT, path, partial(_pin, self._store, self.charges, target, path))
+        call = partial(_pin, self._store, self.charges, target, path)
+        await self._pool.run(Lane.POINT, path, call, owner=opened.principal)
 
     async def unpin(self, ref: Authorized[NameRef | PinRef], map_id: int) -> None:
         """Remove a pin of this map.
@@ -445,7 +451,8 @@ class MapHost:
             MapError: MAP_REPLACED, it leads to another one by now, and nothing was removed.
         """
         target = ref.demand({Verb.PIN})
-        await self._pool.run(Lane.POINT, str(target), partial(self._store.unpin, target, map_id))
+        call = partial(self._store.unpin, target, map_id)
+        await self._pool.run(Lane.POINT, str(target), call, owner=ref.principal)
 
     async def rename(self, name: Authorized[NameRef], new: Authorized[NameRef], map_id: int) -> str:
         """Give this map another name; the path of its pin. Cancelling: it may have the new name.
@@ -455,18 +462,20 @@ class MapHost:
         """
         names = name.demand({Verb.PIN}), new.demand({Verb.PIN})
         call = partial(_rename, self._store, self.charges, *names, map_id)
-        return await self._pool.run(Lane.POINT, str(name.target), call)
+        return await self._pool.run(Lane.POINT, str(name.target), call, owner=name.principal)
 
     async def freeze(self, opened: Authorized[OpenMap]) -> None:
         """Freeze a map, behind what is queued for it."""
         target = opened.demand({Verb.FREEZE})
         lane = _lane(target, writes=True)
-        await self._pool.run(lane, target.facts.id, partial(self._store.freeze, target))
+        call = partial(self._store.freeze, target)
+        await self._pool.run(lane, target.facts.id, call, owner=opened.principal)
 
     async def btf(self, opened: Authorized[OpenMap]) -> Btf:
         """A map's type information."""
         target = opened.demand({Verb.LIST})
-        return await self._pool.run(Lane.POINT, target.facts.id, partial(self._store.btf, target))
+        call = partial(self._store.btf, target)
+        return await self._pool.run(Lane.POINT, target.facts.id, call, owner=opened.principal)
 
     async def _on(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from google.protobuf.message import Message
 from mapd.access.authorize import Authorizer
 from mapd.access.policy.holder import PolicyHolder
 from mapd.access.principal import Principal
-from mapd.bpf import Fault, OpenId, OpenPin, Unpin
+from mapd.bpf import Fault, ListFolder, OpenId, OpenPin, Unpin
 from mapd.bpf.abi import Command
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
@@ -399,6 +400,23 @@ async def test_a_pin_that_is_made_and_one_that_is_removed_at_once_are_judged_one
         await unpin
         assert (await pin).reason is Reason.POLICY
         assert not wire.kernel.pins
+
+
+async def test_what_was_done_is_told_so_where_its_names_cannot_be_looked_at() -> None:
+    """A refusal would say that nothing was done, and leave no line in the audit trail."""
+    async with serving() as wire:
+        add(wire, "web/flows", "/bpf/x")
+        await wire.call(maps.OpenMapRequest(map=FLOWS))
+        wire.faulty.add(fault := Fault(target=ListFolder, errno=errno.EMFILE))
+        for request in (
+            maps.PinMapRequest(map=FLOWS, path="/bpf/y"),
+            maps.UnpinMapRequest(map=MapRef(pin="/bpf/x")),
+            maps.RenameMapRequest(name="web/flows", new_name="web/more"),
+            creation("web/new"),
+        ):
+            await wire.call(request)
+        assert wire.faulty.fired.count(fault) >= 4
+        assert set(wire.kernel.pins) == {"/bpf/y", f"{ROOT}/web/more", f"{ROOT}/web/new"}
 
 
 # ---- while it runs -----------------------------------------------------------------------------
