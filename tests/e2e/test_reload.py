@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ import structlog
 from structlog.testing import capture_logs
 
 import mapd_client
+from mapd.bpf import Fault, FaultyKernel, LinuxKernel
+from mapd.bpf.abi import Command
 from mapd.daemon import Ready, running
 from mapd.rpc import sockets
 from mapd_api import contract
 from mapd_api.v1 import elements_pb2 as pb
 from mapd_client import U32, U64, Client, Map
-from mapd_client.errors import MapdError
+from mapd_client.errors import MapdError, OutcomeUnknown
 from tests.e2e.settling import until
 from tests.support.daemon import Place, client_sources, daemon_process, spawn_unprivileged
 
@@ -125,6 +128,26 @@ async def test_a_stream_of_a_principal_that_goes_is_ended_with_the_reason(ready:
             await stream.read()
         assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
         assert await stream.details() == "web is no principal of this daemon any more"
+
+
+async def test_a_load_of_a_principal_that_goes_is_told_that_it_may_be_executed(place: Place) -> None:
+    """Its message is in the kernel, where nobody can stop it: a refusal would say that nothing was done."""
+    reached, wait = threading.Event(), threading.Event()
+    kernel = FaultyKernel(LinuxKernel())
+    async with (
+        running(place.config(policy=policy(web=ALICE)), kernel) as ready,
+        mapd_client.connect(str(socket_of(place, "web"))) as client,
+        words(client) as found,
+    ):
+        kernel.add(Fault(target=Command.MAP_UPDATE_BATCH, reached=reached, wait=wait))
+        load = asyncio.create_task(found.load({key: 100 for key in range(8)}))
+        try:
+            assert await asyncio.to_thread(reached.wait, 20)
+            await reload(ready, place, policy())
+            with pytest.raises(OutcomeUnknown, match="web is no principal of this daemon any more"):
+                await load
+        finally:
+            wait.set()
 
 
 # ---- who is admitted ---------------------------------------------------------------------------

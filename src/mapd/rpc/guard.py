@@ -27,6 +27,7 @@ from mapd.rpc.expiry import while_attested
 from mapd.runtime.rates import Rates
 from mapd_api import contract, limits
 from mapd_api.contract import MethodAccess
+from mapd_api.ops import Verb
 from mapd_api.reasons import Reason, Refusal, encode, to_grpc
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ _BY_ELEMENT = frozenset(
 """What costs its elements of a principal's operations per second; any other unary call costs one."""
 
 _SESSION = contract.full_name(contract.ELEMENT_SERVICE.methods_by_name["Session"])
+
+_CHANGE_NOTHING = frozenset({Verb.LIST, Verb.READ, Verb.OPEN_BY_ID, Verb.WATCH})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,18 @@ class Messages:
         await self._idle.wait()
 
 
+def _may_change(name: str, access: MethodAccess) -> bool:
+    """Whether a call that is given up may have been executed. What a session carried is answered by itself."""
+    return name != _SESSION and (access.per_op or not access.verbs <= _CHANGE_NOTHING)
+
+
+def _unsure(ended: Refusal) -> Refusal:
+    """A refusal says that nothing was executed, which nobody knows of a call that had begun."""
+    return Refusal(
+        Reason.OUTCOME_UNKNOWN, f"{ended.message}; what this call had begun is finished, and may be executed"
+    )
+
+
 class Guard:
     """Wraps the handlers of one daemon, whatever server they are on; knows which calls and messages run."""
 
@@ -202,7 +217,8 @@ class Guard:
                         await self._cancelled(name, context)
                     task.uncancel()
                     self._told(name, task, context, ended, None)
-                    await self._refuse(name, who, ended, context, began)
+                    told_why = _unsure(ended) if _may_change(name, access) else ended
+                    await self._refuse(name, who, told_why, context, began)
                 except TimeoutError as error:
                     late = f"not done after {limits.UNARY_S:g} s, given up; it may still be executed"
                     unknown = Refusal(Reason.OUTCOME_UNKNOWN, late)
@@ -232,7 +248,8 @@ class Guard:
     def end(self, who: Caller, refusal: Refusal) -> None:
         """Give up whatever runs for a caller who is nobody any more; what runs in a thread is finished there.
 
-        The other end of each call is told ``refusal``.
+        The other end of each call is told ``refusal``; OUTCOME_UNKNOWN with the same words where it may have changed
+        something.
         """
         for task, caller in self._callers.items():
             if caller is who and task not in self._ended:
