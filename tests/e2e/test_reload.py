@@ -140,7 +140,7 @@ async def test_a_load_of_a_principal_that_goes_is_told_that_it_may_be_executed(p
         words(client) as found,
     ):
         kernel.add(Fault(target=Command.MAP_UPDATE_BATCH, reached=reached, wait=wait))
-        load = asyncio.create_task(found.load({key: 100 for key in range(8)}))
+        load = asyncio.create_task(found.load(dict.fromkeys(range(8), 100)))
         try:
             assert await asyncio.to_thread(reached.wait, 20)
             await reload(ready, place, policy())
