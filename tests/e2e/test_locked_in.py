@@ -24,6 +24,7 @@ import pytest
 
 import mapd_client
 from mapd.sandbox import Held, bits_of, capabilities_of, held
+from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
 from mapd_client import U32, U64
 from mapd_client.info import ServerInfo
@@ -293,6 +294,35 @@ def test_the_front_ends_with_the_opener_and_says_so(place: Place) -> None:
         assert not place.socket.exists()
     with both(place, TWO_USERS) as (daemon, _):
         assert daemon.stop() == 0
+
+
+async def test_who_is_waiting_when_the_opener_ends_hears_that_mapd_stops_and_what_is_known(
+    place: Place,
+) -> None:
+    """Neither a fault of the daemon's nor one of the caller's: what to do about it is to come again."""
+    with both(place, TWO_USERS) as (daemon, opener):
+        async with mapd_client.connect(str(place.socket)) as client:
+            for name in ("flows", "other", "third"):
+                await client.create_map(name, "hash", key=U32, value=U64, max_entries=64)
+            async with client.open_map("flows", key=U32, value=U64) as flows:
+                os.kill(opener.pid, signal.SIGSTOP)  # it takes requests, and answers none
+                asked = {
+                    "create": client.create_map("new", "hash", key=U32, value=U64, max_entries=64),
+                    "open": client.open_map("other", key=U32, value=U64),
+                    "rename": client.rename_map("third", "fourth"),
+                    "unpin": client.unpin_map("other"),
+                    "freeze": flows.freeze(),
+                }
+                waiting = asyncio.gather(*asked.values(), return_exceptions=True)
+                for _ in range(3):  # asked behind them, and answered without the opener
+                    await client.server_info()
+                os.kill(opener.pid, signal.SIGKILL)
+                told = dict(zip(asked, await waiting, strict=True))
+    reasons = {name: getattr(error, "reason", error) for name, error in told.items()}
+    changes = {"rename", "unpin", "freeze"}
+    assert {reasons[name] for name in told.keys() - changes} == {Reason.DRAINING}
+    assert {reasons[name] for name in changes} <= {Reason.DRAINING, Reason.OUTCOME_UNKNOWN}
+    assert '"event": "fault"' not in daemon.log.read_text()
 
 
 async def test_signals_to_the_whole_group_end_the_front_first(place: Place) -> None:

@@ -18,7 +18,17 @@ from typing import Any, Final
 
 import pytest
 
-from mapd.bpf import CreateMap, LoadTemplate, NextMapId, OpenPin, OwnedFd, Pin, SyscallError
+from mapd.bpf import (
+    CreateMap,
+    LoadTemplate,
+    NextMapId,
+    OpenPin,
+    OwnedFd,
+    Pin,
+    Rename,
+    SyscallError,
+    Unpin,
+)
 from mapd.bpf.kernel import ControlRequest, FreezeMap
 from mapd.opener import Limits, OpenerEnded, OpenerKernel
 from mapd.opener.client import IN_FLIGHT
@@ -101,6 +111,28 @@ def test_the_end_of_the_opener_is_one_clear_error_for_all_who_wait_and_who_come_
     assert kernel.until_ended()
     with pytest.raises(OpenerEnded, match="CreateMap: the opener has ended"):
         kernel.control(ARRAY)
+
+
+def test_of_what_was_sent_and_changes_something_it_is_not_known_whether_it_was_done(
+    process: Process, kernel: OpenerKernel, limits: Limits
+) -> None:
+    kernel.control(NextMapId(map_id=0))
+    os.kill(process.popen.pid, signal.SIGSTOP)
+    root, path = limits.names_root, f"{limits.names_root}/flows"
+    opening = Asking(kernel, OpenPin(root=root, path=path))
+    changing = [
+        Asking(kernel, Unpin(root=root, path=path)),
+        Asking(kernel, Rename(root=root, path=path, new_path=f"{path}2")),
+    ]
+    assert not kernel.until_ended(0.05)
+    process.popen.kill()
+    for one, unknown in ((opening, False), *((one, True) for one in changing)):
+        said = one.said()
+        assert isinstance(said, OpenerEnded)
+        assert said.unknown is unknown
+    with pytest.raises(OpenerEnded) as later:
+        kernel.control(Unpin(root=root, path=path))
+    assert not later.value.unknown, "it was never sent"
 
 
 def test_what_the_front_holds_outlives_the_opener(process: Process, kernel: OpenerKernel) -> None:

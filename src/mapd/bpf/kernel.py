@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from errno import EPIPE
 from typing import Generic, Protocol, TypeVar
 
 from mapd.bpf.buffer import Buffer
@@ -409,6 +410,21 @@ class SyscallError(OSError):
 
         super().__init__(errno, f"{command}: {describe(errno)}", path)
         self.command = command
+
+
+class ControlEnded(SyscallError):
+    """Whoever carries out control requests for this process is gone, and none will be carried out any more.
+
+    Attributes:
+        unknown: this request may have been carried out, and have changed something; else nothing was done.
+    """
+
+    unknown: bool
+
+    def __init__(self, command: str, why: str, *, unknown: bool) -> None:
+        super().__init__(EPIPE, command)
+        self.unknown = unknown
+        self.strerror = f"{command}: {why}"
 
 
 class LimitRefused(SyscallError):

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from mapd.bpf.errnos import errno_name
-from mapd.bpf.kernel import LimitRefused, SyscallError
+from mapd.bpf.kernel import ControlEnded, LimitRefused, SyscallError
 from mapd_api.reasons import Reason, Refusal
 from mapd_api.uapi import ENOTSUPP
 
@@ -96,12 +96,31 @@ _CREATE_HINTS: Final[Mapping[int, tuple[Reason, str]]] = MappingProxyType(
 def scarcity(error: OSError, what: str, **metadata: object) -> MapError | None:
     """The refusal where the daemon, its opener or its host has no more to give; None for any other errno."""
     number = error.errno or 0
+    if isinstance(error, ControlEnded):
+        return ended(error, what, **metadata)
     if isinstance(error, LimitRefused):
         return _limit(error, what, errno=errno_name(number), **metadata)
     if number not in _SCARCE:
         return None
     reason, hint = _SCARCE[number]
     return MapError(reason, f"{what}: {hint} [{errno_name(number)}]", errno=errno_name(number), **metadata)
+
+
+def ended(error: ControlEnded, what: str, **metadata: object) -> MapError:
+    """The refusal of what the opener's end stopped; mapd stops with it."""
+    about = {**metadata, "errno": errno_name(error.errno or 0)}
+    if error.unknown:
+        return MapError(
+            Reason.OUTCOME_UNKNOWN,
+            f"{what}: mapd's opener ended while it did this, and mapd stops: whether it was done is not known; look "
+            "once mapd runs again",
+            **about,
+        )
+    return MapError(
+        Reason.DRAINING,
+        f"{what}: nothing was done: mapd's opener has ended, and mapd stops; ask again once it runs",
+        **about,
+    )
 
 
 def _limit(error: LimitRefused, what: str, **metadata: object) -> MapError:
@@ -119,6 +138,8 @@ def from_create(error: SyscallError, what: str, *, needs: str = "CAP_BPF", **met
     """
     number = error.errno or 0
     about = {"errno": errno_name(number), "operation": "create", **metadata}
+    if isinstance(error, ControlEnded):
+        return ended(error, f"create {what}", **about)
     if isinstance(error, LimitRefused):
         return _limit(error, f"create {what}", **about)
     if number == errno.EPERM:

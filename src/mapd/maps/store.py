@@ -424,6 +424,8 @@ class MapStore:
                     ) from error
                 if error.errno == errno.EPERM:
                     raise opened_facts.access_refusal("freeze", writes=True) from error
+                if (scarce := scarcity(error, f"freeze {opened_facts.label}", **about)) is not None:
+                    raise scarce from error
                 raise MapError(
                     Reason.OPERATION_UNSUPPORTED, f"freeze {opened_facts.label}: {error.strerror}", **about
                 ) from error
@@ -458,6 +460,9 @@ class MapStore:
             except SyscallError as error:
                 if error.errno == errno.EPERM:
                     raise capability("CAP_SYS_ADMIN", f"btf {opened.facts.label}", operation="btf") from error
+                what = f"btf {opened.facts.label}"
+                if (scarce := scarcity(error, what, **opened.facts.about("btf"))) is not None:
+                    raise scarce from error
                 raise
         return Btf(blob=blob, key_type_id=info.btf_key_type_id, value_type_id=info.btf_value_type_id)
 

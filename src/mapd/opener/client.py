@@ -19,7 +19,17 @@ from typing import Any, Final, TypeAlias, cast
 
 from mapd.bpf import program
 from mapd.bpf.elements import LinuxElements
-from mapd.bpf.kernel import ControlRequest, ProgramInfo, R, SyscallError
+from mapd.bpf.kernel import (
+    ControlEnded,
+    ControlRequest,
+    FreezeMap,
+    Pin,
+    ProgramInfo,
+    R,
+    Rename,
+    SyscallError,
+    Unpin,
+)
 from mapd.opener import forms
 from mapd.opener.wire import ANSWER_BYTES, Ended, Malformed, Message, Packet, Receiver
 
@@ -32,16 +42,22 @@ LOCAL: Final[Mapping[type[ControlRequest[Any]], Callable[[Any, Sequence[int]], A
 """Requests that need no rights and that a front without any may carry out itself: the opener does not know them."""
 
 
-class OpenerEnded(SyscallError):
+CHANGING: Final = frozenset(kind.__name__ for kind in (FreezeMap, Pin, Rename, Unpin))
+"""Requests that leave something behind even if nobody takes their answer."""
+
+
+class OpenerEnded(ControlEnded):
     """The opener is gone, and this process can open and make nothing any more.
 
-    What it holds it can still read and write. Whether a request that was under way was done is not known.
+    What it holds it can still read and write. Whether a request of ``CHANGING`` that was under way was done is not
+    known.
     """
 
-    def __init__(self, request: str, why: str) -> None:
-        super().__init__(errno.EPIPE, request)
+    def __init__(self, request: str, why: str, *, sent: bool) -> None:
         hint = "its log says why. Restart mapd: what is pinned is still there"
-        self.strerror = f"{request}: the opener has ended ({why}); {hint}"
+        super().__init__(
+            request, f"the opener has ended ({why}); {hint}", unknown=sent and request in CHANGING
+        )
 
 
 class _Lead:
@@ -114,7 +130,7 @@ class OpenerKernel(LinuxElements):
             if packet.lost:
                 raise SyscallError(errno.EMFILE, name) from error
             self._end(f"it answered what nobody can read: {error}")
-            raise OpenerEnded(name, self._ended) from error
+            raise OpenerEnded(name, self._ended, sent=True) from error
         if forms.FORMS[type(request)].answer is not forms.Answer.DESCRIPTOR:
             return answer
         if not packet.fds:
@@ -126,16 +142,18 @@ class OpenerKernel(LinuxElements):
         mine: queue.SimpleQueue[_Word] = queue.SimpleQueue()
         with self._lock:
             if self._ended:
-                raise OpenerEnded(name, self._ended)
+                raise OpenerEnded(name, self._ended, sent=False)
             number = next(self._numbers) & 0xFFFF_FFFF
             self._waiting[number] = mine
             self._users += 1
+        sent = False
         try:
             Message(number, text, raw, fds).send(self._sock)
+            sent = True
             return self._wait(number, mine)
         except Ended as error:
             self._end(str(error) or "it has closed its socket")
-            raise OpenerEnded(name, self._ended) from None
+            raise OpenerEnded(name, self._ended, sent=sent) from None
         finally:
             self._leave(number)
 

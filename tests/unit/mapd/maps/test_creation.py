@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from mapd.bpf import CreateMap, Fault, FaultyKernel, OwnedFd
+from mapd.bpf import ControlEnded, CreateMap, Fault, FaultyKernel, LimitRefused, LoadBtf, OwnedFd
 from mapd.maps import creation
 from mapd.maps.errors import MapError
 from mapd.maps.spec import BtfSpec, MapSpec
@@ -128,3 +128,26 @@ def test_a_template_that_was_closed_meanwhile_is_stale_and_nothing_is_made(bench
         creation.create(bench.faulty, "ns/it", OUTER, "it", template)
     assert caught.value.reason is Reason.STALE_HANDLE
     assert len(bench.kernel.created) == 1
+
+
+def test_types_beyond_a_limit_of_the_opener_are_not_called_malformed(bench: Bench) -> None:
+    def limit() -> None:
+        raise LimitRefused(errno.E2BIG, "BPF_BTF_LOAD", "a blob of 3 bytes; btf_bytes is 2")
+
+    bench.faulty.add(Fault(target=LoadBtf, failpoint=limit))
+    with pytest.raises(MapError, match="btf_bytes is 2") as refused:
+        bench.create(HASH)
+    assert refused.value.reason is Reason.QUOTA
+
+
+@pytest.mark.parametrize("target", [LoadBtf, CreateMap])
+def test_without_an_opener_nothing_was_made_and_coming_again_may_help(
+    bench: Bench, target: type[LoadBtf | CreateMap]
+) -> None:
+    def gone() -> None:
+        raise ControlEnded(target.__name__, "the opener has ended", unknown=False)
+
+    bench.faulty.add(Fault(target=target, failpoint=gone))
+    with pytest.raises(MapError, match="nothing was done") as refused:
+        bench.create(HASH)
+    assert refused.value.reason is Reason.DRAINING
