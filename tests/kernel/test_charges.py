@@ -45,7 +45,7 @@ class Bench:
     def __init__(self, store: MapStore) -> None:
         self.store = store
         self.charges = Charges(store)
-        self.held: frozenset[int] = frozenset()
+        self.held: set[int] = set()
         self.quotas = Quotas()
 
     def create(
@@ -61,16 +61,23 @@ class Bench:
         """As the host does it; the map's id."""
         ref = NameRef(*name.split("/")) if "/" in name else NameRef(who.namespace, name)
         accounts = (Account(principal=who, quotas=self.quotas), *others)
-        with self.charges.reserve(ref, spec, accounts, self.held) as bill:
+        with self.charges.reserve(ref, spec, accounts, self.holds) as bill:
             begun()
             opened, created = self.store.create(ref, spec, exist_ok=exist_ok)
             opened.fd.close()
-            if created:
-                bill.made(opened.facts.id)
+            try:
+                if created:
+                    bill.made(opened.facts.id)
+            except MapError:
+                self.store.uncreate(ref, opened.facts.id)
+                raise
         return opened.facts.id
 
     def used(self, who: Principal = EDGE) -> tuple[int, int]:
-        return self.charges.used(who, self.held)
+        return self.charges.used(who, self.holds)
+
+    def holds(self, map_id: int) -> bool:
+        return map_id in self.held
 
 
 @pytest.fixture
@@ -157,11 +164,51 @@ def test_a_map_that_lost_its_name_counts_while_a_handle_or_another_pin_keeps_it(
     with pytest.raises(MapError, match="has 1 maps"):
         bench.create("b")
     Path(elsewhere).unlink()
-    bench.held = frozenset({made})
+    bench.held = {made}
     with pytest.raises(MapError, match="has 1 maps"):
         bench.create("b")
-    bench.held = frozenset()
+    bench.held = set()
     bench.create("b")
+
+
+def test_a_name_that_goes_while_it_is_asked_for_again_is_no_way_past_the_limit(bench: Bench) -> None:
+    bench.quotas = Quotas(maps=1)
+    bench.held = {bench.create("a")}
+    for exist_ok in (False, True):
+        with pytest.raises(MapError, match="has 1 maps"):
+            bench.create("a", exist_ok=exist_ok, begun=lambda: bench.store.unpin(NameRef("edge", "a")))
+        assert not Path(bench.store.names_root, "edge", "a").exists()
+        assert bench.used()[0] == 1
+        bench.held = set()
+        bench.held = {bench.create("a")}
+
+
+def test_a_map_that_is_held_again_counts_again(bench: Bench) -> None:
+    """Whoever is opening it while its name goes holds it only when it has been counted as gone."""
+    bench.quotas = Quotas(maps=1)
+    made = bench.create("a")
+    bench.store.unpin(NameRef("edge", "a"))
+    assert bench.used()[0] == 0
+    bench.held = {made}
+    assert bench.used()[0] == 1
+    with pytest.raises(MapError, match="has 1 maps"):
+        bench.create("b")
+
+
+def test_what_is_being_made_hides_no_map_that_had_its_name_before(bench: Bench) -> None:
+    bench.quotas = Quotas(maps=2)
+    bench.held = {bench.create("a")}
+    bench.store.unpin(NameRef("edge", "a"))
+    bench.create("a")
+    refused: list[str] = []
+
+    def another() -> None:
+        with pytest.raises(MapError, match="has 2 maps") as caught:
+            bench.create("b")
+        refused.append(caught.value.reason.name)
+
+    bench.create("a", exist_ok=True, begun=another)
+    assert refused == ["QUOTA"]
 
 
 def test_a_map_renamed_out_of_the_namespace_still_counts_for_its_maker(bench: Bench) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
@@ -25,8 +26,14 @@ from mapd.maps.spec import MapSpec
 from mapd.maps.store import MapStore, NameRef
 from mapd.runtime.shares import over
 
+Held: TypeAlias = Callable[[int], bool]
+"""Whether a handle is open on the map of this id; for any thread."""
+
 REMEMBERED = 65_536
 """Maps whose size is remembered by their id, and pins that are looked at for one namespace, at most."""
+
+GONE = 4_096
+"""Maps of one principal that nothing seemed to keep, at most: one that is being opened meanwhile is held only then."""
 
 PATHS = 64
 """Pins of one map that was made here, from which on those that are gone are forgotten."""
@@ -47,10 +54,11 @@ class Account:
 
 @dataclass(slots=True)
 class _Made:
-    """A map that a principal made: where it was pinned, and its size."""
+    """A map that a principal made: where it was pinned, and its size. ``gone``: nothing kept it when last counted."""
 
     size: int
     paths: set[str]
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,13 +72,23 @@ class _Pending:
 
 @dataclass(slots=True)
 class Bill:
-    """What is being made; ``made`` tells that it was."""
+    """What is being made; ``made`` tells that it was.
+
+    Attributes:
+        check: whether there is room for it after all.
+    """
 
     size: int
+    check: Callable[[], None]
     map_id: int = 0
 
     def made(self, map_id: int) -> None:
-        """A new map is there."""
+        """A new map is there.
+
+        Raises:
+            MapError: QUOTA, it is beyond one: whoever made it takes it away.
+        """
+        self.check()
         self.map_id = map_id
 
 
@@ -105,7 +123,7 @@ class Charges:
 
     @contextmanager
     def reserve(
-        self, name: NameRef, spec: MapSpec, accounts: Sequence[Account], held: frozenset[int]
+        self, name: NameRef, spec: MapSpec, accounts: Sequence[Account], held: Held
     ) -> Generator[Bill]:
         """Room for one map while it is made in the block, on each of ``accounts``; the first is its maker's.
 
@@ -113,7 +131,7 @@ class Charges:
 
         Args:
             spec: one that ``spec.check`` has passed.
-            held: ids of the maps that handles are open on.
+            held: asked from this thread, whenever maps are counted.
 
         Raises:
             MapError: QUOTA, nothing was made.
@@ -121,12 +139,19 @@ class Charges:
         size = map_bytes(_shape(spec), self._store.possible_cpus)
         maker, path = accounts[0].principal.name, self._store.path_of(name)
         pending = _Pending(maker, path, size)
+        limited = [account for account in accounts if account.limited]
         with self._lock:
-            for account in accounts:
-                if account.limited:
-                    self._check(account, name, spec, path, size, held)
+            again = [one for one in limited if not self._check(one, name, spec, path, size, held)]
             self._pending.append(pending)
-        bill = Bill(size)
+
+        def check() -> None:
+            with self._lock:
+                for account in again:
+                    counted = self._count(account.principal, held, {})
+                    counted.pending.pop(path, 0)
+                    _refuse_more(account, counted, f"create {name} ({spec})", size)
+
+        bill = Bill(size, check)
         try:
             yield bill
         finally:
@@ -142,6 +167,7 @@ class Charges:
                 found = made.get(map_id)
                 if found is None:
                     continue
+                found.gone = False
                 if len(found.paths) >= PATHS:
                     found.paths = {one for one in found.paths if self._leads_to(one, map_id)}
                 found.paths.add(path)
@@ -152,9 +178,10 @@ class Charges:
             for made in self._made.values():
                 for found in made.values():
                     if path in found.paths:
+                        found.gone = False
                         found.paths = (found.paths - {path}) | {new_path}
 
-    def used(self, principal: Principal, held: frozenset[int]) -> tuple[int, int]:
+    def used(self, principal: Principal, held: Held) -> tuple[int, int]:
         """Maps of one principal, and their bytes. Looks at every pin of its namespace: 10 to 25 us each."""
         with self._lock:
             counted = self._count(principal, held, known={})
@@ -167,25 +194,20 @@ class Charges:
         spec: MapSpec,
         path: str,
         size: int,
-        held: frozenset[int],
-    ) -> None:
-        principal, quotas = account.principal, account.quotas
+        held: Held,
+    ) -> bool:
+        """Whether there is room; False: only if the map of that name stays, and nothing is made."""
         known: dict[str, int] = {}
-        counted = self._count(principal, held, known)
+        counted = self._count(account.principal, held, known)
         # Nothing new is made where the name leads to a map, unless that goes meanwhile: count the larger of both.
         own = counted.pending.pop(path, 0)
         if path in known:
             own = counted.sizes.pop(known[path])
-        if own and size <= own:
-            return
-        what = f"create {name} ({spec})"
-        if quotas.maps is not None and counted.maps >= quotas.maps:
-            raise over(principal, Dimension.MAPS, what, used=counted.maps, most=quotas.maps)
-        if quotas.map_bytes is not None and counted.size + size > quotas.map_bytes:
-            used, most = counted.size, quotas.map_bytes
-            raise over(principal, Dimension.MAP_BYTES, what, used=used, most=most, asked=size)
+        if not own or size > own:
+            _refuse_more(account, counted, f"create {name} ({spec})", size)
+        return not own
 
-    def _count(self, principal: Principal, held: frozenset[int], known: dict[str, int]) -> _Counted:
+    def _count(self, principal: Principal, held: Held, known: dict[str, int]) -> _Counted:
         """All that counts for one principal; ``known`` is told the id behind each path."""
         counted, folder = _Counted(), f"{self._store.names_root}/{principal.namespace}"
         for one in self._pending:
@@ -207,16 +229,25 @@ class Charges:
         self._count_made(principal, held, counted)
         return counted
 
-    def _count_made(self, principal: Principal, held: frozenset[int], counted: _Counted) -> None:
-        """Maps that the principal made and that have no name in its namespace now; what is gone is forgotten."""
+    def _count_made(self, principal: Principal, held: Held, counted: _Counted) -> None:
+        """Maps that the principal made and that have no name in its namespace now; what is long gone is forgotten."""
         made = self._made.get(principal.name, {})
-        for map_id, one in list(made.items()):
-            if map_id in counted.sizes or counted.pending.keys() & one.paths:
+        gone: list[int] = []
+        for map_id, one in made.items():
+            if map_id in counted.sizes:
+                one.gone = False
                 continue
-            if map_id in held or any(self._leads_to(path, map_id) for path in one.paths):
+            paths = set[str]() if one.gone else one.paths
+            there = {path for path in paths if self._leads_to(path, map_id)}
+            if there & counted.pending.keys():
+                continue  # it counts as what is being made there
+            if there or held(map_id):
                 counted.sizes[map_id] = one.size
             else:
-                del made[map_id]
+                one.gone = True
+                gone.append(map_id)
+        for map_id in gone[: max(0, len(gone) - GONE)]:
+            del made[map_id]
 
     def _known(self, path: str, pin: PinStamp) -> tuple[int, int] | None:
         """As ``_look``, without opening a pin that is the one that was looked at before."""
@@ -275,6 +306,16 @@ class Charges:
                 known = 0  # a type of a newer kernel, made by others
             self._sizes[info.id] = known
         return max(known, info.memlock)
+
+
+def _refuse_more(account: Account, counted: _Counted, what: str, size: int) -> None:
+    """Refuse one map more of so many bytes, where that is beyond what ``account`` has left."""
+    principal, quotas = account.principal, account.quotas
+    if quotas.maps is not None and counted.maps >= quotas.maps:
+        raise over(principal, Dimension.MAPS, what, used=counted.maps, most=quotas.maps)
+    if quotas.map_bytes is not None and counted.size + size > quotas.map_bytes:
+        used, most = counted.size, quotas.map_bytes
+        raise over(principal, Dimension.MAP_BYTES, what, used=used, most=most, asked=size)
 
 
 def _shape(of: MapSpec | RawMapInfo) -> MapShape:

@@ -105,6 +105,7 @@ class HandleTable:
         self._sessions: dict[str, Session] = {}
         self.shares: Final = shares or Shares(always(_DEFAULT))
         self._opened: Counter[Principal] = Counter()
+        self._maps: Counter[int] = Counter()
         self._lent: set[Handle] = set()
         self._idle_s = idle_s
         self._clock = clock
@@ -189,6 +190,7 @@ class HandleTable:
         if authorized.subject is not None:
             kept.subject = authorized.subject
         self._handles[number] = kept
+        self._maps[opened.facts.id] += 1
         room.pop_all()
         if session is not None:
             session.handles.add(number)
@@ -293,6 +295,10 @@ class HandleTable:
         for number in [number for number, held in self._handles.items() if held.principal == principal]:
             self._close(number)
 
+    def holds(self, map_id: int) -> bool:
+        """Whether a handle is open on this map; for any thread."""
+        return map_id in self._maps
+
     def close_all(self) -> None:
         """Close every handle (the daemon stops)."""
         for number in list(self._handles):
@@ -303,6 +309,10 @@ class HandleTable:
 
     def _close(self, number: int) -> None:
         handle = self._handles.pop(number)
+        map_id = handle.opened.facts.id
+        self._maps[map_id] -= 1
+        if not self._maps[map_id]:
+            del self._maps[map_id]
         self.shares.give_back(handle.principal, Dimension.HANDLES)
         handle.rights.clear()
         if handle.session is not None:

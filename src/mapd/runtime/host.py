@@ -30,7 +30,7 @@ from mapd.maps.store import Btf, IdRef, MapStore, NameRef, PinRef, Ref
 from mapd.maps.targets import Inner, Target
 from mapd.maps.tokens import MOST_RANGES
 from mapd.runtime.budget import ByteBudget
-from mapd.runtime.charges import Account, Charges
+from mapd.runtime.charges import Account, Charges, Held
 from mapd.runtime.filtered import execute_permitted
 from mapd.runtime.handles import Handle, HandleTable
 from mapd.runtime.pool import Done, Lane, SyscallPool
@@ -168,7 +168,7 @@ class MapHost:
             wanted,
             template.demand({Verb.LIST}) if template else None,
             self._accounts(new.principal, wanted.name.namespace),
-            frozenset(opened.facts.id for opened in self.handles),
+            self.handles.holds,
         )
         return await self._pool.run(
             Lane.SLOW, str(wanted.name), call, discard=_close_created, owner=new.principal
@@ -182,8 +182,7 @@ class MapHost:
 
     async def charged(self, principal: Principal) -> tuple[int, int]:
         """Maps of a principal, and bytes of kernel memory that they may come to take."""
-        held = frozenset(opened.facts.id for opened in self.handles)
-        call = partial(self.charges.used, principal, held)
+        call = partial(self.charges.used, principal, self.handles.holds)
         return await self._pool.run(Lane.SLOW, f"quotas of {principal.name}", call, owner=principal)
 
     async def uncreate(self, new: Authorized[NewMap], map_id: int) -> None:
@@ -518,15 +517,20 @@ def _create(
     new: NewMap,
     template: OpenMap | None,
     accounts: Sequence[Account],
-    held: frozenset[int],
+    held: Held,
 ) -> tuple[Reached, bool]:
     may_list = None if view is None else reach.may_list(view)
     with charges.reserve(new.name, new.spec, accounts, held) as bill:
         opened, created = store.create(
             new.name, new.spec, exist_ok=new.exist_ok, template=template, may_list=may_list
         )
-        if created:
-            bill.made(opened.facts.id)
+        try:
+            if created:
+                bill.made(opened.facts.id)
+        except BaseException:
+            opened.fd.close()
+            store.uncreate(new.name, opened.facts.id)
+            raise
     try:
         return Reached(opened, reach.named(opened, view)), created
     except BaseException:
