@@ -130,7 +130,8 @@ class Clients:
     async def kill_in_the_middle(self, client: int, task: str, nth: int) -> None:
         """Start one, and kill it when it has said for the ``nth`` time that it is in the middle."""
         said = await self.start(client, task)
-        started = await said.get()
+        async with asyncio.timeout(60):
+            started = await said.get()
         assert started["event"] == "started"
         pidfd = os.pidfd_open(started["pid"])
         try:
@@ -165,6 +166,7 @@ async def launcher(ready: Ready) -> AsyncGenerator[Clients]:
         env=environment(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     found = Clients(process, ready)
     listening = asyncio.create_task(found.listen())
@@ -174,6 +176,9 @@ async def launcher(ready: Ready) -> AsyncGenerator[Clients]:
     finally:
         assert process.stdin is not None
         process.stdin.close()
+        # A test that fails has clients left, and what they say would never end.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         await listening
 
@@ -245,6 +250,21 @@ async def test_a_hundred_killed_clients_leave_nothing_behind(
         assert await at_rest(local, idle) == before
     assert before.kernel_maps == 1
     assert (before.handles, before.sessions, before.calls) == (0, 0, 0)
+
+
+async def fail_while_one_lives(ready: Ready) -> None:
+    async with launcher(ready) as launched:
+        await fill(ready.socket)
+        said = await launched.start(0, "update")
+        while (await said.get())["event"] != "return":
+            pass
+        raise ZeroDivisionError
+
+
+async def test_a_failure_is_told_while_clients_live(local: Ready) -> None:
+    """The canary: the tests of this file once hung where they should have failed."""
+    with pytest.raises(ZeroDivisionError):
+        await fail_while_one_lives(local)
 
 
 async def test_a_handle_that_belongs_to_no_session_is_seen_in_the_count(local: Ready) -> None:
