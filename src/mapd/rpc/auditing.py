@@ -78,7 +78,17 @@ def count_ops(ops: bytes, count: int) -> dict[str, int]:
 class Line:
     """One group on its way: ``told`` of each part of its outcome, and closed once."""
 
-    __slots__ = ("_auditor", "_call", "_count", "_mutates", "_opened", "_operation", "_ops", "_statuses")
+    __slots__ = (
+        "_auditor",
+        "_call",
+        "_count",
+        "_decision",
+        "_mutates",
+        "_opened",
+        "_operation",
+        "_ops",
+        "_statuses",
+    )
 
     def __init__(
         self,
@@ -94,6 +104,10 @@ class Line:
         self._auditor = auditor
         self._call = call
         self._opened = opened
+        # Now: another policy may be in force when the group has ended.
+        self._decision = call.authorizer.policy.decider.decide(
+            call.principal.name, opened.verbs, opened.subject
+        )
         self._operation = operation
         self._ops = ops
         self._count = count
@@ -122,9 +136,8 @@ class Line:
         log.write(self._entry(event, statuses, withheld=withheld), reserved=self._mutates)
 
     def _entry(self, event: str, statuses: dict[str, int], *, withheld: bool) -> Entry:
-        call, opened = self._call, self._opened
-        target = opened.target
-        decision = call.authorizer.policy.decider.decide(call.principal.name, opened.verbs, opened.subject)
+        call, decision = self._call, self._decision
+        target = self._opened.target
         return Entry(
             event=event,
             principal=call.principal.name,
