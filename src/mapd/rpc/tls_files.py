@@ -182,7 +182,7 @@ def _check_secret(path: Path, found: os.stat_result) -> None:
 def _certificates(path: Path, content: bytes) -> Sequence[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(content)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise TlsError(f"{path}: no certificates in PEM form ({error})") from None
     return found
 
@@ -197,7 +197,14 @@ def _check_key(path: Path, content: bytes, certificate_path: Path, certificate: 
         ) from None
     except (ValueError, UnsupportedAlgorithm) as error:
         raise TlsError(f"{path}: no private key in PEM form ({error})") from None
-    if _public(key.public_key()) != _public(certificate.public_key()):
+    try:
+        wanted = _public(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise TlsError(
+            f"{certificate_path}: a certificate whose key cannot be used ({error}); take an RSA key, or one of the "
+            "curve P-256 or P-384"
+        ) from None
+    if _public(key.public_key()) != wanted:
         raise TlsError(
             f"{path}: not the key of the certificate in {certificate_path}; replace both, each in one step (rename)"
         )

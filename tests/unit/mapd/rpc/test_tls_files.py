@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from mapd.rpc.tls_files import TlsError, TlsFiles
 from tests.support.pki import LOCALHOST, Authority, Files, dns, put
@@ -82,6 +84,14 @@ def anothers_key(files: Files) -> None:
     put(files.key, CA.issue().key, 0o600)
 
 
+def an_unknown_curve(files: Files) -> None:
+    """As of a certificate whose kind OpenSSL knows and this daemon does not (brainpool, SM2)."""
+    p256 = bytes.fromhex("06082a8648ce3d030107")
+    der = x509.load_pem_x509_certificate(SERVER.certificate).public_bytes(serialization.Encoding.DER)
+    assert der.count(p256) == 1
+    put(files.certificate, ssl.DER_cert_to_PEM_cert(der.replace(p256, p256[:-1] + b"\x7f")).encode())
+
+
 def missing(files: Files) -> None:
     files.key.unlink()
 
@@ -104,6 +114,7 @@ FAULTS: list[tuple[Callable[[Files], None], str]] = [
     (no_authority, "ca.pem: no certificates in PEM form"),
     (no_key, "key.pem: no private key in PEM form"),
     (anothers_key, "key.pem: not the key of the certificate in"),
+    (an_unknown_curve, "cert.pem: a certificate whose key cannot be used (Curve"),
     (missing, "key.pem: No such file"),
     (a_pipe, "key.pem: not a regular file"),
     (enormous, "ca.pem: more than 1048576 bytes"),
