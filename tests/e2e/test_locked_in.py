@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 import mapd_client
+from mapd.launch.settings import OpenerSettings
 from mapd.sandbox import Held, bits_of, capabilities_of, held
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
@@ -237,6 +238,35 @@ async def test_the_opener_keeps_its_profile_and_never_any_other_right(
         assert uids(opener) == {OPENER}
         assert info.profile == profile
         assert (place.names / "admin" / "flows").stat().st_uid == OPENER
+
+
+@pytest.mark.parametrize(("profile", "ids"), [("minimal", False), ("pins-rw", False), ("inspector", True)])
+def test_ids_are_a_limit_of_the_opener_too_and_not_left_to_the_kernel_alone(
+    place: Place, profile: str, ids: bool
+) -> None:
+    code = (
+        "import sys; from mapd.launch.openerprocess import lock_in; "
+        "from mapd.launch.settings import OpenerSettings; "
+        "print(lock_in(OpenerSettings.from_json(sys.argv[1]))[1].ids)"
+    )
+    settings = OpenerSettings(
+        fd=-1,
+        uid=-1,
+        gid=-1,
+        profile=(profile,),
+        bpffs=str(place.bpffs),
+        names_root=str(place.names),
+        limits={},
+        with_front=False,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, settings.to_json()],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(ids)
 
 
 async def test_a_profile_says_what_can_be_made(place: Place) -> None:

@@ -221,7 +221,10 @@ class MapHolders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListHolders(ControlRequest[MapHolders]):
-    """Every process of this /proc and the maps it holds; those of other users need CAP_SYS_PTRACE."""
+    """Every process of this /proc and the maps it holds; those of other users need CAP_SYS_PTRACE.
+
+    None but its own can be looked into by a process in a landlock domain (security/landlock/task.c, Linux 5.13).
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,8 +93,9 @@ def lock_in(settings: OpenerSettings) -> tuple[Greeting, Limits]:
     user = Account(settings.uid, settings.gid) if settings.uid >= 0 else None
     make_names_root(settings.bpffs, settings.names_root, user)
     kept = capabilities_of(settings.profile) & set(names_of(held().permitted))
-    # Ids are for CAP_SYS_ADMIN: the kernel says so itself.
-    limits = Limits(**settings.limits, names_root=settings.names_root)
+    # The kernel asks for it too; by this nothing is asked of the kernel.
+    ids = "CAP_SYS_ADMIN" in kept
+    limits = Limits(**settings.limits, names_root=settings.names_root, ids=ids)
     possible_cpus()  # read once, here
     rules = Rules(
         read=(*python_files(), "/proc/self", "/sys/kernel/btf", str(POSSIBLE)),

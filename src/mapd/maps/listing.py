@@ -278,7 +278,10 @@ class _Lister:
             note(process.map_ids, ProcessHolder(process.pid, process.comm))
         self.sources.append("descriptors of the processes in /proc")
         if processes.unread:
-            self._hide(f"descriptors of {processes.unread} processes of other users: need CAP_SYS_PTRACE")
+            self._hide(
+                f"descriptors of {processes.unread} processes: those of other users need CAP_SYS_PTRACE, and a "
+                "locked-in mapd may look into none, for landlock forbids it; bpftool map show, as root, tells who holds"
+            )
 
         def following(prog_id: int) -> int | None:
             return kernel.control(NextProgramId(prog_id=prog_id))

@@ -200,7 +200,7 @@ class Checks:
         self._make(name)
 
     def holders(self, request: ListHolders, fds: Sequence[int]) -> None:
-        """The kernel shows of other users' processes what the capabilities admit."""
+        """The kernel shows of other processes none to who is in a landlock domain, and else what is admitted."""
         del request
         _counted(fds, 0)
 
