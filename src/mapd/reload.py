@@ -68,12 +68,13 @@ class Reloading:
     @asynccontextmanager
     async def watching(self) -> AsyncGenerator[None]:
         """Follow the file inside the block."""
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(self._watch(), name="policy reload")
-            try:
-                yield
-            finally:
-                task.cancel()
+        # No TaskGroup: it would wrap what is raised in the block into a group, which nobody looks into.
+        task = asyncio.create_task(self._watch(), name="policy reload")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
 
     async def _watch(self) -> None:
         while True:

@@ -377,6 +377,12 @@ async def test_a_killed_daemons_socket_of_a_principal_that_is_gone_is_removed_at
         assert socket_of(place, "box").exists()
 
 
+async def test_what_is_raised_beside_a_daemon_is_raised_as_it_is(place: Place) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with running(place.config()):
+            raise ZeroDivisionError
+
+
 # ---- signals -----------------------------------------------------------------------------------
 
 
