@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
@@ -19,6 +21,12 @@ def main() -> None:
             f"    {sys.executable} -m pip install 'bpf-mapd[daemon]'    (or, in a checkout, '.[daemon]')\n"
         )
         sys.exit(2)
+    if sys.argv[1:2] == ["serve"]:
+        # All is stopped and written. Taking grpc and numpy apart took 0.1 to 0.3 s more.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+                stream.flush()
+        os._exit(status)
     sys.exit(status)
 
 

@@ -314,6 +314,31 @@ def test_after_a_clean_stop_nothing_is_left(place: Place) -> None:
         assert opener.ended(0), "it was to be waited for"
 
 
+def test_what_the_starter_left_open_is_not_the_fronts(place: Place) -> None:
+    """Landlock and users judge opening; a descriptor that is there already passes both."""
+    secret = place.root / "secret"
+    secret.write_text("root's")
+    place.bpffs.chmod(0o711)
+    command = f"exec 57>>'{secret}' && exec \"$@\""  # a shell hands on what it has; subprocess would close it
+    with daemon_process(place, extra=TWO_USERS, prefix=("bash", "-c", command, "shell")) as daemon:
+        assert str(secret) not in daemon.fds()
+        opener = Path(f"/proc/{opener_of(daemon.pid)}/fd")
+        assert str(secret) not in {str(link.readlink()) for link in opener.iterdir()}
+
+
+def test_once_all_is_stopped_the_process_ends_and_takes_nothing_apart(place: Place) -> None:
+    """Taking grpc and numpy apart took most of the time from SIGTERM to the end."""
+    folder = place.root / "hooks"
+    folder.mkdir()
+    hook = "import atexit, os, sys\natexit.register(lambda: sys.stderr.write('TAKEN APART\\n'))\n"
+    (folder / "sitecustomize.py").write_text(hook)
+    with daemon_process(place, prefix=("env", f"PYTHONPATH={folder}:{SOURCE}")) as daemon:
+        assert daemon.stop() == 0
+        said = daemon.log.read_text()
+        assert '"event": "stopped"' in said
+        assert "TAKEN APART" not in said
+
+
 def test_the_front_ends_with_the_opener_and_says_so(place: Place) -> None:
     with both(place, TWO_USERS) as (daemon, opener):
         os.kill(opener.pid, signal.SIGKILL)
