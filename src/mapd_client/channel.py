@@ -199,6 +199,7 @@ class Transport:
         """
         self._check_open()
         await self.look()
+        self._check_open()
         factory = self._pair.bulk.stream_unary(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )

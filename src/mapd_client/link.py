@@ -211,16 +211,20 @@ class Links:
             found = await asyncio.to_thread(discovery.discover)
             self._tls = discovery.tls_for(found, self._tls)
             self._target = found
-        if self._closed:
-            raise Misuse("the client is closed")
+        self._check_open()
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
             await self._drop_closed()
             material = None if self._tls is None else await asyncio.to_thread(read, self._tls)
+            self._check_open()
             if (link := self._links.get(loop)) is None:
                 link = self._links[loop] = Link(self._target, self.timeout, material)
         return link
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Misuse("the client is closed")
 
     async def _drop_closed(self) -> None:
         """Close the links of loops that are closed: their connections would stay open for ever."""
