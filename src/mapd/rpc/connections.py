@@ -114,16 +114,30 @@ def _plain(host: str) -> str:
 
 def peers_of_open_sockets() -> list[Peer]:
     """The other ends of this process' TCP connections."""
-    found: list[Peer] = []
-    for fd in _descriptors():
-        with suppress(OSError, ValueError):
-            if stat.S_ISSOCK(os.fstat(fd).st_mode):
-                # A number that is closed and used again meanwhile is another socket, that is looked at instead.
-                with socket.socket(fileno=os.dup(fd)) as copy:
-                    if copy.family in (socket.AF_INET, socket.AF_INET6):
-                        host, port = copy.getpeername()[:2]
-                        found.append((_plain(host), port))
-    return found
+    return [peer for peer in map(peer_of, _descriptors()) if peer is not None]
+
+
+def peer_of(fd: int) -> Peer | None:
+    """The other end of a TCP connection; None for anything else that the number is, or is by now."""
+    with suppress(OSError, ValueError):
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return None
+        return peer_of_copy(os.dup(fd))
+    return None
+
+
+def peer_of_copy(fd: int) -> Peer | None:
+    """Closes it. Other threads close and open: the number that was a socket's may be a file's, here for good."""
+    try:
+        copy = socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        raise
+    with copy:
+        if copy.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        host, port = copy.getpeername()[:2]
+        return _plain(host), port
 
 
 def _descriptors() -> list[int]:
