@@ -326,6 +326,16 @@ def test_what_the_starter_left_open_is_not_the_fronts(place: Place) -> None:
         assert str(secret) not in {str(link.readlink()) for link in opener.iterdir()}
 
 
+def environment_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/environ").read_text()
+
+
+async def test_of_the_starters_environment_the_opener_has_nothing_and_one_heap(place: Place) -> None:
+    with both(place, TWO_USERS) as (_, opener):
+        await worked(place)
+        assert environment_of(opener.pid) == "MALLOC_ARENA_MAX=1\0"
+
+
 def test_once_all_is_stopped_the_process_ends_and_takes_nothing_apart(place: Place) -> None:
     """Taking grpc and numpy apart took most of the time from SIGTERM to the end."""
     folder = place.root / "hooks"
@@ -501,6 +511,17 @@ def test_a_link_in_the_place_of_a_folder_is_refused(place: Place) -> None:
 # ---- an opener that systemd starts -----------------------------------------------------------------------------------
 
 
+def openers_at(path: Path) -> list[int]:
+    """Openers whose settings name the folder of that socket."""
+    found: list[int] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            line = (process / "cmdline").read_text()
+            if "launch.openerprocess" in line and f'"bpffs":"{path.parent}' in line:
+                found.append(int(process.name))
+    return found
+
+
 @pytest.fixture
 def activated(place: Place) -> Generator[tuple[Path, Any]]:
     """As mapd-opener.socket does: an opener for each connection, by users of their own."""
@@ -555,6 +576,7 @@ async def test_a_front_without_any_right_uses_an_opener_that_listens(
     for _ in range(2):  # and once more after a restart
         with daemon_process(place, extra=f"[opener]\nsocket = '{path}'\n", prefix=as_front) as daemon:
             info = await worked(place)
+            assert {environment_of(pid) for pid in openers_at(path)} == {"MALLOC_ARENA_MAX=1\0"}
             assert uids(daemon.pid) == {FRONT}
             assert set(threads(daemon.pid)) == {
                 Held(

@@ -17,7 +17,7 @@ from mapd.config import Config
 from mapd.launch import folders
 from mapd.launch.link import OpenerLink, received
 from mapd.launch.people import People, people
-from mapd.launch.settings import OpenerSettings, command, python_files
+from mapd.launch.settings import ENVIRONMENT, OpenerSettings, command, python_files
 from mapd.rpc.socket_trials import Others
 from mapd.sandbox import Rules, lock_front, profiles_of
 
@@ -80,7 +80,7 @@ def become_opener(config: Config) -> None:
     """
     settings = opener_settings(config, People(), fd=received(), with_front=False)
     words = command(settings)
-    os.execve(words[0], words, {})  # noqa: S606 - this interpreter, anew
+    os.execve(words[0], words, dict(ENVIRONMENT))  # noqa: S606 - this interpreter, anew
 
 
 def opener_settings(

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from mapd.launch import LaunchError
 from mapd.launch.openerprocess import GREETING_BYTES, Greeting
-from mapd.launch.settings import OpenerSettings, command
+from mapd.launch.settings import ENVIRONMENT, OpenerSettings, command
 
 GREETING_S: Final = 10.0
 """An interpreter starts in a tenth of a second; ten of them on a machine with much to do."""
@@ -46,7 +46,7 @@ class OpenerLink:
                 process = subprocess.Popen(  # noqa: S603 - this interpreter, and our own settings
                     command(replace(settings, fd=its.fileno())),
                     pass_fds=(its.fileno(),),
-                    env={},
+                    env=ENVIRONMENT,
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
