@@ -266,8 +266,8 @@ def check_name(
 ) -> None:
     """Refuse a name or pin that whoever gives it may not give: by it the map would be another one's, or more his.
 
-    A name takes the right to pin at that name, whatever the map is called besides; every pin takes it on the map as
-    it will be called.
+    It takes the right to pin at that place, whatever the map is called besides, and on the map as it will be called:
+    programs look at places, and what is at one that is not the caller's is none of his business.
 
     Raises:
         Withheld: POLICY.
@@ -276,10 +276,7 @@ def check_name(
         return
     info, ref = opened.target.facts.info, wanted(operation, new)
     pin = frozenset({Verb.PIN})
-    name = new if isinstance(new, NameRef) else host.reach.name_at(new.path)
-    if name is not None:
-        place = host.reach.place_of(name, info.map_type, info.key_size)
-        _decided_openly(call, pin, place, ref)
+    _decided_openly(call, pin, host.reach.place_of(new, info.map_type, info.key_size), ref)
     _decided_openly(call, pin, after, ref)
     why = f"{operation} {opened.target.facts.label}: at {new} you, {call.principal.name!r}, would have "
     _check_gains(

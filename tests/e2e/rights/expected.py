@@ -70,7 +70,8 @@ class Expected:
             # Before the map: who may not look there is told that nothing is.
             return HIDDEN | (KNOWN if self.may(Verb.LIST, of) else ADMITTED)
         if self._allowed(action, resource, of):
-            return ADMITTED
+            # A pin takes the right at its place too, whatever the map is called besides.
+            return ADMITTED if name != "PinMap" or self.may(Verb.PIN, self._pinned(of)) else KNOWN
         if not self.may(Verb.LIST, of):
             return HIDDEN
         # Who has the right on some keys may be told that nobody can do this to any.
@@ -102,6 +103,10 @@ class Expected:
         """The place of its new name, whatever the map is called besides."""
         name = f"{resource.ref.name.partition('/')[0]}/{MADE}"
         return Map(resource.like.type, resource.like.key_size, (name,), (self.world.path(name),))
+
+    def _pinned(self, of: Map) -> Map:
+        """The place of its new pin."""
+        return Map(of.type, of.key_size, (), (f"{self.world.place.bpffs}/foreign/{MADE}",))
 
     def _listing(self, resource: Resource) -> frozenset[Reason]:
         if not resource.by_id or self.may(Verb.OPEN_BY_ID, None):

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mapd.access.principal import Principal
+from mapd_api.uapi import MapType
 from mapd_api.v1 import elements_pb2 as elements
+from mapd_api.v1 import maps_pb2 as maps
 from mapd_api.v1.types_pb2 import MapRef
 from tests.unit.mapd.access.policies import policy
 from tests.unit.mapd.access.reference import RuleDict
@@ -53,3 +55,14 @@ async def dumped(wire: Wire, **request: Any) -> list[elements.DumpResponse]:
 def keys_of(messages: list[elements.DumpResponse]) -> set[bytes]:
     column = b"".join(message.chunk.columns.keys for message in messages)
     return {column[at : at + 4] for at in range(0, len(column), 4)}
+
+
+def creation(name: str, **more: Any) -> maps.CreateMapRequest:
+    return maps.CreateMapRequest(
+        type=MapType.HASH,  # type: ignore[arg-type]
+        key_size=4,
+        value_size=4,
+        max_entries=8,
+        named=maps.Named(name=name),
+        **more,
+    )
