@@ -145,11 +145,6 @@ class Reach:
         """Where a name is pinned."""
         return self._store.path_of(name)
 
-    def name_at(self, path: str) -> NameRef | None:
-        """The name that a pin there would be; None where it would be none."""
-        name = name_of(self._store.names_root, path)
-        return NameRef(*name.split("/")) if name else None
-
     def check_path(self, path: str, operation: str) -> None:
         """Refuse a path that no pin may have; as ``MapStore.root_of``."""
         self._store.root_of(path, operation)
