@@ -12,7 +12,7 @@ import pytest
 
 import mapd_client
 from mapd_client import U64
-from tests.support.cutting import Cut, relaying
+from tests.support.cutting import Cut, Twice, relaying
 from tests.support.daemon import DaemonProcess
 
 TREE = Path(__file__).parents[2]
@@ -103,3 +103,14 @@ async def test_it_goes_on_in_its_session_when_the_stream_is_cut_at(
         assert await said_by(program, path, "flows") == (0, SAID, "")
     assert relay.was_cut
     assert relay.connections == 2
+
+
+async def test_an_answer_that_comes_again_is_not_taken_for_that_of_the_next_message(
+    program: Path, daemon: DaemonProcess
+) -> None:
+    """As the contract allows after a resumption."""
+    await make_flows(daemon)
+    path = daemon.place.root / "relay.sock"
+    async with relaying(path, daemon.place.socket, Twice(2)) as relay:
+        assert await said_by(program, path, "flows") == (0, SAID, "")
+    assert relay.connections == 1

@@ -31,11 +31,18 @@ class Cut:
         return f"{self.sender}'s message {self.message}, {'delivered' if self.arrives else 'lost'}"
 
 
+@dataclass(frozen=True)
+class Twice:
+    """One message of the daemon, of the first connection's first stream, that comes twice; nothing is cut."""
+
+    message: int
+
+
 @dataclass
 class Relay:
     """Connections that came, whether one was cut, and the tasks that serve them."""
 
-    cut: Cut
+    cut: Cut | Twice
     connections: int = 0
     was_cut: bool = False
     serving: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -61,6 +68,11 @@ async def forward(
         async with contextlib.aclosing(frames(reader)) as found:
             async for frame, message in found:
                 seen += message
+                if isinstance(relay.cut, Twice):
+                    again = first and message and (sender, seen) == ("daemon", relay.cut.message)
+                    writer.write(frame * (2 if again else 1))
+                    await writer.drain()
+                    continue
                 reached = first and message and (sender, seen) == (relay.cut.sender, relay.cut.message)
                 if not reached or relay.cut.arrives:
                     writer.write(frame)
@@ -71,7 +83,7 @@ async def forward(
 
 
 @contextlib.asynccontextmanager
-async def relaying(path: Path, daemon: Path, cut: Cut) -> AsyncGenerator[Relay]:
+async def relaying(path: Path, daemon: Path, cut: Cut | Twice) -> AsyncGenerator[Relay]:
     """Listen at ``path`` for clients of ``daemon``; nothing of it is left."""
     relay = Relay(cut)
 

@@ -56,7 +56,8 @@ func (s *session) apply(ctx context.Context, group *mapd.OpGroup) *mapd.GroupRes
 		}
 		for response, err := s.stream.Recv(); err == nil; response, err = s.stream.Recv() {
 			s.leaving = s.leaving || response.GetGoodbye() != nil // what is under way is answered nevertheless
-			if reply := response.GetApply(); reply != nil {
+			// After a resumption an answer may come twice: that of an earlier message is none of ours.
+			if reply := response.GetApply(); reply.GetStamp().GetSequence() == s.sequence {
 				refused(reply.Error)
 				refused(reply.Results[0].Error)
 				return reply.Results[0]
