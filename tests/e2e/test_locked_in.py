@@ -446,6 +446,7 @@ def banner(place: Place, extra: str) -> str:
 def test_one_user_for_both_is_said_with_the_line_that_makes_two(place: Place) -> None:
     said = banner(place, "user = 'no-such-front'\n[opener]\nuser = 'no-such-opener'\n")
     assert "ONE USER: capabilities alone keep the two apart" in said
+    assert "It is root, whose files' modes and access lists the front can change: for trying out" in said
     for name in ("no-such-front", "no-such-opener"):
         assert f"useradd --system --no-create-home --shell /usr/sbin/nologin {name}" in said
 
