@@ -105,6 +105,8 @@ class AuditLog:
         self._failure = ""
         self._reopen = False
         self._closing = False
+        self._end = threading.Lock()
+        self._ended = self._left_behind = False
         self._asleep = True
         self._encoder = msgspec.json.Encoder()
         self._second = (-1, "")
@@ -167,14 +169,15 @@ class AuditLog:
             self._dropped += 1
             return
         self._queue.append((time.time_ns(), entry))
-        if self._asleep:
+        if self._asleep and not self._closing:
             self._asleep = False
             os.eventfd_write(self._bell, 1)
 
     def reopen(self) -> None:
-        """Go on in the file that is at ``path`` now (logrotate has moved the old one)."""
-        self._reopen = True
-        os.eventfd_write(self._bell, 1)
+        """Go on in the file that is at ``path`` now (logrotate has moved the old one); not while it is being closed."""
+        if not self._closing:
+            self._reopen = True
+            os.eventfd_write(self._bell, 1)
 
     def close(self, timeout: float) -> bool:
         """Write what is queued and the last line; False if not all of it was. Blocks ``timeout`` seconds at most."""
@@ -182,7 +185,10 @@ class AuditLog:
         self._closing = True
         os.eventfd_write(self._bell, 1)
         self._thread.join(timeout)
-        ended = not self._thread.is_alive()
+        with self._end:
+            ended, self._left_behind = self._ended, not self._ended
+        if ended:
+            os.close(self._bell)
         if not ended or self._queue:
             _log.error("audit lines are lost", lines=len(self._queue), path=self.path, why=self._failure)
         return ended and not self._queue
@@ -218,7 +224,11 @@ class AuditLog:
                     os.eventfd_write(self._bell, 1)
         finally:
             self._file.close()
-            os.close(self._bell)
+            # The bell is ``close``'s, which may be about to ring it: its number would be another file's by then.
+            with self._end:
+                self._ended, left_behind = True, self._left_behind
+            if left_behind:
+                os.close(self._bell)
 
     def _drain(self) -> None:
         """Write all that waits, or as much as can be; what cannot stays in the queue, in order."""

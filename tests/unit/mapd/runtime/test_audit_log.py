@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -265,3 +266,26 @@ def test_refusals_leave_half_of_the_queue_to_changes(path: Path) -> None:
             log.reserve()
         for _ in range(8):
             log.release()
+
+
+def test_a_thread_that_ends_before_it_is_rung_for_leaves_the_bell_to_be_rung(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks once a second while something is not on the disk, and so may see the end before it is told of it."""
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names alone
+    log = AuditLog(str(path), epoch="e1")
+    (thread,) = (each for each in threading.enumerate() if each.name == "mapd-audit")
+    ring = os.eventfd_write
+
+    def ring_late(bell: int, value: int) -> None:
+        if threading.current_thread() is not thread:
+            thread.join(WAIT_S)
+        ring(bell, value)
+
+    while not lines(path):
+        pass
+    monkeypatch.setattr(os, "eventfd_write", ring_late)
+    assert log.close(WAIT_S)
+    log.reopen()
+    assert [line["event"] for line in lines(path)] == ["start", "stop"]
+    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
