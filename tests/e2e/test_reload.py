@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from mapd_api.v1 import elements_pb2 as pb
 from mapd_client import U32, U64, Client, Map
 from mapd_client.errors import MapdError, OutcomeUnknown
 from tests.e2e.settling import until
-from tests.support.daemon import Place, client_sources, daemon_process, spawn_unprivileged
+from tests.support.daemon import DaemonProcess, Place, client_sources, daemon_process, spawn_unprivileged
 
 FIRST, SECOND = 41_001, 41_002
 
@@ -416,3 +416,38 @@ async def test_a_service_manager_is_told_when_it_begins_and_when_it_is_done(
     assert began["RELOADING"] == "1"
     assert int(began["MONOTONIC_USEC"]) > 0
     assert done == {"READY": "1", "STATUS": f"serving 1 principal, policy {ready.policy.policy.version}"}
+
+
+# ---- the place where it is looked for unless told ----------------------------------------------
+
+PRIVATE_ETC = """
+mount -t tmpfs tmpfs "$0" && mkdir "$0/upper" "$0/work" &&
+mount -t overlay -o "lowerdir=/etc,upperdir=$0/upper,workdir=$0/work" overlay /etc && rm -rf /etc/mapd &&
+exec "$@"
+"""
+
+
+class ByDefault(Place):
+    """A place whose configuration names no policy."""
+
+    def toml(self, users: Sequence[int] = (), extra: str = "", policy: str | None = None) -> str:
+        return super().toml(users, extra, policy).replace(f"policy = '{self.policy}'\n", "")
+
+
+def written_below(daemon: DaemonProcess, path: str, text: str) -> None:
+    """As who shares the daemon's mounts."""
+    Path(f"/proc/{daemon.pid}/root{path}").write_text(text)
+
+
+async def test_a_first_policy_is_read_where_its_folder_was_not_there_at_the_start(
+    place: Place, tmp_path: Path
+) -> None:
+    """Both processes are root's: such a front reads of /etc only what was there when it was locked in."""
+    prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", PRIVATE_ETC, str(tmp_path))
+    with daemon_process(ByDefault(place.root, place.bpffs), prefix=prefix) as daemon:
+        assert not socket_of(place, "web").exists()
+        written_below(daemon, "/etc/mapd/policy.toml", policy(web=ALICE))
+        daemon.process.send_signal(signal.SIGHUP)
+        assert await until(lambda: said_by(daemon.log, "policy reloaded") == 1)
+        assert socket_of(place, "web").exists()
+        assert daemon.stop() == 0

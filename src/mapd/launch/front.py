@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from mapd.bpf import boot_id, possible_cpus
-from mapd.config import Config
+from mapd.config import DEFAULT_POLICY, Config
 from mapd.launch import folders
 from mapd.launch.link import OpenerLink, received
 from mapd.launch.people import People, people
@@ -144,7 +144,11 @@ def written(config: Config) -> Iterable[str]:
 
 
 def _folders(config: Config, chosen: People) -> None:
-    """Make the front's folders, and hand them over."""
+    """Make the front's folders, and hand them over; and the policy's, whose file may come later."""
+    if config.daemon.policy == DEFAULT_POLICY:
+        # A folder that comes behind the lock stays closed to a front of root's. Any other front may read all of /etc.
+        with suppress(OSError):
+            Path(DEFAULT_POLICY).parent.mkdir(mode=0o755, exist_ok=True)
     for path in written(config):
         if path == config.daemon.runtime_dir:
             folders.make(path, 0o755, chosen.front, folders.of_sockets)
