@@ -10,19 +10,23 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
 import grpc.aio
 
+from mapd.access.principal import Principal
+from mapd.access.quotas import Dimension
 from mapd.maps.errors import MapError
 from mapd.rpc import convert, reading
 from mapd.rpc.apply import Applier, Message, check_groups, most_answered, only_reads
 from mapd.rpc.guard import Call, Guard, Handler, Unreadable, readable
 from mapd.runtime.sessions import Arrival, Conversation, Sessions
+from mapd.runtime.shares import over
 from mapd_api import limits
 from mapd_api.reasons import Reason
 from mapd_api.v1 import elements_pb2 as pb
@@ -66,6 +70,7 @@ class SessionHandlers:
         self.sessions = sessions
         self.guard = guard
         self.age = age or Age()
+        self._silent: Counter[Principal] = Counter()
 
     def methods(self) -> Mapping[str, Handler]:
         """Handlers by method name."""
@@ -77,7 +82,8 @@ class SessionHandlers:
         Ended by the client, it is closed when all is answered. Cancelled (the client or the connection broke): it is
         kept for limits.SESSION_RESUME_S, and what is under way goes on.
         """
-        first = await reading.read_on(call.context, "session", self.guard.draining)
+        with self._beginning(call.principal):
+            first = await reading.read_on(call.context, "session", self.guard.draining)
         if first is None or first.WhichOneof("message") != "open":
             raise convert.bad_spec("a session begins with `open`", "session")
         found = self.sessions.find(first.open.session, first.open.epoch, call.principal)
@@ -92,6 +98,27 @@ class SessionHandlers:
         finally:
             self.sessions.detach(conversation, stream)
         _check(end)
+
+    @contextmanager
+    def _beginning(self, principal: Principal) -> Generator[None]:
+        """Until a stream says whether it goes on with a session, it is none that the principal's streams count.
+
+        Raises:
+            MapError: QUOTA, so many of the principal's say nothing as it may have streams.
+        """
+        used, most = (
+            self._silent[principal],
+            self.applier.host.shares.limit(principal, Dimension.STREAMS),
+        )
+        if most is not None and used >= most:
+            raise over(principal, Dimension.STREAMS, "session", used=used, most=most)
+        self._silent[principal] = used + 1
+        try:
+            yield
+        finally:
+            self._silent[principal] -= 1
+            if not self._silent[principal]:
+                del self._silent[principal]
 
     async def aclose(self) -> None:
         """Close every session, and end what still waits for a map."""

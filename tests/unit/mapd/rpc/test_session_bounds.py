@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from mapd.access.authorize import Authorizer
@@ -26,7 +27,7 @@ from tests.unit.mapd.access.policies import text
 from tests.unit.mapd.dictkernel import ROOT, DictMap, n, raw_info
 from tests.unit.mapd.rpc.test_handlers import FLOWS
 from tests.unit.mapd.rpc.test_sessions import Held, executed, put, talking, until
-from tests.unit.mapd.rpc.wire import ADMIN, EPOCH, STRANGER, Wire, serving
+from tests.unit.mapd.rpc.wire import ADMIN, EPOCH, STRANGER, WAIT_S, Wire, serving
 
 pytestmark = pytest.mark.usefixtures("watched_loop")
 
@@ -181,4 +182,17 @@ async def test_small_messages_of_all_slots_are_under_way_together() -> None:
         await until(lambda: wire.guard.messages.count == limits.SLOTS)
         held.let_go()
         assert len([await talk.answer() for _ in range(limits.SLOTS)]) == limits.SLOTS
+        await talk.end()
+
+
+async def test_streams_that_say_nothing_are_no_more_than_a_principal_may_have() -> None:
+    async with serving() as wire:
+        silent = [wire.callable("Session")(timeout=WAIT_S) for _ in range(limits.SESSIONS + 1)]
+        codes = [asyncio.ensure_future(one.code()) for one in silent]
+        done, _ = await asyncio.wait(codes, timeout=WAIT_S / 2, return_when=asyncio.FIRST_COMPLETED)
+        assert [one.result() for one in done] == [grpc.StatusCode.RESOURCE_EXHAUSTED]
+        for one in silent:
+            one.cancel()
+        await asyncio.wait(codes)
+        talk = await RawSession.open(wire.channel)  # nothing is left of those that ended
         await talk.end()
