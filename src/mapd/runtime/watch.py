@@ -41,6 +41,10 @@ async def _watch(host: MapHost, every: float) -> None:
             # Draining, out of descriptors, or names that never rest: what is held stays as it was judged.
             _log.warning("pins were not checked", reason=error.reason.name, message=str(error))
             continue
+        except Exception:
+            # A fault of ours. What is held stays as it was judged; without this task nobody would look again.
+            _log.exception("pins were not checked")
+            continue
         replaced = {
             (one.opened.pin_path, one.opened.facts.id): one.replaced
             for one in host.handles.held()
