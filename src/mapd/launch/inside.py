@@ -104,9 +104,11 @@ def _lines(locked: Locked, greeting: Greeting, chosen: People) -> Iterator[str]:
     yield _of("this process", locked.uid, locked.landlock, ())
     yield _of("opener", greeting.uid, greeting.landlock, greeting.capabilities)
     if chosen.together:
-        # landlock judges neither chmod(2) nor setxattr(2), and an owner needs no capability for them.
-        root = " It is root, whose files' modes and access lists the front can change: for trying out"
-        yield f"ONE USER: capabilities alone keep the two apart; {chosen.together}.{'' if locked.uid else root}"
+        yield "ONE USER: capabilities alone keep the two apart"
+        if not locked.uid:
+            # landlock judges neither chmod(2) nor setxattr(2), and an owner needs no capability for them.
+            yield "It is root, whose files' modes and access lists the front can change: for trying out"
+        yield from chosen.together
 
 
 def _of(name: str, uid: int, landlock: int, capabilities: tuple[str, ...]) -> str:

@@ -18,12 +18,12 @@ class People:
 
     Attributes:
         front, opener: whom to become; None: stay.
-        together: why both run as one user, with the line that mends it; "": they do not.
+        together: why both run as one user, and the lines that mend it; (): they do not.
     """
 
     front: Account | None = None
     opener: Account | None = None
-    together: str = ""
+    together: tuple[str, ...] = ()
 
 
 def people(config: Config) -> People:
@@ -39,7 +39,7 @@ def people(config: Config) -> People:
         # Nothing to decide: whoever started this (a systemd unit) has chosen the user.
         apart = len(names) == 1
         return People(
-            together="" if apart else "mapd was not started by root, so both processes are its user's"
+            together=() if apart else ("mapd was not started by root, so both processes are its user's",)
         )
     try:
         found = [account(name) for name in names]
@@ -47,13 +47,15 @@ def people(config: Config) -> People:
         raise LaunchError(str(error)) from None
     missing = [str(name) for name, one in zip(names, found, strict=True) if one is None]
     if missing:
-        lines = "; ".join(
-            f"useradd --system --no-create-home --shell /usr/sbin/nologin {name}" for name in missing
+        return People(
+            together=(
+                f"this host has no user {' and no user '.join(missing)}:",
+                *(f"useradd --system --no-create-home --shell /usr/sbin/nologin {name}" for name in missing),
+            )
         )
-        return People(together=f"this host has no user {' and no user '.join(missing)}: {lines}")
     front, opener = found[0], found[-1]
     if len(names) == 2 and front is not None and opener is not None and front.uid == opener.uid:
-        return People(together=f"[daemon] user and [opener] user are both uid {front.uid}: name two")
+        return People(together=(f"[daemon] user and [opener] user are both uid {front.uid}: name two",))
     for name, one in zip(names, found, strict=True):
         folder = one and unreadable(map(Path, python_files()), one)
         if folder:

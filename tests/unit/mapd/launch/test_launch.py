@@ -91,15 +91,15 @@ def test_two_users_by_name_or_number() -> None:
 def test_one_user_is_never_taken_for_two() -> None:
     found = people.people(parse("[daemon]\nuser = 65501\n[opener]\nuser = 65501", "test"))
     assert (found.front, found.opener) == (None, None)
-    assert "both uid 65501" in found.together
+    assert "both uid 65501" in found.together[0]
 
 
 @needs_root
 def test_one_user_that_is_missing_keeps_the_other_from_being_taken_on() -> None:
     found = people.people(parse("[daemon]\nuser = 65501\n[opener]\nuser = 'no-such-user'", "test"))
     assert (found.front, found.opener) == (None, None)
-    assert "no user no-such-user" in found.together
-    assert "65501" not in found.together
+    assert "no user no-such-user" in found.together[0]
+    assert "65501" not in "".join(found.together)
 
 
 @needs_root
@@ -120,7 +120,7 @@ def test_root_itself_reads_of_etc_what_names_need_and_no_more(tmp_path: Path) ->
     two = front.rules(config, tmp_path / "mapd.toml", People(front=Account(7, 7), opener=Account(8, 8)))
     assert {"/etc", str(tmp_path)} <= set(two.read)
     if os.geteuid() == 0:
-        one = front.rules(config, tmp_path / "mapd.toml", People(together="one"))
+        one = front.rules(config, tmp_path / "mapd.toml", People(together=("one",)))
         assert "/etc" not in one.read
         assert "/etc/passwd" in one.read
         assert "/etc/shadow" not in one.read
