@@ -44,7 +44,6 @@ def serve(config: Config, config_file: Path | None, *, until_stdin_ends: bool, s
         from mapd.launch import inside
 
         return inside.run(config, None, until_stdin_ends=until_stdin_ends)
-    _close_inherited()
     chosen = people(config)
     _folders(config, chosen)
     link = None if config.daemon.backend == "memory" else _opener(config, chosen)
@@ -62,14 +61,6 @@ def serve(config: Config, config_file: Path | None, *, until_stdin_ends: bool, s
             others.end()
         if link is not None:
             link.end()
-
-
-def _close_inherited() -> None:
-    """Close what the starter left open beside standard input, output and error: the lock judges opening alone."""
-    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
-        with suppress(OSError):  # EBADF: the listing's own
-            if int(number) > 2:
-                os.close(int(number))
 
 
 def become_opener(config: Config) -> None:
