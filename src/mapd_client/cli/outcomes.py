@@ -24,7 +24,7 @@ _ADMIT: Final = (
     "mapd reads it by itself"
 )
 _RIGHTS: Final = "see 'mapctl whoami' for who you are here, and 'mapctl can' for what you may do"
-_SOCKET: Final = "is mapd running? name its socket with --address or MAPD_ADDRESS"
+_SOCKET: Final = "if it is elsewhere, say where with --address or MAPD_ADDRESS"
 _SHAPE: Final = "see 'mapctl show' for the map's type and sizes"
 _AGAIN: Final = "nothing was executed; try again"
 
