@@ -136,10 +136,6 @@ def written(config: Config) -> Iterable[str]:
 
 def _folders(config: Config, chosen: People) -> None:
     """Make the front's folders, and hand them over; and the policy's, whose file may come later."""
-    if config.daemon.policy == DEFAULT_POLICY:
-        # A folder that comes behind the lock stays closed to a front of root's. Any other front may read all of /etc.
-        with suppress(OSError):
-            Path(DEFAULT_POLICY).parent.mkdir(mode=0o755, exist_ok=True)
     for path in written(config):
         if path == config.daemon.runtime_dir:
             folders.make(path, 0o755, chosen.front, folders.of_sockets)
@@ -148,6 +144,10 @@ def _folders(config: Config, chosen: People) -> None:
         elif not Path(path).exists():
             # One that is there may be everybody's, as /var/log is; who made it says whose it is.
             folders.make(path, 0o700, chosen.front)
+    if config.daemon.policy == DEFAULT_POLICY and config.daemon.backend == "kernel":
+        # A folder that comes behind the lock stays closed to a front of root's. Any other front may read all of /etc.
+        with suppress(OSError):
+            Path(DEFAULT_POLICY).parent.mkdir(mode=0o755, exist_ok=True)
 
 
 def audit_folder(config: Config) -> str | None:
