@@ -54,8 +54,7 @@ class Bench:
     def get(self, handle: int, principal: Principal) -> OpenMap:
         """One short use of it."""
         with self.table.borrow(handle, principal) as found:
-            opened = found.opened
-            return opened
+            return found.opened
 
 
 @pytest.fixture
