@@ -74,8 +74,10 @@ def audit(config: Config) -> str:
 def processes(isolation: Isolation | None) -> list[str]:
     """How many there are, and how they are locked in."""
     if isolation is None:
-        return ["ONE, for debugging (--single-process): who breaks in through gRPC has all its rights; no sandbox"]
-    return [*isolation.lines, *(f"missing: {line}" for line in isolation.missing)]
+        return [
+            "ONE, for debugging (--single-process): who breaks in through gRPC has all its rights; no sandbox"
+        ]
+    return [*isolation.lines, *isolation.one_user, *(f"missing: {line}" for line in isolation.missing)]
 
 
 def sockets(config: Config, policy: Policy) -> list[str]:

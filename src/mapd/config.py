@@ -39,7 +39,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         bpffs: where a bpffs is mounted.
         pin_root: folder below it for names: <bpffs>/<pin_root>/<namespace>/<name>.
         user: whom the process that speaks to clients runs as, by name or number, where root starts it. Where there is
-            no such user it runs as whoever started it, and says so.
+            no user mapd, and no other is named, it runs as whoever started it, and says so.
         policy: the file that says who may connect, and do what. At the default path it may be missing: there is the
             admin alone then.
         pin_roots: folders below which other programs' pins may be opened, and new ones made.

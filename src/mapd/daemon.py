@@ -376,6 +376,8 @@ async def serve(
         banner(ready.config, ready.facts, ready.policy.policy, ready.capabilities, isolation)
         for line in isolation.missing if isolation is not None else ("--single-process: no sandbox",):
             _log.warning("not locked in as it could be", missing=line)
+        if isolation is not None and isolation.one_user:
+            _log.warning("both processes run as one user", why=isolation.one_user)
         _log.info(
             "ready",
             socket=str(ready.socket),

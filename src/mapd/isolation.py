@@ -24,6 +24,7 @@ class Isolation:
         capabilities: the opener's, by name.
         names_root: where the opener pins names.
         lines: how both processes are locked in, for people.
+        one_user: why both run as one user, and the lines that mend it; (): they do not.
         missing: what this host or start could not give, each with what would.
         others: tries once who may connect, by connecting; None where that cannot be.
         ended: readable once the opener has gone; None without one.
@@ -33,6 +34,7 @@ class Isolation:
     capabilities: frozenset[str]
     names_root: str
     lines: tuple[str, ...]
+    one_user: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     others: Others | None = None
     ended: select.epoll | None = None

@@ -73,7 +73,7 @@ _CONNECT_CAUSES: Final = (
     ("Connection refused", "nobody listens on it: the daemon has stopped"),
     (
         _DENIED,
-        'this user may not open it: root admits users in /etc/mapd/policy.toml, [principals.admin] users = ["..."]',
+        'this user may not open it: root makes principals in /etc/mapd/policy.toml, [principals.NAME] users = ["..."]',
     ),
 )
 # The daemon's refusal of a certificate is the end of the connection, for whoever speaks TLS 1.3.

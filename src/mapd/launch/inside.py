@@ -12,7 +12,6 @@ from mapd.config import Config
 from mapd.daemon import OpenerGone, serve
 from mapd.isolation import Isolation
 from mapd.launch.link import OpenerLink
-from mapd.launch.openerprocess import Greeting
 from mapd.launch.people import People
 from mapd.opener import OpenerKernel
 from mapd.rpc.socket_trials import Others
@@ -54,7 +53,11 @@ def run_locked(
                 kernel=kernel,
                 capabilities=frozenset(greeting.capabilities),
                 names_root=greeting.names_root,
-                lines=tuple(_lines(locked, greeting, chosen)),
+                lines=(
+                    _of("this process", locked.uid, locked.landlock, ()),
+                    _of("opener", greeting.uid, greeting.landlock, greeting.capabilities),
+                ),
+                one_user=tuple(_one_user(locked, chosen)),
                 missing=(*locked.missing, *(f"opener: {line}" for line in greeting.missing)),
                 others=others,
                 ended=ended,
@@ -100,9 +103,7 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
             yield inner
 
 
-def _lines(locked: Locked, greeting: Greeting, chosen: People) -> Iterator[str]:
-    yield _of("this process", locked.uid, locked.landlock, ())
-    yield _of("opener", greeting.uid, greeting.landlock, greeting.capabilities)
+def _one_user(locked: Locked, chosen: People) -> Iterator[str]:
     if chosen.together:
         yield "ONE USER: capabilities alone keep the two apart"
         if not locked.uid:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from mapd.config import Config
+from mapd.config import Config, DaemonConfig, OpenerConfig
 from mapd.launch import LaunchError
 from mapd.launch.settings import python_files
 from mapd.sandbox import Account, account, bits_of, held
 from mapd.sandbox.users import unreadable
+
+_DEFAULTS: Final = frozenset({DaemonConfig().user, OpenerConfig().user})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +32,11 @@ class People:
 def people(config: Config) -> People:
     """As configured, where both users exist and this process may become them.
 
+    Without the users that are meant where none is named, both processes stay who starts them, and it is said; who
+    names one means it.
+
     Raises:
-        LaunchError: a number is no user's, or a user cannot read the program.
+        LaunchError: a user that was named does not exist, a number is no user's, or a user cannot read the program.
     """
     names = [config.daemon.user, config.opener.user]
     if config.daemon.backend == "memory" or config.opener.socket:
@@ -46,6 +52,11 @@ def people(config: Config) -> People:
     except ValueError as error:
         raise LaunchError(str(error)) from None
     missing = [str(name) for name, one in zip(names, found, strict=True) if one is None]
+    if chosen := [name for name in missing if name not in _DEFAULTS]:
+        raise LaunchError(
+            f"this host has no user {' and no user '.join(chosen)}, which [daemon] user or [opener] user names: "
+            f"make it (useradd --system --no-create-home --shell /usr/sbin/nologin {chosen[0]}), or leave the key out"
+        )
     if missing:
         return People(
             together=(

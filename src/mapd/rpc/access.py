@@ -119,13 +119,14 @@ def roles_of(policy: Policy, principal: str) -> list[str]:
 def _told(
     policy: Policy, decision: Decision, ref: Ref | None, subject: Subject | None, *, allowed: bool
 ) -> str:
-    """What somebody is told of himself: no more than a refusal would tell."""
-    asked = wanted(OPERATION, ref, subject) if ref else Asked(operation=OPERATION, what=_DAEMON, selector="")
+    """What somebody is told of himself: no more than a refusal would tell, and in its words."""
+    doing = names(decision.asked)
+    asked = wanted(doing, ref, subject) if ref else Asked(operation=doing, what=_DAEMON, selector="")
     if decision.filters:
         return words.key_refusal(policy, decision, asked, missing="")
     if allowed:
-        return f"{decision.principal} may {names(decision.asked)} {asked.what}"
-    unsaid = f"{OPERATION} {asked.what}: no rule of the policy allows you {names(decision.asked)} here"
+        return f"{decision.principal} may {doing} {asked.what}"
+    unsaid = f"{doing} {asked.what}: no rule of the policy allows you {doing} here"
     return words.refusal(policy, decision, asked, missing=unsaid)
 
 

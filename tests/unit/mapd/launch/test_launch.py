@@ -16,7 +16,7 @@ from mapd.launch.openerprocess import Greeting
 from mapd.launch.people import People
 from mapd.launch.settings import OpenerSettings, command, python_files
 from mapd.opener import Limits
-from mapd.sandbox import Account
+from mapd.sandbox import Account, account
 
 GREETING = Greeting(
     uid=7, capabilities=("CAP_BPF",), landlock=7, missing=("x",), names_root="/sys/fs/bpf/mapd"
@@ -96,10 +96,21 @@ def test_one_user_is_never_taken_for_two() -> None:
 
 @needs_root
 def test_one_user_that_is_missing_keeps_the_other_from_being_taken_on() -> None:
-    found = people.people(parse("[daemon]\nuser = 65501\n[opener]\nuser = 'no-such-user'", "test"))
+    found = people.people(parse("[daemon]\nuser = 65501", "test"))
+    if (there := account("mapd-opener")) is not None:
+        assert found == People(front=Account(65_501, 65_501), opener=there), (
+            "this host has a user mapd-opener"
+        )
+        return
     assert (found.front, found.opener) == (None, None)
-    assert "no user no-such-user" in found.together[0]
+    assert "no user mapd-opener" in found.together[0]
     assert "65501" not in "".join(found.together)
+
+
+@needs_root
+def test_a_user_that_is_named_and_missing_keeps_the_daemon_from_starting() -> None:
+    with pytest.raises(LaunchError, match=r"no user no-such-user, .* make it \(useradd --system"):
+        people.people(parse("[daemon]\nuser = 65501\n[opener]\nuser = 'no-such-user'", "test"))
 
 
 @needs_root
