@@ -363,3 +363,11 @@ def test_a_cpu_that_is_not_there_is_refused_with_those_that_are(place: Place) ->
     assert status == 1
     assert "cpu = 8191" in said
     assert ", ".join(map(str, sorted(os.sched_getaffinity(0)))) in said
+
+
+def test_a_user_that_is_named_and_missing_is_told_with_the_line_that_makes_it(place: Place) -> None:
+    daemon = spawn(place, extra="user = 'no-such-front'\n[opener]\nuser = 'no-such-opener'\n")
+    assert daemon.process.wait(30) == 1
+    said = daemon.log.read_text()
+    assert "no user no-such-front and no user no-such-opener" in said
+    assert "useradd --system --no-create-home --shell /usr/sbin/nologin no-such-front" in said
