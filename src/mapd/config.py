@@ -168,6 +168,10 @@ class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     reads: bool = False
 
 
+DEFAULT_USERS: Final = frozenset({DaemonConfig().user, OpenerConfig().user})
+"""Without these both processes run as who starts them; any other that is named must exist."""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 

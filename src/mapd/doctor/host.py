@@ -18,7 +18,7 @@ from mapd.bpf import (
     load_program,
 )
 from mapd.bpf.asm import Assembler, Reg
-from mapd.config import Config, DaemonConfig
+from mapd.config import DEFAULT_USERS, Config, DaemonConfig
 from mapd.sandbox import abi, account
 from mapd.sandbox.landlock import missing_of
 from mapd.sandbox.libc import UnknownMachineError, machine
@@ -100,17 +100,18 @@ def seccomp() -> Check:
 
 
 def user(name: str | int) -> Check:
-    """One of the two users; without them both processes run as who starts them."""
+    """One of the two users; without them both processes run as who starts them. Who names another means it."""
     try:
         ok = account(name) is not None
     except ValueError as error:
         return Check(name=f"user {name}", ok=False, needed=True, found=str(error), fix="another number")
+    named = name not in DEFAULT_USERS
+    alone = "both processes run as who starts them, apart by capabilities alone"
     return Check(
         name=f"user {name}",
         ok=ok,
-        found="there"
-        if ok
-        else "no such user: both processes run as who starts them, apart by capabilities alone",
+        needed=named,
+        found="there" if ok else f"no such user: {'the daemon does not start' if named else alone}",
         fix=""
         if ok
         else f"systemd-sysusers mapd.conf, or: useradd --system --no-create-home --shell /usr/sbin/nologin {name}",

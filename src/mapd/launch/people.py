@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from mapd.config import Config, DaemonConfig, OpenerConfig
+from mapd.config import DEFAULT_USERS, Config
 from mapd.launch import LaunchError
 from mapd.launch.settings import python_files
 from mapd.sandbox import Account, account, bits_of, held
 from mapd.sandbox.users import unreadable
-
-_DEFAULTS: Final = frozenset({DaemonConfig().user, OpenerConfig().user})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +49,7 @@ def people(config: Config) -> People:
     except ValueError as error:
         raise LaunchError(str(error)) from None
     missing = [str(name) for name, one in zip(names, found, strict=True) if one is None]
-    if chosen := [name for name in missing if name not in _DEFAULTS]:
+    if chosen := [name for name in missing if name not in DEFAULT_USERS]:
         raise LaunchError(
             f"this host has no user {' and no user '.join(chosen)}, which [daemon] user or [opener] user names: "
             f"make it (useradd --system --no-create-home --shell /usr/sbin/nologin {chosen[0]}), or leave the key out"

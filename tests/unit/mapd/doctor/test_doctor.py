@@ -151,9 +151,10 @@ def test_what_landlock_lacks_is_said(version: int, ok: bool) -> None:
 def test_users_that_are_missing_say_the_line_that_makes_them() -> None:
     assert host.user("root").ok
     assert host.user(65_501).ok
-    check = host.user("no-such-user")
-    assert not check.ok
-    assert not check.needed
+    check = host.user("no-such-user")  # one that is named keeps the daemon from starting
+    assert (check.ok, check.needed) == (False, True)
+    assert check.found == "no such user: the daemon does not start"
+    assert not host.user("mapd").needed
     assert "useradd --system --no-create-home --shell /usr/sbin/nologin no-such-user" in check.fix
     assert not host.user(-1).ok
 
