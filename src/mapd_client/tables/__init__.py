@@ -1,0 +1,4 @@
+"""Maps as numpy arrays, Arrow tables and frames, and files of them; and tables as what is loaded into a map.
+
+numpy, pyarrow, pandas and polars are imported by the functions that need them, never by these modules.
+"""
