@@ -14,6 +14,7 @@ from mapd_client.info import ByteOrder
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+T = TypeVar("T")
 Address = TypeVar("Address", IPv4Address, IPv6Address)
 Network = TypeVar("Network", IPv4Network, IPv6Network)
 
@@ -36,6 +37,9 @@ class _Address(Codec[Address], Generic[Address]):
     def encode(self, value: Address) -> bytes:
         _check(self, self._kind, value)
         return value.packed
+
+    def parse(self, text: str) -> Address:
+        return _parsed(self, self._kind, text)
 
     def decode_many(self, column: Buffer) -> list[Address]:
         view = self._whole(column)
@@ -80,6 +84,9 @@ class _Cidr(Codec[Network], Generic[Network]):
         _check(self, self._kind, value)
         return self._struct.pack(value.prefixlen, value.network_address.packed)
 
+    def parse(self, text: str) -> Network:
+        return _parsed(self, self._kind, text)
+
     def decode_many(self, column: Buffer) -> list[Network]:
         view = self._whole(column)
         try:
@@ -91,6 +98,13 @@ class _Cidr(Codec[Network], Generic[Network]):
 def _check(codec: Codec[Any], kind: type, value: object) -> None:
     if not isinstance(value, kind):
         raise TypeMismatch(f"{codec!r} takes ipaddress.{kind.__name__}, not {type(value).__name__} {value!r}")
+
+
+def _parsed(codec: Codec[T], kind: Callable[[str], T], text: str) -> T:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise TypeMismatch(f"{codec!r}: {error}") from None
 
 
 class _Mac(Codec[str]):
