@@ -37,6 +37,7 @@ from mapd.rpc.apply import Applier
 from mapd.rpc.auditing import Auditor
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
+from mapd.rpc.host import HostHandlers
 from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server_info import Facts
 from mapd.rpc.servers import Servers
@@ -322,6 +323,7 @@ def _handlers(
             (contract.MAP_SERVICE, maps),
             (contract.ELEMENT_SERVICE, elements),
             (contract.ACCESS_SERVICE, AccessHandlers(host).methods()),
+            (contract.HOST_SERVICE, HostHandlers(host).methods()),
         )
         for method in service.methods
     }

@@ -36,6 +36,7 @@ FEATURES: Final = (
     "lpm",
     "one-cpu",
     "count",
+    "host-facts",
 )
 """What this version can do beyond the plain calls; clients ask for these names."""
 

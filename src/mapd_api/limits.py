@@ -74,6 +74,9 @@ STREAM_PROGRESS_S: Final = 30.0
 UNARY_S: Final = 60.0
 """Longest a unary call without a deadline of its own may take."""
 
+HOST_IDS: Final = 1_024
+"""Devices, and cgroups, that one GetHostInfo names by id."""
+
 SLOTS: Final = 8
 """Messages of one session in flight. While all are, what is asked for gathers and travels together."""
 

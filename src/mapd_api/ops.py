@@ -67,3 +67,4 @@ class Verb(IntEnum):
     WATCH = 9
     CONSUME = 10
     ADMIN = 11
+    HOST = 12

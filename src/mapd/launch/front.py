@@ -18,6 +18,7 @@ from mapd.launch import folders
 from mapd.launch.link import OpenerLink, received
 from mapd.launch.people import People, people
 from mapd.launch.settings import ENVIRONMENT, OpenerSettings, command, python_files
+from mapd.maps.hostfacts import cgroup_mount
 from mapd.rpc.socket_trials import Others
 from mapd.sandbox import Rules, lock_front, profiles_of
 
@@ -119,6 +120,8 @@ def rules(config: Config, config_file: Path | None, chosen: People) -> Rules:
     return Rules(
         read=(*python_files(), *etc, *known, "/proc/self", "/sys/devices/system/cpu"),
         write=tuple(written(config)),
+        # Their names alone: a cgroup's id is the inode number of its folder.
+        lists=tuple(filter(None, [cgroup_mount()])),
         devices=("/dev/null", "/dev/urandom"),
         bind_tcp=tuple(dict.fromkeys(int(address.rpartition(":")[2]) for address in config.tcp.listen)),
         abstract_sockets=os.environ.get("NOTIFY_SOCKET", "").startswith("@"),

@@ -42,7 +42,7 @@ _BY_ELEMENT = frozenset(
 
 _SESSION = contract.full_name(contract.ELEMENT_SERVICE.methods_by_name["Session"])
 
-_CHANGE_NOTHING = frozenset({Verb.LIST, Verb.READ, Verb.OPEN_BY_ID, Verb.WATCH})
+_CHANGE_NOTHING = frozenset({Verb.LIST, Verb.READ, Verb.OPEN_BY_ID, Verb.WATCH, Verb.HOST})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ from mapd.maps.counting import Counted, by_kernel, by_shape
 from mapd.maps.errors import MapError
 from mapd.maps.execute import next_key
 from mapd.maps.groups import Group, Plan, plan
+from mapd.maps.hostfacts import Facts, HostFacts
+from mapd.maps.hostfacts import Wanted as HostWanted
 from mapd.maps.job import Outcome
 from mapd.maps.listing import Listing, Wanted
 from mapd.maps.opened import Described, MapFacts, OpenMap
@@ -131,6 +133,7 @@ class MapHost:
     ) -> None:
         self._store = store
         self.reach: Final = Reach(store)
+        self.facts: Final = HostFacts()
         self._owners = owners
         self.charges: Final = Charges(store)
         self.shares: Final = handles.shares
@@ -184,6 +187,11 @@ class MapHost:
         """Maps of a principal, and bytes of kernel memory that they may come to take."""
         call = partial(self.charges.used, principal, self.handles.holds)
         return await self._pool.run(Lane.SLOW, f"quotas of {principal.name}", call, owner=principal)
+
+    async def look_at_host(self, facts: Authorized[HostFacts], wanted: HostWanted) -> Facts:
+        """Facts of the host itself. One look at a time, whoever asks: together they walk the cgroups once."""
+        call = partial(facts.demand({Verb.HOST}).look, wanted)
+        return await self._pool.run(Lane.SLOW, "facts of the host", call, owner=facts.principal)
 
     async def uncreate(self, new: Authorized[NewMap], map_id: int) -> None:
         """Take the name of a map away that was created and cannot be handed out, if it still leads to it.

@@ -22,6 +22,7 @@ class Verb(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERB_WATCH: _ClassVar[Verb]
     VERB_CONSUME: _ClassVar[Verb]
     VERB_ADMIN: _ClassVar[Verb]
+    VERB_HOST: _ClassVar[Verb]
 
 class MapType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -78,6 +79,7 @@ VERB_OPEN_BY_ID: Verb
 VERB_WATCH: Verb
 VERB_CONSUME: Verb
 VERB_ADMIN: Verb
+VERB_HOST: Verb
 MAP_TYPE_UNSPECIFIED: MapType
 MAP_TYPE_HASH: MapType
 MAP_TYPE_ARRAY: MapType

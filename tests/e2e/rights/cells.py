@@ -14,6 +14,7 @@ from mapd_api.layout import value_stride
 from mapd_api.ops import ATOMICS, MUTATES, TAKES_VALUE, Op, Verb
 from mapd_api.v1 import access_pb2 as access
 from mapd_api.v1 import elements_pb2 as pb
+from mapd_api.v1 import host_pb2 as host
 from mapd_api.v1 import maps_pb2 as maps
 from mapd_api.v1.types_pb2 import VERB_READ, MapRef
 from tests.e2e.rights.world import Resource, T, World
@@ -155,6 +156,8 @@ def _explain(world: World, resource: Resource) -> list[Message] | None:
 BUILDERS: Final[Mapping[str, Build]] = {
     "WhoAmI": lambda _w, _r: [access.WhoAmIRequest()],
     "Explain": _explain,
+    # Of the host, whatever map: asked once for each resource all the same, for the answer depends on none.
+    "GetHostInfo": lambda _w, _r: [host.GetHostInfoRequest(all_devices=True, all_cgroups=True)],
     "GetServerInfo": lambda _w, _r: [maps.GetServerInfoRequest()],
     "CreateMap": _create,
     "OpenMap": lambda _w, r: None if r.by_handle else [maps.OpenMapRequest(map=r.ref)],

@@ -23,7 +23,7 @@ CACHED: Final = 4_096
 
 _EVERYTHING: Final = frozenset(Verb)
 
-_OF_NO_MAP: Final = frozenset({Verb.CREATE, Verb.ADMIN})
+_OF_NO_MAP: Final = frozenset({Verb.CREATE, Verb.ADMIN, Verb.HOST})
 """Rights that are refused alike whatever maps there are, so that the refusal tells of none."""
 
 

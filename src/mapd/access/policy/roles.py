@@ -9,7 +9,7 @@ from typing import Final
 from mapd_api.ops import Op, Verb
 from mapd_api.uapi import MapType
 
-_VIEWER: Final = frozenset({Verb.LIST, Verb.READ, Verb.WATCH})
+_VIEWER: Final = frozenset({Verb.LIST, Verb.READ, Verb.WATCH, Verb.HOST})
 _OPERATOR: Final = _VIEWER | {Verb.WRITE, Verb.DELETE, Verb.CONSUME}
 _OWNER: Final = _OPERATOR | {Verb.CREATE, Verb.PIN, Verb.FREEZE}
 

@@ -16,10 +16,10 @@ from mapd_api.uapi import MapType
 RuleDict = Mapping[str, Any]
 
 ROLE_VERBS = {
-    "viewer": "list read watch",
-    "operator": "list read watch write delete consume",
-    "owner": "list read watch write delete consume create pin freeze",
-    "admin": "list read watch write delete consume create pin freeze open_by_id admin",
+    "viewer": "list read watch host",
+    "operator": "list read watch host write delete consume",
+    "owner": "list read watch host write delete consume create pin freeze",
+    "admin": "list read watch host write delete consume create pin freeze open_by_id admin",
 }
 INEXACT = {
     MapType.CGROUP_STORAGE,

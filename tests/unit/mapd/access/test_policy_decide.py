@@ -35,6 +35,7 @@ MATRIX = {
     Verb.FREEZE: "no no yes yes",
     Verb.OPEN_BY_ID: "no no no yes",
     Verb.WATCH: "yes yes yes yes",
+    Verb.HOST: "yes yes yes yes",
     Verb.CONSUME: "no yes yes yes",
     Verb.ADMIN: "no no no yes",
 }
@@ -190,7 +191,7 @@ def test_of_a_map_of_unknown_type_denials_are_believed_and_permissions_are_not()
     unknown = Subject.of(names=["web/x"])
     assert grants(policy(allow(role="viewer", types=["hash"])), "web", unknown).whole == frozenset()
     denied = policy(allow(role="viewer"), deny(verbs=["read"], types=["hash"]))
-    assert grants(denied, "web", unknown).whole == {Verb.LIST, Verb.WATCH}
+    assert grants(denied, "web", unknown).whole == {Verb.LIST, Verb.WATCH, Verb.HOST}
 
 
 # ---- keys ---------------------------------------------------------------------------------------------
@@ -254,7 +255,7 @@ def test_where_different_bytes_name_one_element_some_keys_are_none_or_all(kind: 
     assert allowed.whole == {Verb.LIST}
     assert not allowed.filters
     denied = grants(policy(allow(role="viewer"), deny(verbs=["read"], key_prefixes=["0a"])), "web", subject)
-    assert denied.whole == {Verb.LIST}
+    assert denied.whole == {Verb.LIST, Verb.HOST}
     assert not denied.filters
 
 
@@ -277,7 +278,19 @@ def test_existence_is_told_to_who_may_list_and_nobody_else() -> None:
     assert not grants(policy(), "web", None).decide(frozenset({Verb.READ})).reveal
 
 
-@pytest.mark.parametrize("verb", [Verb.CREATE, Verb.ADMIN])
+def test_facts_of_the_host_are_given_by_rules_about_every_map_alone() -> None:
+    """They tell of whatever runs on the host, as a listing of every map does."""
+    asked = frozenset({Verb.HOST})
+    assert grants(policy(allow(role="viewer", every_map=True)), "web", None).decide(asked).allowed
+    assert grants(policy(allow(verbs=["host"], every_map=True)), "web", None).decide(asked).allowed
+    assert not grants(policy(allow(role="owner", names=["*/*"])), "web", None).decide(asked).allowed
+    filtered = policy(allow(role="viewer", every_map=True, key_prefixes=["0a"]))
+    assert not grants(filtered, "web", None).decide(asked).allowed
+    taken = policy(allow(role="viewer", every_map=True), deny(verbs=["host"], every_map=True))
+    assert not grants(taken, "web", None).decide(asked).allowed
+
+
+@pytest.mark.parametrize("verb", [Verb.CREATE, Verb.ADMIN, Verb.HOST])
 def test_what_is_refused_alike_whatever_maps_there_are_may_be_told(verb: Verb) -> None:
     assert grants(policy(), "web", FLOWS).decide(frozenset({verb})).reveal
     assert not grants(policy(), "web", FLOWS).decide(frozenset({verb, Verb.READ})).reveal

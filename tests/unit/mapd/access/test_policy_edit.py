@@ -140,7 +140,7 @@ def test_a_rule_of_which_a_denial_leaves_nothing_is_not_added() -> None:
 
 def test_what_a_denial_takes_of_it_is_told() -> None:
     change = allow(START + DENIAL % b"viewer", "p.toml", "web", "operator", "web/flows")
-    assert change.notes == ('rule 2 "hush" (line 10) denies list, read, watch all the same',)
+    assert change.notes == ('rule 2 "hush" (line 10) denies list, read, watch, host all the same',)
     assert change.changes
     some = START + DENIAL % b"admin" + b'key_prefixes = ["0a"]\n'
     assert allow(some, "p.toml", "web", "operator", "web/flows").notes == (

@@ -30,6 +30,7 @@ from mapd.rpc.apply import Applier
 from mapd.rpc.caller import Caller, always
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
+from mapd.rpc.host import HostHandlers
 from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server import Health, build
 from mapd.rpc.server_info import Facts
@@ -163,6 +164,7 @@ async def serving(
         **ElementHandlers(host, EPOCH, guard.draining).methods(),
         **conversations.methods(),
         **AccessHandlers(host).methods(),
+        **HostHandlers(host).methods(),
         **(handlers or {}),
     }
     server = build(
