@@ -64,17 +64,15 @@ class Asking:
         """``answers``: the codec of the values that operations answer."""
         self._links = links
         self._held = held
-        self._closed = False
+        self._shown_as = held.shown_as
         self._answers = answers
-        # The pipeline of the event loop that asked last, and the terms of what was asked: nothing of this is
-        # looked up again for each call.
-        self._pipe: Pipeline | None = None
+        # The terms of what was asked: nothing of this is looked up again for each call.
         self._plain: dict[int, Terms] = {}
         self._known: dict[How, Terms] = {}
         self._terms: dict[tuple[object, ...], Terms] = {}
 
     async def _link(self) -> Link:
-        if self._closed:
+        if self._held.closed:
             raise Misuse(f"{self._held.name}: this map is closed")
         return await self._links.current()
 
@@ -82,7 +80,7 @@ class Asking:
         """One element without further wishes: its decoded value, None where it is absent; else its status."""
         if timeout is not None:
             self._check_timeout(op, timeout)
-        pipe = self._pipe
+        pipe = self._held.pipe
         if (
             pipe is not None
             and op in self._plain
@@ -96,7 +94,7 @@ class Asking:
         """One element; what is answered depends on ``how.raw``."""
         if timeout is not None:
             self._check_timeout(how.op, timeout)
-        pipe = self._pipe
+        pipe = self._held.pipe
         terms = self._known.get(how)
         if (
             terms is not None
@@ -121,7 +119,7 @@ class Asking:
             return await one
         if how._replace(op=Op.LOOKUP) == How(Op.LOOKUP, raw=False):
             self._plain[how.op] = terms
-        self._pipe = pipe
+        self._held.pipe = pipe
         await self._room(pipe, terms, how.op, terms.cost, call)
         return await pipe.single(terms, how.op, key, value, call.left())
 
@@ -129,7 +127,7 @@ class Asking:
         self, link: Link, how: How, batch: Batch, timeout: float | None = None
     ) -> asyncio.Future[Outcome]:
         """Many elements of one operation, as many as fit into a message."""
-        pipe = self._pipe
+        pipe = self._held.pipe
         terms = self._known.get(how)
         if (
             terms is not None
@@ -152,7 +150,7 @@ class Asking:
             bulk = Bulk(terms, 0, 0, how.op, batch.count, batch.keys, batch.values, all_of_it)
             await self._call(link, bulk, how.op, call.left() or link.timeout)
             return await all_of_it
-        self._pipe = pipe
+        self._held.pipe = pipe
         await self._room(pipe, terms, how.op, len(batch.keys) + len(batch.values), call)
         return await pipe.bulk(terms, how.op, batch.count, batch.keys, batch.values, call.left())
 
@@ -221,6 +219,7 @@ class Asking:
                 cpu=how.cpu,
                 field=how.field,
                 create=how.create,
+                shown_as=self._shown_as,
             )
         self._known[how] = terms
         return terms

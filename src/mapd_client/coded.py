@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Generic, TypeVar
 
 from mapd_api.ops import Op
@@ -10,6 +11,7 @@ from mapd_client.errors import Misuse, Unsupported
 from mapd_client.handle import MapHandle
 from mapd_client.held import Grip
 from mapd_client.info import ByteOrder, MapInfo
+from mapd_client.layouts import MapLayout
 from mapd_client.link import Links
 from mapd_client.percpu import of_one_cpu
 from mapd_client.replies import Outcome
@@ -36,11 +38,25 @@ class Coded(MapHandle, Generic[K, V]):
         self._key_stride = info.key_stride
         self._value = value
         self._byteorder: ByteOrder = byteorder
+        self._layout: MapLayout | None = None
+
+    @property
+    def layout(self) -> MapLayout | None:
+        """What keys and values are made of, where ``typed`` found it out; else None."""
+        return self._layout
 
     def __repr__(self) -> str:
         return f"<Map {self._name} {self.info.type_name} {self._key!r} -> {self._value!r}>"
 
     # Inside
+
+    def _recoded(self, key: Codec[Any], value: Codec[Any], layout: MapLayout | None) -> Coded[Any, Any]:
+        """The same open map, by the same handle, with other codecs, which are bound."""
+        view: Coded[Any, Any] = copy.copy(self)
+        view._key, view._value, view._layout = key, value, layout
+        view._shown_as, view._answers = key, value
+        view._plain, view._known, view._terms = {}, {}, {}
+        return view
 
     def _values(self, outcome: Outcome) -> list[V | None]:
         if not outcome.absent:

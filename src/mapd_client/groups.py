@@ -265,7 +265,9 @@ class Singles(Group):
             if waiter.done():
                 continue
             if status not in (0, _ABSENT):
-                waiter.set_exception(self.terms.held.element_error(op, status, errnos.get(at, 0), key))
+                waiter.set_exception(
+                    self.terms.held.element_error(op, status, errnos.get(at, 0), key, self.terms.shown_as)
+                )
             elif raw:
                 waiter.set_result((status, value or b""))
             elif value is None:

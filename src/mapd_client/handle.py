@@ -50,6 +50,9 @@ class MapHandle(Asking):
     info: MapInfo
     """The map as it was when it was opened."""
 
+    created: bool
+    """Whether the call that opened it has created it; False where it was there, as with ``exist_ok``."""
+
     def __init__(
         self,
         links: Links,
@@ -60,9 +63,9 @@ class MapHandle(Asking):
         answers: Codec[Any] | None = None,
     ) -> None:
         """``shown_as``: the codec that messages show keys by; ``answers``: of the values that are read."""
-        self._shown_as: Codec[Any] = shown_as or Bytes(info.key_stride)
-        super().__init__(links, Held(grip, info, name, self._shown_as), answers)
+        super().__init__(links, Held(grip, info, name, shown_as or Bytes(info.key_stride)), answers)
         self.info = info
+        self.created = False
         self._name = name
 
     @property
@@ -112,10 +115,10 @@ class MapHandle(Asking):
 
         Waits a second at most. Cancelled: it is given back nevertheless.
         """
-        if self._closed or self._links.closed:
+        if self._held.closed or self._links.closed:
             return
-        self._closed = self._held.closed = True
-        self._pipe = None
+        self._held.closed = True
+        self._held.pipe = None
         link = await self._links.current()
         await link.finished(self._give_back(link))
 
@@ -216,7 +219,9 @@ class MapHandle(Asking):
 
     def _misused(self, op: Op, what: str, error: Misuse) -> Misuse:
         asked = self._asked(op)
-        return type(error)(f"{asked}: {what}: {error}", operation=asked.operation, map=asked.map)
+        # What a record's field was given begins with the way to it: "key.saddr".
+        text = str(error) if str(error).startswith((f"{what}.", f"{what}[")) else f"{what}: {error}"
+        return type(error)(f"{asked}: {text}", operation=asked.operation, map=asked.map)
 
     def _missized(self, op: Op, what: str, size: int, stride: int) -> SizeMismatch:
         return SizeMismatch(f"{self._asked(op)}: {what} of {size} bytes, the map's have {stride}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mapd_api.ops import MUTATES, Op
 from mapd_client import replies
@@ -13,6 +13,9 @@ from mapd_client.errors import MapdError
 from mapd_client.failures import Asked
 from mapd_client.info import MapInfo
 from mapd_client.refs import MapRef
+
+if TYPE_CHECKING:
+    from mapd_client.pipeline import Pipeline
 
 ELEMENT_COST: Final = 256
 """Bytes of one waiting call beside its key and value: its future, its places in lists."""
@@ -56,7 +59,7 @@ class Grip:
 
 
 class Held:
-    """One open map, as the messages that name it see it.
+    """One open map, as the messages that name it see it; all views of it (``Map.typed``) share it.
 
     Attributes:
         handle: the daemon's number for it; another one once it was opened again.
@@ -65,9 +68,10 @@ class Held:
         name: how the caller names it.
         shown_as: the codec that messages show keys by.
         closed: by its owner; it is not opened again.
+        pipe: the pipeline of the event loop that asked last: nothing of it is looked up again for each call.
     """
 
-    __slots__ = ("closed", "handle", "info", "name", "read_only", "ref", "shown_as", "tenure")
+    __slots__ = ("closed", "handle", "info", "name", "pipe", "read_only", "ref", "shown_as", "tenure")
 
     def __init__(self, grip: Grip, info: MapInfo, name: str, shown_as: Codec[Any]) -> None:
         self.handle = grip.handle
@@ -78,15 +82,18 @@ class Held:
         self.ref = grip.ref
         self.read_only = grip.read_only
         self.closed = False
+        self.pipe: Pipeline | None = None
 
     def asked(self, op: int) -> Asked:
         """The operation, for messages."""
         kind = Op(op)
         return Asked(replies.asked_op(kind), self.name, mutates=kind in MUTATES)
 
-    def element_error(self, op: int, status: int, errno: int, key: bytes, what: str = "key") -> MapdError:
-        """The exception for one element; ``what`` says which of many."""
-        shown = f"{what}: {replies.key_text(key, self.shown_as)}" if key else what
+    def element_error(
+        self, op: int, status: int, errno: int, key: bytes, shown_as: Codec[Any] | None = None
+    ) -> MapdError:
+        """The exception for one element; ``shown_as`` is the codec of a view that shows keys by its own."""
+        shown = f"key: {replies.key_text(key, shown_as or self.shown_as)}" if key else "key"
         return replies.element_error(
             status, errno=errno, key=key, shown=shown, asked=self.asked(op), info=self.info
         )
@@ -108,6 +115,7 @@ class Terms:
         cpu: this CPU's slot alone.
         field: offset and size of what atomics work on.
         create: atomics create absent keys.
+        shown_as: the codec that messages show keys by; None: that of the map.
         cost: bytes that one element counts for while it waits to leave.
     """
 
@@ -122,6 +130,7 @@ class Terms:
     cpu: int | None = None
     field: tuple[int, int] | None = None
     create: bool = False
+    shown_as: Codec[Any] | None = None
     cost: int = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
