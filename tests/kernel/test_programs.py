@@ -26,6 +26,7 @@ from tests.kernel.vectors import Kind, Served, served, vectors
 from tests.support.counts import no_map_left_behind, nothing_left_behind
 
 HASH = Kind(MapType.HASH, max_entries=4_096)
+pytestmark = pytest.mark.alone  # counts maps by names that other tests and daemons give too
 
 
 def lookup(one: Served, key: int = 1) -> int:

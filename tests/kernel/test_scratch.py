@@ -16,6 +16,8 @@ from mapd.memory import MemoryKernel
 from tests.kernel.maps import KERNEL
 from tests.support.counts import no_map_left_behind, nothing_left_behind
 
+pytestmark = pytest.mark.alone  # counts maps by a name that each daemon gives
+
 PAGE = mmap.PAGESIZE
 KINDS = (ProgramType.SYSCALL, ProgramType.SOCKET_FILTER)
 

@@ -16,6 +16,8 @@ from mapd_api.uapi import ENOTSUPP, MapType
 from tests.kernel.maps import KERNEL
 from tests.support.counts import no_map_left_behind
 
+pytestmark = pytest.mark.alone  # counts maps by a name that each daemon gives at its start
+
 SINCE_5_15 = frozenset(MapType) - {
     MapType.UNSPEC,
     MapType.BLOOM_FILTER,

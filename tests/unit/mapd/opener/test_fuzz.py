@@ -40,7 +40,7 @@ from tests.support.counts import no_map_left_behind, nothing_left_behind
 from tests.support.openers import Process, opener_process
 from tests.unit.mapd.opener.lies import NAME, Lies, kinds_of_fds, send
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.alone]  # it may get hold of any map of the host
 
 KERNEL = LinuxKernel()
 AT_ONCE = 32
