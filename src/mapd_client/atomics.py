@@ -40,8 +40,8 @@ class Atomics(Coded[K, V], Generic[K, V]):
         Args:
             key: as the map's key codec takes it.
             operand: what a field of 4 or 8 bytes holds, signed or not; a negative one subtracts.
-            field: which part of the value, ``Field(offset, size)``; None: all of it, where the map's value codec is
-                one integer of 4 or 8 bytes.
+            field: which part of the value: by its path in a typed map (``"stats.packets"``, ``"hist[3]"``), or
+                ``Field(offset, size)``; None: all of it, where the map's value codec is one integer of 4 or 8 bytes.
             create: make an absent key, as if its value had been zeros; 0 is answered.
 
         Cancelled: it may still be applied.
@@ -49,7 +49,7 @@ class Atomics(Coded[K, V], Generic[K, V]):
         Raises:
             SizeMismatch, TypeMismatch: not this map's key, or an operand that does not fit; nothing was sent.
             Misuse: no such field, or the whole value is no such integer: say which part.
-            NoTypeInfo: ``field`` is a name.
+            NoTypeInfo: ``field`` is a name, and the map is not typed.
             MapFull, MapFrozen, IndexOutOfRange, PermissionDenied: as for ``update``.
             Unsupported: the type has no atomics (per-CPU types, tries ...), or the daemon has not the feature
                 "atomics"; it may load no BPF programs, or the map is closed to them; the field is the kernel's own
@@ -192,7 +192,8 @@ class Atomics(Coded[K, V], Generic[K, V]):
 
     def _place(self, op: Op, field: str | Field | None) -> Place:
         self._check_type(op)
-        return place(field, self._value, self.info, self._byteorder, self._asked(op))
+        adds = op is Op.FETCH_ADD
+        return place(field, self._value, self.info, self._byteorder, self._asked(op), adds=adds)
 
     def _check_type(self, op: Op) -> None:
         if self.info.per_cpu:

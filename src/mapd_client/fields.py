@@ -11,6 +11,8 @@ from mapd_client.codec import ORDER, Codec, Int, shown
 from mapd_client.errors import Misuse, NoTypeInfo, SizeMismatch, TypeMismatch
 from mapd_client.failures import Asked
 from mapd_client.info import ByteOrder, MapInfo
+from mapd_client.layouts import Enumeration, Integer, Layout, Pointer, Special
+from mapd_client.typed.paths import Part, find, kind
 
 T = TypeVar("T")
 
@@ -107,15 +109,38 @@ class Place:
 
 
 def place(
-    field: Field | str | None, value: Codec[Any], info: MapInfo, byteorder: ByteOrder, asked: Asked
+    field: Field | str | None,
+    value: Codec[Any],
+    info: MapInfo,
+    byteorder: ByteOrder,
+    asked: Asked,
+    *,
+    adds: bool = True,
 ) -> Place:
     """The part of a map's values that a call means; None stands for the whole, where that is one integer.
 
+    Args:
+        field: a path of names in a map whose types are known, ``stats.packets`` or ``hist[3]``, or a Field.
+        value: the map's value codec.
+        info: of the map.
+        byteorder: of the daemon's host.
+        asked: the call, for messages.
+        adds: it is a fetch_add, which needs the host's own byte order; other operations are done on bytes.
+
     Raises:
-        Misuse: the whole value is no integer of 4 or 8 bytes, or the field leaves it.
-        NoTypeInfo: a name.
+        Misuse: the whole value is no integer of 4 or 8 bytes, or the field leaves it; no such name, or one that no
+            instruction can change.
+        NoTypeInfo: a name, and the map's types are not known.
         TypeMismatch: no field.
     """
+    layout: Layout | None = getattr(value, "layout", None)
+    if layout is not None and (field is None or isinstance(field, str)):
+        try:
+            return _named(field or "", layout, byteorder, adds=adds)
+        except Misuse as error:
+            what = "the whole value" if field is None else f"field={field!r}"
+            text = f"{asked}: {what}: {error}"
+            raise type(error)(text, operation=asked.operation, map=asked.map) from None
     if field is None:
         if not isinstance(value, Int) or value.size not in SIZES:
             raise Misuse(
@@ -127,8 +152,8 @@ def place(
         return Place(Field(0, value.size), Operand(value.size, byteorder), value)
     if isinstance(field, str):
         raise NoTypeInfo(
-            f"{asked}: field={field!r}: this map was opened without the names of its fields; say where it is, "
-            "field=Field(offset, size)",
+            f"{asked}: field={field!r}: this map was opened without the names of its fields; open it by them, "
+            "(await m.typed()), or say where it is, field=Field(offset, size)",
             operation=asked.operation,
             map=asked.map,
         )
@@ -143,3 +168,41 @@ def place(
         )
     old = Int(field.size, signed=field.signed, byteorder=byteorder)
     return Place(field, Operand(field.size, byteorder), old)
+
+
+def _named(path: str, layout: Layout, byteorder: ByteOrder, *, adds: bool) -> Place:
+    """A field by its path; raises Misuse for one that no instruction changes."""
+    part = find(layout, path)
+    number = part.layout
+    reason = _unfit(part)
+    if reason is not None:
+        raise Misuse(reason)
+    assert isinstance(number, (Integer, Pointer, Enumeration))  # all others are unfit
+    order = byteorder if number.order == "host" else number.order
+    if adds and order != byteorder:
+        raise Misuse(
+            f"it is {kind(number)}, whose bytes are {order}-endian, and the daemon's host adds as a {byteorder}-endian "
+            "one: the carry would go the wrong way. Read it and use compare_exchange"
+        )
+    signed = not isinstance(number, Pointer) and number.signed
+    return Place(
+        Field(part.offset, number.size, signed),
+        Operand(number.size, order),
+        Int(number.size, signed=signed, byteorder=order),
+    )
+
+
+def _unfit(part: Part) -> str | None:
+    """Why no instruction changes a part of a value by itself; None where one does."""
+    number = part.layout
+    if part.bits is not None:
+        return f"it is a bit-field of {part.bits} bits; no instruction changes those alone"
+    if isinstance(number, Special):
+        return f"it is {kind(number)}, which belongs to the kernel"
+    if not isinstance(number, (Integer, Pointer, Enumeration)):
+        return f"it is {kind(number)}, no integer; name one inside it, or give field=Field(offset, size)"
+    if number.size not in SIZES:
+        return f"it is {kind(number)} of {number.size} bytes; a CPU changes 4 or 8 at once"
+    if part.offset % number.size:
+        return f"it lies at byte {part.offset}, not at a multiple of its {number.size} bytes"
+    return None
