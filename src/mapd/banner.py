@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from mapd.access.policy.holder import NOBODY_ELSE
@@ -25,11 +26,12 @@ def banner(
     policy: Policy,
     capabilities: frozenset[str],
     isolation: Isolation | None = None,
+    tcp: Sequence[str] = (),
 ) -> None:
     """Print it to a terminal, or where console logs are asked for; JSON readers get the ready event."""
     style = config.daemon.log_format
     if style == "console" or (style == "auto" and sys.stderr.isatty()):
-        sys.stderr.write(text(config, facts, policy, capabilities, isolation) + "\n")
+        sys.stderr.write(text(config, facts, policy, capabilities, isolation, tcp) + "\n")
 
 
 def text(
@@ -38,14 +40,16 @@ def text(
     policy: Policy,
     capabilities: frozenset[str],
     isolation: Isolation | None = None,
+    tcp: Sequence[str] = (),
 ) -> str:
-    """Sockets and whom they admit, backend, what is visible and what is not, and the line that admits a user.
+    """Sockets and TCP addresses and whom they admit, backend, what is visible and what is not, how to admit a user.
 
     Before them, how the processes are kept apart; without ``isolation``, that nothing is.
     """
     names = policy.members[ADMIN].namespace
     rows = [
         *(("socket", line) for line in sockets(config, policy)),
+        *(("tcp", line) for line in addresses(tcp, policy)),
         ("policy", in_force(config, policy)),
         ("audit", audit(config)),
         ("backend", backend(facts)),
@@ -92,6 +96,17 @@ def sockets(config: Config, policy: Policy) -> list[str]:
     if len(policy.members) > SHOWN:
         lines.append(f"and {len(policy.members) - SHOWN} more")
     return lines
+
+
+def addresses(tcp: Sequence[str], policy: Policy) -> list[str]:
+    """Where TCP listens, and whose certificates it takes; nothing where it is switched off."""
+    if not tcp:
+        return []
+    known = [f"{member.name} ({', '.join(member.tls)})" for member in policy.members.values() if member.tls]
+    if not known:
+        known = ['nobody yet: [principals.NAME] tls = ["spiffe://..."] in the policy admits a certificate']
+    more = [f"and {len(known) - SHOWN} more"] if len(known) > SHOWN else []
+    return [f"{', '.join(tcp)}: {'; '.join([*known[:SHOWN], *more])}"]
 
 
 def in_force(config: Config, policy: Policy) -> str:

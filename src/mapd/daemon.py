@@ -19,7 +19,7 @@ import structlog
 
 from mapd import listen
 from mapd.access.authorize import Authorizer
-from mapd.access.policy.holder import PolicyHolder
+from mapd.access.policy.holder import NOBODY_ELSE, PolicyHolder
 from mapd.access.principal import ADMIN
 from mapd.access.quotas import in_force, owners_in_force
 from mapd.banner import banner
@@ -375,7 +375,7 @@ async def serve(
     if opener is not None:
         loop.add_reader(opener, on_opener_end)
     async with running(config, isolation=isolation) as ready:
-        banner(ready.config, ready.facts, ready.policy.policy, ready.capabilities, isolation)
+        banner(ready.config, ready.facts, ready.policy.policy, ready.capabilities, isolation, ready.tcp)
         for line in isolation.missing if isolation is not None else ("--single-process: no sandbox",):
             _log.warning("not locked in as it could be", missing=line)
         if isolation is not None and isolation.one_user:
@@ -385,7 +385,7 @@ async def serve(
             socket=str(ready.socket),
             tcp=ready.tcp,
             principals=len(ready.servers.sockets),
-            policy=ready.policy.policy.version,
+            policy="none" if ready.policy.policy is NOBODY_ELSE else ready.policy.policy.version,
             epoch=ready.facts.epoch,
             backend=ready.facts.backend,
             profile=ready.facts.profile,

@@ -53,6 +53,23 @@ def test_without_a_policys_file_it_says_that_there_is_the_admin_alone() -> None:
     assert said.count("mapd.sock") == 1
 
 
+def test_where_tcp_listens_it_says_whose_certificates_are_taken() -> None:
+    policy = parse_policy(
+        "[principals.web]\ntls = ['spiffe://example.org/web']\n[principals.box]\n", "p.toml"
+    )
+    said = text(Config(), FACTS, policy, BPF, tcp=["10.0.0.1:7443", "[::1]:7443"])
+    assert "  tcp          10.0.0.1:7443, [::1]:7443: web (spiffe://example.org/web)\n" in said
+
+
+def test_where_tcp_listens_for_nobody_it_says_how_somebody_is_admitted() -> None:
+    said = text(Config(), FACTS, parse_policy("[principals.box]\n", "p.toml"), BPF, tcp=["10.0.0.1:7443"])
+    assert "nobody yet: [principals.NAME] tls = " in said
+
+
+def test_without_tcp_it_does_not_speak_of_it() -> None:
+    assert "  tcp " not in text(Config(), FACTS, NOBODY_ELSE, BPF)
+
+
 def test_of_many_principals_it_shows_a_few_and_counts_the_rest() -> None:
     policy = parse_policy("".join(f"[principals.p{number}]\n" for number in range(40)), "p.toml")
     said = text(Config(), FACTS, policy, BPF)
