@@ -312,7 +312,9 @@ class Client:
                 response = await link.call(methods.CREATE_MAP, request, asked)
                 info = replies.map_info(response.info)
                 grip = Grip(response.handle, tenure, None if name is None else Name(name))
-                return await self._opened(link, grip, info, key, value, asked)
+                made = await self._opened(link, grip, info, key, value, asked)
+                made.created = response.created
+                return made
 
             check_per_cpu(kind, value, asked)
             return await in_session(link, ask)
