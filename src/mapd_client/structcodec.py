@@ -33,14 +33,14 @@ class Struct(Codec[tuple[Any, ...]]):
     ``"="`` is the byte order of the daemon's host without padding, ``"<"``, ``">"`` and ``"!"`` fix it.
     Without any of these the layout is this host's C layout, with its padding: the kernel's own where
     client and daemon are of one architecture, and refused where their byte orders differ. Bytes for
-    ``"4s"`` may be fewer than 4, then NULs follow; more are refused.
+    ``"4s"`` may be fewer than 4, then NULs follow; more are refused. ``format`` is as it was given.
 
     Raises:
         TypeMismatch: no such format.
     """
 
     def __init__(self, format: str) -> None:
-        self._format = format
+        self.format = format
         try:
             self._struct = struct.Struct(format)
         except struct.error as error:
@@ -51,7 +51,7 @@ class Struct(Codec[tuple[Any, ...]]):
         self._texts = [(at, room) for at, (letter, room) in enumerate(self._fields) if letter in "sp"]
 
     def __repr__(self) -> str:
-        return f"Struct({self._format!r})"
+        return f"Struct({self.format!r})"
 
     @property
     def dtype(self) -> DTypeLike | None:
@@ -59,17 +59,17 @@ class Struct(Codec[tuple[Any, ...]]):
 
         None where a field has no counterpart ("p"). Bytes ("4s") are numpy's, which end before trailing NULs.
         """
-        return _record(self._format)
+        return _record(self.format)
 
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[tuple[Any, ...]]:  # noqa: ARG002, D102 - as Codec
-        if byteorder == sys.byteorder or self._format[:1] in ("<", ">", "!"):
+        if byteorder == sys.byteorder or self.format[:1] in ("<", ">", "!"):
             return self
-        if self._format[:1] != "=":
+        if self.format[:1] != "=":
             raise Unsupported(
                 f"{self!r} is laid out as on this {sys.byteorder}-endian host, the daemon's is "
                 f"{byteorder}-endian: begin the format with '=' and spell the padding out"
             )
-        return Struct(ORDER[byteorder] + self._format[1:])
+        return Struct(ORDER[byteorder] + self.format[1:])
 
     def encode(self, value: tuple[Any, ...]) -> bytes:  # noqa: D102 - as Codec
         try:

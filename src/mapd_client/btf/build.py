@@ -80,7 +80,8 @@ def blob_of(key: Layout | None, value: Layout | None, byteorder: ByteOrder) -> B
     """BTF for BPF_MAP_CREATE that says just this, smallest first and each type once.
 
     Read again it gives the same layouts, but for what BTF cannot say: a type without a name has C's own
-    (``unsigned int``), opaque bytes are an array of ``unsigned char``, and a single byte has no byte order.
+    (``unsigned int``), opaque bytes are an array of ``unsigned char``, and only integers of 2, 4 and 8 bytes have a
+    byte order of their own.
 
     Args:
         key: of one key; None: nothing is said of it (key_type_id 0), which only arrays of sections take.
@@ -160,11 +161,14 @@ class _Types:
     def _ordered(self, found: int, layout: _Ordered, name: str, path: str) -> int:
         """The type by its name, which says its byte order where that is fixed."""
         size, order = layout.size, layout.order
-        if order == "host" or size == 1:
+        if order == "host" or size == 1 or (order == self.byteorder and not isinstance(layout, Integer)):
             return self._named(found, name, path)
         says = f"__{'be' if order == 'big' else 'le'}{8 * size}"
-        if size not in _ORDERED:
-            raise _refused(path, f"BTF has no name for {order}-endian numbers of {size} bytes")
+        if size not in _ORDERED or not isinstance(layout, Integer):
+            what = type(layout).__name__.lower()
+            raise _refused(
+                path, f"BTF has no {order}-endian {what} of {size} bytes for a {self.byteorder}-endian host"
+            )
         found = self._named(found, says, path)
         return found if name in ("", says) else self._named(found, name, path)
 
