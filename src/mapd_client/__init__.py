@@ -48,8 +48,10 @@ from mapd_client.errors import (
     Unreachable,
     Unsupported,
 )
+from mapd_client.facts_codecs import CgroupId, IfIndex, KernelTime, Ktime, KtimeBoot
 from mapd_client.fields import Exchanged, Field
 from mapd_client.handle import MapHandle
+from mapd_client.hostinfo import HostClocks, HostInfo
 from mapd_client.info import (
     Btf,
     Count,
@@ -88,6 +90,7 @@ __all__ = [
     "Bloom",
     "Btf",
     "Bytes",
+    "CgroupId",
     "Chunk",
     "Cidr4",
     "Cidr6",
@@ -102,13 +105,19 @@ __all__ = [
     "Exchanged",
     "Field",
     "Found",
+    "HostClocks",
+    "HostInfo",
     "Id",
+    "IfIndex",
     "Incompatible",
     "IndexOutOfRange",
     "Ipv4",
     "Ipv6",
+    "KernelTime",
     "KeyExists",
     "KeyMissing",
+    "Ktime",
+    "KtimeBoot",
     "Limits",
     "Listing",
     "Lpm",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar, overload
 
 from mapd_api.uapi import MapType
 from mapd_api.v1 import access_pb2, maps_pb2
-from mapd_client import methods, references, replies, requests, rights
+from mapd_client import hostinfo, hostinfo_asking, methods, references, replies, requests, rights
 from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import Misuse
 from mapd_client.failures import Asked
 from mapd_client.handing import check_codecs, check_per_cpu, give_back, in_session
 from mapd_client.handle import MapHandle
 from mapd_client.held import Grip, Tenure
+from mapd_client.hostinfo import HostInfo
 from mapd_client.info import Btf, MapInfo, ServerInfo
 from mapd_client.keyless import FILTERS, QUEUES, Bloom, Queue, check_type
 from mapd_client.link import Link, Links
@@ -88,6 +89,35 @@ class Client:
         response = await link.call(methods.WHO_AM_I, access_pb2.WhoAmIRequest(), Asked("whoami"))
         return rights.principal(response)
 
+    async def host_info(
+        self,
+        *,
+        devices: bool = True,
+        cgroups: bool = True,
+        ifindexes: Iterable[int] = (),
+        cgroup_ids: Iterable[int] = (),
+    ) -> HostInfo:
+        """Clocks, network devices and cgroups of the daemon's host, asked anew. Cancelling costs nothing.
+
+        Maps that are opened or typed with Ktime, KtimeBoot, IfIndex or CgroupId ask by themselves.
+
+        Args:
+            devices: every device of the daemon's network namespace; at most 4,096.
+            cgroups: every cgroup, those nearest to the mount first; at most 8,192 and 1 MiB of paths. The daemon walks
+                its cgroups at most once a second.
+            ifindexes: beside those, or alone, these devices; at most 1,024.
+            cgroup_ids: beside those, or alone, these cgroups; at most 1,024.
+
+        Raises:
+            PermissionDenied: no rule about every map gives this client ``host``.
+            Unsupported: an older daemon, without the feature "host-facts".
+            Misuse: more ids than one call takes.
+        """
+        request = hostinfo.request(
+            devices=devices, cgroups=cgroups, ifindexes=ifindexes, cgroup_ids=cgroup_ids
+        )
+        return await hostinfo_asking.ask(await self._links.current(), request)
+
     async def explain(
         self,
         verb: str,
@@ -99,7 +129,7 @@ class Client:
         """Whether this client may do something with a map, and why. Nothing is done. Cancelling costs nothing.
 
         Args:
-            verb: list, read, write, delete, create, pin, freeze, open_by_id, watch, consume, admin.
+            verb: list, read, write, delete, create, pin, freeze, open_by_id, watch, consume, admin, host.
             ref: a map by name, pin or id; None: the daemon itself.
             key: of one element, as its bytes, where rights differ by key.
             as_principal: about somebody else, for those who may administer the daemon.
@@ -367,9 +397,10 @@ class Client:
     ) -> Map[Any, Any]:
         try:
             server = await link.server()
-            keys = (key or Bytes(info.key_stride)).bind(server.byteorder, server.possible_cpus)
+            known = hostinfo_asking.known
+            keys = (await known(link, key or Bytes(info.key_stride))).bind(server.byteorder, server.possible_cpus)
             chosen = value or (Bytes(info.value_stride) if key is None else references.ids(info, asked))
-            values = chosen.bind(server.byteorder, server.possible_cpus)
+            values = (await known(link, chosen)).bind(server.byteorder, server.possible_cpus)
             if key is not None:
                 check_codecs(info, keys, values, asked)
             return Map(self._links, grip, info, keys, values, asked.map, server.byteorder)

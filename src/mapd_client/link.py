@@ -6,14 +6,17 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from mapd_api.v1 import maps_pb2
 from mapd_client import discovery, replies
 from mapd_client.channel import Transport
 from mapd_client.errors import MapdError, Misuse, NotSent, Unreachable
+from mapd_client.facts import HostFacts
 from mapd_client.failures import Asked
 from mapd_client.held import Tenure
+from mapd_client.hostinfo_asking import renew_behind
 from mapd_client.info import ServerInfo
 from mapd_client.methods import GET_SERVER_INFO, Method, Request, Response
 from mapd_client.pipeline import Pipeline
@@ -31,11 +34,16 @@ _END_S: Final = 1.0
 
 
 class Link:
-    """One event loop's connection to the daemon."""
+    """One event loop's connection to the daemon.
+
+    Attributes:
+        facts: of the daemon's host, as codecs of this loop's maps know them.
+    """
 
     def __init__(self, target: str, timeout: float, material: Material | None = None) -> None:
         self.transport = Transport(target, material)
         self.timeout = timeout
+        self.facts: Final = HostFacts(self._renew_facts)
         self._server: ServerInfo | None = None
         self._sessions: list[Session] = []
         self._opening = asyncio.Lock()
@@ -124,6 +132,12 @@ class Link:
             if not asked.mutates:
                 raise
             raise NotSent(str(error), operation=asked.operation, map=asked.map) from None
+
+    def _renew_facts(self) -> None:
+        """Called by a codec that met what is not known, wherever it decodes: only in this loop somebody can ask."""
+        with suppress(RuntimeError):  # no loop runs in this thread
+            if asyncio.get_running_loop() is self._loop:
+                _ = _owned(asyncio.create_task(renew_behind(self), name="mapd host facts"), self._working)
 
     def _forget_server(self) -> None:
         """Another start of the daemon: its facts may have changed."""

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from mapd_api.v1 import access_pb2, elements_pb2, maps_pb2
+from mapd_api.v1 import access_pb2, elements_pb2, host_pb2, maps_pb2
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -16,6 +16,7 @@ Response = TypeVar("Response", bound=Message)
 _MAPS: Final = "/mapd_api.v1.MapService"
 _ELEMENTS: Final = "/mapd_api.v1.ElementService"
 _ACCESS: Final = "/mapd_api.v1.AccessService"
+_HOST: Final = "/mapd_api.v1.HostService"
 
 
 def _serialize(message: Message) -> bytes:
@@ -57,6 +58,7 @@ UPDATE_REFERENCE: Final = Method(
 FREEZE_MAP: Final = Method(
     f"{_MAPS}/FreezeMap", maps_pb2.FreezeMapRequest, maps_pb2.FreezeMapResponse.FromString
 )
+GET_BTF: Final = Method(f"{_MAPS}/GetBtf", maps_pb2.GetBtfRequest, maps_pb2.GetBtfResponse.FromString)
 APPLY: Final = Method(f"{_ELEMENTS}/Apply", elements_pb2.ApplyRequest, elements_pb2.ApplyResponse.FromString)
 COUNT_ENTRIES: Final = Method(
     f"{_ELEMENTS}/CountEntries",
@@ -71,4 +73,7 @@ SESSION: Final = Method(
 WHO_AM_I: Final = Method(f"{_ACCESS}/WhoAmI", access_pb2.WhoAmIRequest, access_pb2.WhoAmIResponse.FromString)
 EXPLAIN: Final = Method(
     f"{_ACCESS}/Explain", access_pb2.ExplainRequest, access_pb2.ExplainResponse.FromString
+)
+GET_HOST_INFO: Final = Method(
+    f"{_HOST}/GetHostInfo", host_pb2.GetHostInfoRequest, host_pb2.GetHostInfoResponse.FromString
 )

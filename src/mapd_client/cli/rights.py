@@ -63,7 +63,7 @@ def can(
     """Whether you may do something with a map, and why; exit code 4 if not. Nothing is done.
 
     Args:
-        verb: list, read, write, delete, create, pin, freeze, open_by_id, watch, consume or admin.
+        verb: list, read, write, delete, create, pin, freeze, open_by_id, watch, consume, admin or host.
         map: name, pin:PATH or id:NUMBER.
         key: of one element, where rights differ by key: hex:0a00, 0x0a00.
         principal: about somebody else, for who may administer the daemon.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast, runtime
 
 from mapd_client.codec import Buffer, Codec
 from mapd_client.errors import Misuse, TypeMismatch
+from mapd_client.facts_codecs import NAMES
 from mapd_client.info import ByteOrder
 from mapd_client.layouts import Integer, Layout
 from mapd_client.netcodec import Cidr4, Cidr6, Ipv4, Ipv6, Mac
@@ -29,6 +30,7 @@ _registered: Final[dict[str, Codec[Any]]] = {
     "cidr6": Cidr6,
     "mac": Mac,
     "port": Port,
+    **NAMES,
 }
 
 

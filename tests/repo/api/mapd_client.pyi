@@ -39,6 +39,14 @@ class Client:
     ) -> None: ...
     async def server_info(self) -> ServerInfo: ...
     async def whoami(self) -> Principal: ...
+    async def host_info(
+        self,
+        *,
+        devices: bool = True,
+        cgroups: bool = True,
+        ifindexes: Iterable[int] = (),
+        cgroup_ids: Iterable[int] = (),
+    ) -> HostInfo: ...
     async def explain(
         self,
         verb: str,
@@ -439,6 +447,31 @@ class Count:
     method: str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostClocks:
+    realtime: int
+    monotonic: int
+    boottime: int
+    error: int
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostInfo:
+    clocks: HostClocks | None
+    devices: Mapping[int, str]
+    netns: int
+    cgroups: Mapping[int, str]
+    cgroup_mount: str
+    page_size: int
+    kernel_release: str
+    machine: str
+    boot_id: str
+    not_looked_at: Sequence[str]
+
+class KernelTime(datetime):
+    ktime: int | None
+    @classmethod
+    def of(cls, ktime: int, zero: int) -> KernelTime: ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trailer:
     entries: int
     complete: bool
@@ -574,12 +607,20 @@ U32: Final[Codec[int]]
 
 U64: Final[Codec[int]]
 
+CgroupId: Final[Codec[Any]]
+
 Cidr4: Final[Codec[IPv4Network]]
 
 Cidr6: Final[Codec[IPv6Network]]
 
+IfIndex: Final[Codec[Any]]
+
 Ipv4: Final[Codec[IPv4Address]]
 
 Ipv6: Final[Codec[IPv6Address]]
+
+Ktime: Final[Codec[Any]]
+
+KtimeBoot: Final[Codec[Any]]
 
 Mac: Final[Codec[str]]
