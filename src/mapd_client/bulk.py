@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
@@ -14,11 +14,12 @@ from mapd_client.arrays import Found
 from mapd_client.batches import Batch
 from mapd_client.codec import BadElement
 from mapd_client.coded import Coded
-from mapd_client.errors import MapdError, TypeMismatch
+from mapd_client.errors import MapdError
 from mapd_client.failures import Asked
 from mapd_client.handle import named
 from mapd_client.info import UpdateFlag
 from mapd_client.replies import Outcome
+from mapd_client.tables.needs import ArrowTable, is_table, packed
 from mapd_client.windows import in_order
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Bulk(Coded[K, V], Generic[K, V]):
 
     async def load(
         self,
-        source: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]],
+        source: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]] | ArrowTable,
         *,
         flags: UpdateFlag = "any",
     ) -> int:
@@ -110,6 +111,11 @@ class Bulk(Coded[K, V], Generic[K, V]):
 
         As ``update_many``, for more elements than one would hold in memory: ``source`` is read as the
         daemon takes it, in chunks of up to 1 MiB.
+
+        ``source`` may be a table with Arrow's C stream interface: of pyarrow (a RecordBatchReader too), pandas, polars.
+        Its columns are ``key`` and ``value`` as ``to_arrow`` has them, or a column for each field ("key.saddr"), in any
+        order, of any type that says the same number. Missing, unknown and null ones are refused; of a
+        union's members as many as say all its bytes are enough. Padding becomes zeros.
 
         Cancelled: any number of elements may have been written.
 
@@ -119,8 +125,6 @@ class Bulk(Coded[K, V], Generic[K, V]):
             SizeMismatch, TypeMismatch: an element; what came before it may have been written.
             OutcomeUnknown: the stream broke: any number of elements may have been written.
         """
-        if type(source).__module__.partition(".")[0] == "pyarrow":
-            raise TypeMismatch("load: a pyarrow.Table cannot be loaded yet: pass pairs, or a mapping")
         asked = Asked("load", self._name, mutates=True)
         requests.update_op(flags, "load", self._name)
         link = await self._link()
@@ -129,7 +133,7 @@ class Bulk(Coded[K, V], Generic[K, V]):
 
         def messages() -> Iterator[elements_pb2.LoadRequest]:
             batch = None
-            for batch in batches.of_pairs(source, self._key, self._value, per_chunk):
+            for batch in self._sources(source, per_chunk):
                 yield requests.load(
                     self._handle, flags, batch.count, batch.keys, batch.values, first=not batch.first
                 )
@@ -148,6 +152,16 @@ class Bulk(Coded[K, V], Generic[K, V]):
         return replies.load_result(response, asked, self.info)
 
     # Inside
+
+    def _sources(
+        self,
+        source: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]] | ArrowTable,
+        per_chunk: int,
+    ) -> Iterator[Batch]:
+        if is_table(source):
+            return packed(source, self._key, self._value, self._byteorder, per_chunk)
+        rest = cast("Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]]", source)
+        return batches.of_pairs(rest, self._key, self._value, per_chunk)
 
     async def _lookup_array(self, keys: NDArray[Any], *, touch: bool) -> Found:
         arrays.dtype_of(self._value)  # that it has one

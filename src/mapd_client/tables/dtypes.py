@@ -28,10 +28,10 @@ from mapd_client.layouts import (
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-_NUMBERS: Final = frozenset({1, 2, 4, 8})
+NUMBERS: Final = frozenset({1, 2, 4, 8})
 """Bytes of the integers that numpy has; wider ones are bytes."""
 
-_FLOATS: Final = frozenset({2, 4, 8})
+FLOATS: Final = frozenset({2, 4, 8})
 
 
 def order_of(order: Order, byteorder: ByteOrder) -> ByteOrder:
@@ -102,15 +102,15 @@ def dtype_of_layout(layout: Layout, byteorder: ByteOrder) -> DTypeLike:
         byteorder: of the daemon's host.
     """
     match layout:
-        case Integer(size=size, signed=signed) | Enumeration(size=size, signed=signed) if size in _NUMBERS:
+        case Integer(size=size, signed=signed) | Enumeration(size=size, signed=signed) if size in NUMBERS:
             return f"{ORDER[order_of(layout.order, byteorder)]}{'i' if signed else 'u'}{size}"
-        case Pointer(size=size) if size in _NUMBERS:
+        case Pointer(size=size) if size in NUMBERS:
             return f"{ORDER[order_of(layout.order, byteorder)]}u{size}"
         case Boolean(size=1):
             return "?"
-        case Boolean(size=size) if size in _NUMBERS:
+        case Boolean(size=size) if size in NUMBERS:
             return f"{ORDER[order_of(layout.order, byteorder)]}u{size}"
-        case Float(size=size) if size in _FLOATS:
+        case Float(size=size) if size in FLOATS:
             return f"{ORDER[order_of(layout.order, byteorder)]}f{size}"
         case Text(size=size):
             return f"S{size}" if size else "V0"

@@ -30,7 +30,8 @@ def codec_of(layout: Layout, *, hints: Mapping[str, Hint] | None = None, path: s
     Args:
         layout: what the bytes mean.
         hints: codecs for some of the fields by their paths: ``{"key.saddr": Ipv4}``, or by their names ("ipv4").
-            The path of an array stands for each of its elements, or for the whole where that is the codec's size.
+            The path of an array stands for each of its elements, or for the whole where that, and no element, is of
+            the codec's size (``u8[4]``). A path leads through arrays without an index: "value.peers.addr".
         path: what the layout is of, "key" or "value": with it the paths of hints begin, and those in messages. Hints
             of other paths are none of its business.
 
@@ -58,6 +59,7 @@ def _codec_of(
 
     if isinstance(codec, (Structure, Elements)):
         codec.rebind = rebind
+        codec.hints = bound
     return codec
 
 
@@ -89,7 +91,7 @@ class _Compiler:
             hint = self._hints.get(path)
         if hint is not None:
             self._used.add(path)
-            if isinstance(layout, Array) and hint.size != layout.size:
+            if isinstance(layout, Array) and (hint.size == layout.element.size or hint.size != layout.size):
                 return self._array(layout, path, hint)
             return self._hinted(layout, path, hint)
         if isinstance(layout, Record):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 from mapd_client.codec import Buffer, Codec
@@ -143,6 +144,8 @@ class Composite(Codec[Any]):
     path: str
     rebind: Callable[[ByteOrder, int], Codec[Any]] | None = None
     """Compiles it for another host; None for a part of another one, which is compiled with that."""
+    hints: Mapping[str, Codec[Any]] = MappingProxyType({})
+    """The codecs that hints gave its fields, bound, by path; where ``rebind`` is."""
 
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[Any]:
         """As Codec.bind."""
@@ -334,6 +337,11 @@ class Shape:
             layout = value.layout
             if value.byteorder == self.byteorder and (layout is self.layout or layout == self.layout):
                 return bytes(value)
+        if isinstance(value, _BYTES):
+            data = bytes(cast("Buffer", value))
+            if len(data) != self.layout.size:
+                raise SizeMismatch(f"{len(data)} bytes given, {self} has {self.layout.size}")
+            return data
         if not isinstance(value, Mapping):
             raise no_record(str(self), value)
         fields = cast("Mapping[str, Any]", value)
@@ -390,7 +398,7 @@ class Flat:
 
 
 class Structure(Composite):
-    """A struct or a union: ``Fields``; takes these, and every mapping by field name."""
+    """A struct or a union: ``Fields``; takes these, every mapping by field name, and its bytes."""
 
     def __init__(self, shape: Shape) -> None:
         self.layout = shape.layout

@@ -1,0 +1,296 @@
+"""Between the packed bytes of one field and its Arrow column, whole columns at a time. Sans-I/O.
+
+Each method works on *rows*: an array of uint8 of shape (elements, bytes of the field), whose rows may lie apart as they
+do inside larger records. Nothing here looks at one element after the other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from mapd_client.codec import ORDER
+from mapd_client.errors import Misuse, SizeMismatch, TypeMismatch
+from mapd_client.info import ByteOrder
+from mapd_client.tables.needs import ArrowArray, ArrowType, arrow, compute
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Rows: TypeAlias = NDArray[np.uint8]
+
+WIDE: Final = 16
+"""Bytes of ``__int128``."""
+
+
+class BadRow(Exception):
+    """Internal: an element that cannot be written, at its place among those that were to be."""
+
+    def __init__(self, at: int, kind: type[Misuse], text: str) -> None:
+        super().__init__(text)
+        self.at = at
+        self.kind = kind
+        self.text = text
+
+
+class Column(ABC):
+    """A field: its bytes, and how Arrow has it.
+
+    Attributes:
+        size: bytes of one element.
+    """
+
+    size: int
+
+    exact: bool = True
+    """Whether each bit of its fields comes back from what was read: not of text, which ends before a NUL."""
+
+    def mask(self) -> Rows:
+        """The bits that are its own, as one row: of records those of their fields, without padding."""
+        import numpy as np
+
+        return np.full((1, self.size), 255, np.uint8)
+
+    def weight(self) -> int:
+        """How many bytes come back exactly, about: who has more of them has the last word in a union."""
+        return self.size if self.exact else 0
+
+    @abstractmethod
+    def type(self) -> ArrowType:
+        """Arrow's type of the column."""
+
+    @abstractmethod
+    def read(self, rows: Rows) -> ArrowArray:
+        """The column that these bytes are; of ``type``, without nulls."""
+
+    @abstractmethod
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """Put a column's elements into ``rows``, which are zeros; bytes that no field has stay so.
+
+        Args:
+            array: of ``type``, or of one that can be cast to it without loss.
+            rows: as many as ``array`` has elements.
+            path: of the field, for messages: "key.saddr".
+
+        Raises:
+            TypeMismatch: a column of another kind.
+            BadRow: an element that does not fit, or is null.
+        """
+
+
+def viewed(rows: Rows, dtype: str) -> NDArray[Any]:
+    """Rows as one number each; over the same memory."""
+    return rows.view(dtype)[:, 0]
+
+
+def packed(array: NDArray[Any]) -> Any:
+    """An array's memory, or that of a copy whose elements lie one after the other."""
+    import numpy as np
+
+    pa = arrow()
+    return pa.py_buffer(np.ascontiguousarray(array).data)
+
+
+def without_nulls(array: ArrowArray, path: str) -> ArrowArray:
+    """The column itself, a dictionary's written out; raises BadRow where an element is null."""
+    pa = arrow()
+    if isinstance(array, pa.DictionaryArray):
+        array = array.dictionary_decode()
+    if array.null_count:
+        pc = compute()
+        at = pc.index(array.is_null(), True).as_py()
+        raise BadRow(
+            at, TypeMismatch, f"{path} is null; a map has no nulls: fill them, or leave those rows out"
+        )
+    return array
+
+
+def wrong_type(path: str, given: ArrowType, due: str) -> TypeMismatch:
+    """A column of another kind."""
+    return TypeMismatch(f"{path}: a column of {given}; {due} is due")
+
+
+def cast(array: ArrowArray, due: ArrowType, path: str) -> ArrowArray:
+    """A column of numbers in another type, if each number is the same there; raises SizeMismatch."""
+    pa = arrow()
+    if array.type == due:
+        return array
+    try:
+        made = array.cast(due)
+        if pa.types.is_floating(due) or pa.types.is_floating(array.type):
+            # Arrow rounds a double to a float without a word.
+            back = made.cast(array.type)
+            differs = (back.to_numpy(zero_copy_only=False) != array.to_numpy(zero_copy_only=False)) & ~_nan(
+                array
+            )
+            if differs.any():
+                at = int(differs.argmax())
+                raise BadRow(at, SizeMismatch, f"{path}: {array[at]} cannot be had as {due} without loss")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SizeMismatch(f"{path}: {array.type} does not fit into {due}: {error}") from None
+    return made
+
+
+def _nan(array: ArrowArray) -> NDArray[Any]:
+    import numpy as np
+
+    values = array.to_numpy(zero_copy_only=False)
+    found: NDArray[Any] = np.not_equal(values, values)
+    return found
+
+
+class Number(Column):
+    """An integer or IEEE 754 number of 1, 2, 4 or 8 bytes; ``kind`` as numpy writes it: "i", "u", "f"."""
+
+    def __init__(self, kind: str, size: int, byteorder: ByteOrder) -> None:
+        self.kind = kind
+        self.size = size
+        self._stored = f"{ORDER[byteorder]}{kind}{size}"
+        self._native = f"={kind}{size}"
+
+    def type(self) -> ArrowType:
+        """int8 to int64, uint8 to uint64, float16 to float64."""
+        import numpy as np
+
+        pa = arrow()
+        return pa.from_numpy_dtype(np.dtype(self._native))
+
+    def read(self, rows: Rows) -> ArrowArray:
+        """As Column."""
+        pa = arrow()
+        numbers = self.numbers(rows)
+        return pa.Array.from_buffers(self.type(), len(rows), [None, packed(numbers)])
+
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """As Column; takes integers and floats that are the same number in this type."""
+        pa = arrow()
+        array = without_nulls(array, path)
+        types = pa.types
+        if not (
+            types.is_integer(array.type) or types.is_floating(array.type) or types.is_decimal(array.type)
+        ):
+            raise wrong_type(path, array.type, str(self.type()))
+        made = cast(array, self.type(), path)
+        viewed(rows, self._stored)[...] = made.to_numpy(zero_copy_only=False)
+
+    def numbers(self, rows: Rows) -> NDArray[Any]:
+        """The numbers in this host's byte order."""
+        return viewed(rows, self._stored).astype(self._native)
+
+
+class Wide(Column):
+    """An integer of 16 bytes: Arrow's binary, most significant byte first, so that bytes sort as numbers do."""
+
+    size = WIDE
+
+    def __init__(self, byteorder: ByteOrder) -> None:
+        self._byteorder = byteorder
+
+    def type(self) -> ArrowType:
+        """fixed_size_binary[16]: the widest decimals that all readers have end at 38 digits, these have 39."""
+        pa = arrow()
+        return pa.binary(WIDE)
+
+    def read(self, rows: Rows) -> ArrowArray:
+        """As Column."""
+        pa = arrow()
+        ordered = rows if self._byteorder == "big" else rows[:, ::-1]
+        return pa.Array.from_buffers(self.type(), len(rows), [None, packed(ordered)])
+
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """As Column."""
+        given = bytes_of(array, WIDE, path)
+        rows[...] = given if self._byteorder == "big" else given[:, ::-1]
+
+
+class Flag(Column):
+    """A C bool: any byte but 0 is true, and true is written as 1."""
+
+    exact = False
+
+    def __init__(self, size: int, byteorder: ByteOrder) -> None:
+        self.size = size
+        self._lowest = 0 if byteorder == "little" else size - 1
+
+    def type(self) -> ArrowType:
+        """Arrow's bool."""
+        pa = arrow()
+        return pa.bool_()
+
+    def read(self, rows: Rows) -> ArrowArray:
+        """As Column."""
+        pa = arrow()
+        return pa.array((rows != 0).any(axis=1))
+
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """As Column; takes bools alone."""
+        pa = arrow()
+        array = without_nulls(array, path)
+        if not pa.types.is_boolean(array.type):
+            raise wrong_type(path, array.type, "bool")
+        rows[:, self._lowest] = array.to_numpy(zero_copy_only=False)
+
+
+class Raw(Column):
+    """Bytes as they are."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def type(self) -> ArrowType:
+        """fixed_size_binary."""
+        pa = arrow()
+        return pa.binary(self.size)
+
+    def read(self, rows: Rows) -> ArrowArray:
+        """As Column."""
+        pa = arrow()
+        return pa.Array.from_buffers(self.type(), len(rows), [None, packed(rows)])
+
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """As Column; takes any binary column whose elements all have this size."""
+        rows[...] = bytes_of(array, self.size, path)
+
+
+def bytes_of(array: ArrowArray, size: int, path: str) -> Rows:
+    """A binary column as rows of ``size`` bytes.
+
+    Raises:
+        TypeMismatch: a column of another kind.
+        BadRow: an element of another size, or null.
+    """
+    import numpy as np
+
+    pa = arrow()
+    array = without_nulls(array, path)
+    types = pa.types
+    if types.is_fixed_size_binary(array.type) and array.type.byte_width == size:
+        fixed = array
+    elif (
+        types.is_fixed_size_binary(array.type)
+        or types.is_binary(array.type)
+        or types.is_large_binary(array.type)
+    ):
+        fixed = _same_size(array, size, path)
+    elif types.is_binary_view(array.type):
+        fixed = _same_size(array.cast(pa.large_binary()), size, path)
+    else:
+        raise wrong_type(path, array.type, f"binary of {size} bytes")
+    data = fixed.buffers()[1]
+    if not len(fixed) or data is None:
+        return np.zeros((len(fixed), size), np.uint8)
+    first = fixed.offset * size
+    flat: Rows = np.frombuffer(memoryview(data), np.uint8)[first : first + len(fixed) * size]
+    return flat.reshape(len(fixed), size)
+
+
+def _same_size(array: ArrowArray, size: int, path: str) -> ArrowArray:
+    pa = arrow()
+    pc = compute()
+    lengths = pc.binary_length(array).to_numpy(zero_copy_only=False)
+    wrong = lengths != size
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise BadRow(at, SizeMismatch, f"{path}: {lengths[at]} bytes, {size} are due")
+    return array.cast(pa.binary(size))

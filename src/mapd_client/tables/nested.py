@@ -1,0 +1,336 @@
+"""Columns of several fields: records, bit-fields, arrays, all CPUs' slots. Sans-I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mapd_api.layout import round_up8
+from mapd_client.errors import SizeMismatch, TypeMismatch
+from mapd_client.info import ByteOrder
+from mapd_client.selecting import Reducing
+from mapd_client.tables.columns import BadRow, Column, Number, without_nulls, wrong_type
+from mapd_client.tables.needs import ArrowArray, ArrowType, arrow, compute
+from mapd_client.typed.naming import nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mapd_client.tables.columns import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a record: its name, its first byte, and its column."""
+
+    name: str
+    offset: int
+    column: Column
+
+
+class Struct(Column):
+    """A record: Arrow's struct. Members of a union are all there, each by its own reading of the bytes they share.
+
+    To write one, as many of a union's members as it takes to say all its bytes are enough; those that are given have
+    to agree.
+    """
+
+    def __init__(self, size: int, fields: Sequence[Field]) -> None:
+        self.size = size
+        self.fields = {field.name: field for field in fields}
+        self.exact = all(field.column.exact for field in fields)
+        self._shared = self._overlap()
+        by_weight = sorted(fields, key=lambda field: field.column.weight())
+        self._order = by_weight if self._shared else list(fields)
+
+    def _overlap(self) -> bool:
+        taken = 0
+        for field in self.fields.values():
+            mask = int.from_bytes(field.column.mask().tobytes(), "little") << 8 * field.offset
+            if taken & mask:
+                return True
+            taken |= mask
+        return False
+
+    def mask(self) -> Rows:
+        """As Column."""
+        import numpy as np
+
+        row = np.zeros((1, self.size), np.uint8)
+        for field in self.fields.values():
+            _part(row, field)[...] |= field.column.mask()
+        return row
+
+    def weight(self) -> int:
+        """As Column."""
+        return min(self.size, sum(field.column.weight() for field in self.fields.values()))
+
+    def type(self) -> ArrowType:
+        """struct<...>, its fields without nulls."""
+        pa = arrow()
+        return pa.struct(
+            [pa.field(field.name, field.column.type(), nullable=False) for field in self.fields.values()]
+        )
+
+    def read(self, rows: Rows) -> ArrowArray:
+        """As Column."""
+        pa = arrow()
+        columns = [field.column.read(_part(rows, field)) for field in self.fields.values()]
+        return pa.StructArray.from_arrays(columns, fields=list(self.type()))
+
+    def missing(self, given: Sequence[str]) -> list[str]:
+        """Fields of which bytes are in none of those that are given."""
+        import numpy as np
+
+        def extent(field: Field) -> Rows:
+            mask = np.zeros((1, self.size), np.uint8)
+            column = field.column
+            _part(mask, field)[...] = column.mask() if isinstance(column, Bits) else 255
+            return mask
+
+        said = np.zeros((1, self.size), np.uint8)
+        for name in given:
+            if name in self.fields:
+                said |= extent(self.fields[name])
+        return [
+            name for name, field in self.fields.items() if name not in given and (extent(field) & ~said).any()
+        ]
+
+    def check_names(self, given: Sequence[str], path: str) -> None:
+        """Raises TypeMismatch for a field that is not there, for one that is missing, or one given twice."""
+        for name in given:
+            if name not in self.fields:
+                raise TypeMismatch(f"{path}.{name}: there is no such field: {nearest(name, self.fields)}")
+        if len(set(given)) < len(given):
+            twice = next(name for name in given if given.count(name) > 1)
+            raise TypeMismatch(f"{path}.{twice}: two columns of that name")
+        if missing := self.missing(given):
+            names = ", ".join(f"{path}.{name}" for name in missing)
+            raise TypeMismatch(f"no column for {names}: every field is needed; there are {', '.join(given)}")
+
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """As Column; takes structs with fields of these names, in any order."""
+        pa = arrow()
+        array = without_nulls(array, path)
+        if not pa.types.is_struct(array.type):
+            raise wrong_type(path, array.type, f"a struct of {', '.join(self.fields)}")
+        names = [array.type.field(at).name for at in range(array.type.num_fields)]
+        self.check_names(names, path)
+        given = dict(zip(names, array.flatten(), strict=True))
+        wanted = [field for field in self._order if field.name in given]
+        if not self._shared:
+            for field in wanted:
+                field.column.write(given[field.name], _part(rows, field), f"{path}.{field.name}")
+            return
+        written = [(field, self._overlay(given[field.name], field, rows, path)) for field in wanted]
+        for field, bits in written:
+            _agree(field, bits, rows, path)
+
+    def _overlay(self, array: ArrowArray, field: Field, rows: Rows, path: str) -> Rows:
+        """Put a field's bits over what is there; those bits."""
+        import numpy as np
+
+        mine = np.zeros((len(rows), field.column.size), np.uint8)
+        field.column.write(array, mine, f"{path}.{field.name}")
+        mask, part = field.column.mask(), _part(rows, field)
+        part[...] = (part & ~mask) | (mine & mask)
+        return mine
+
+
+def _part(rows: Rows, field: Field) -> Rows:
+    return rows[:, field.offset : field.offset + field.column.size]
+
+
+def _agree(field: Field, bits: Rows, rows: Rows, path: str) -> None:
+    """Raises BadRow where a member of a union does not read as it was given."""
+    import numpy as np
+
+    again = np.zeros(bits.shape, np.uint8)
+    field.column.write(field.column.read(_part(rows, field)), again, path)
+    differ = (bits != again).any(axis=1)
+    if differ.any():
+        raise BadRow(
+            int(differ.argmax()),
+            TypeMismatch,
+            f"{path}.{field.name} says other bytes than the members of its union that share them; leave one out",
+        )
+
+
+class Bits(Column):
+    """A bit-field: what its declared type makes of its bits.
+
+    Args:
+        column: of the declared type, in the byte order of the host.
+        size: bytes that it lies in.
+        shift: bits before it, as BTF counts them: from the first byte's lowest bit on a little-endian host, from
+            its highest on a big-endian one.
+        bits: its width.
+        signed: whether its highest bit is a sign.
+        byteorder: of the daemon's host.
+    """
+
+    def __init__(
+        self, column: Column, size: int, shift: int, bits: int, *, signed: bool, byteorder: ByteOrder
+    ) -> None:
+        self.size = size
+        self._column = column
+        self._bits, self._signed = bits, signed
+        self._byteorder: ByteOrder = byteorder
+        self._place = slice(shift, shift + bits)
+
+    def mask(self) -> Rows:
+        """As Column."""
+        import numpy as np
+
+        return self._placed(np.full((1, self._bits), 1, np.uint8))
+
+    def weight(self) -> int:
+        """As Column."""
+        return (self._bits + 7) // 8
+
+    def type(self) -> ArrowType:
+        """The declared type's."""
+        return self._column.type()
+
+    def read(self, rows: Rows) -> ArrowArray:
+        """As Column."""
+        import numpy as np
+
+        unpacked = np.unpackbits(np.ascontiguousarray(rows), axis=1, bitorder=self._byteorder)
+        bits = self._lowest_first(unpacked[:, self._place])
+        whole = np.zeros((len(rows), 8 * self._column.size), np.uint8)
+        whole[:, : self._bits] = bits
+        if self._signed:
+            whole[:, self._bits :] = bits[:, -1:]
+        number = np.packbits(whole, axis=1, bitorder="little")
+        return self._column.read(np.ascontiguousarray(self._lowest_first(number)))
+
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """As Column; raises BadRow for a number that its bits do not hold."""
+        import numpy as np
+
+        number = np.zeros((len(array), self._column.size), np.uint8)
+        self._column.write(array, number, path)
+        whole = np.unpackbits(np.ascontiguousarray(self._lowest_first(number)), axis=1, bitorder="little")
+        bits = whole[:, : self._bits]
+        sign: NDArray[Any] | int = bits[:, -1:] if self._signed else 0
+        wrong = (whole[:, self._bits :] != sign).any(axis=1)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise BadRow(at, SizeMismatch, f"{path}: {array[at]} does not fit into {self._bits} bits")
+        rows |= self._placed(bits)
+
+    def _placed(self, bits: NDArray[np.uint8]) -> Rows:
+        """Bits, lowest first, at their place among the bytes that they lie in."""
+        import numpy as np
+
+        whole = np.zeros((len(bits), 8 * self.size), np.uint8)
+        whole[:, self._place] = self._lowest_first(bits)
+        return np.packbits(whole, axis=1, bitorder=self._byteorder)
+
+    def _lowest_first(self, rows: Rows) -> Rows:
+        """Rows that begin with their lowest bit or byte, of such as the host has them; and back."""
+        return rows if self._byteorder == "little" else rows[:, ::-1]
+
+
+class Fixed(Column):
+    """An array: Arrow's fixed-size list. Its elements begin ``stride`` bytes after each other, their size if None."""
+
+    def __init__(self, element: Column, count: int, stride: int | None = None) -> None:
+        self.element = element
+        self.count = count
+        self._stride = element.size if stride is None else stride
+        self.size = self._stride * count
+        self.exact = element.exact
+
+    def mask(self) -> Rows:
+        """As Column."""
+        import numpy as np
+
+        one = np.zeros((1, self._stride), np.uint8)
+        one[:, : self.element.size] = self.element.mask()
+        return np.tile(one, (1, self.count))
+
+    def weight(self) -> int:
+        """As Column."""
+        return self.element.weight() * self.count
+
+    def type(self) -> ArrowType:
+        """fixed_size_list<...>[count]."""
+        pa = arrow()
+        return pa.list_(pa.field("item", self.element.type(), nullable=False), self.count)
+
+    def read(self, rows: Rows) -> ArrowArray:
+        """As Column."""
+        pa = arrow()
+        return pa.FixedSizeListArray.from_arrays(self.element.read(self._elements(rows)), type=self.type())
+
+    def _elements(self, rows: Rows) -> Rows:
+        import numpy as np
+
+        flat = np.ascontiguousarray(rows).reshape(len(rows) * self.count, self._stride)
+        return flat[:, : self.element.size]
+
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """As Column; takes lists of any kind that all have ``count`` elements."""
+        import numpy as np
+
+        pa, pc = arrow(), compute()
+        array = without_nulls(array, path)
+        types = pa.types
+        if not (
+            types.is_list(array.type)
+            or types.is_large_list(array.type)
+            or types.is_fixed_size_list(array.type)
+        ):
+            raise wrong_type(path, array.type, f"a list of {self.count}")
+        lengths: NDArray[Any] = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+        wrong = lengths != self.count
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise BadRow(at, SizeMismatch, f"{path}: a list of {lengths[at]}, {self.count} are due")
+        flat = np.zeros((len(array) * self.count, self._stride), np.uint8)
+        try:
+            self.element.write(array.flatten(), flat[:, : self.element.size], path)
+        except BadRow as bad:
+            raise BadRow(bad.at // self.count, bad.kind, bad.text) from None
+        rows[...] = flat.reshape(len(array), self.size)
+
+
+def per_cpu(element: Column, cpus: int) -> Fixed:
+    """All CPUs' slots of one value."""
+    return Fixed(element, cpus, round_up8(element.size))
+
+
+class Reduced(Column):
+    """One number for those of all CPUs. Sums are of 64 bits, and wrap there as the kernel's own counters do."""
+
+    def __init__(self, number: Number, cpus: int, kind: Reducing) -> None:
+        self._number = number
+        self._cpus = cpus
+        self._kind: Reducing = kind
+        self.size = round_up8(number.size) * cpus
+        self._type = Number(number.kind, 8 if kind == "sum" else number.size, "little")
+
+    def type(self) -> ArrowType:
+        """The integer's; int64 or uint64 for a sum."""
+        return self._type.type()
+
+    def read(self, rows: Rows) -> ArrowArray:
+        """As Column."""
+        import numpy as np
+
+        pa = arrow()
+        slots = np.ascontiguousarray(rows).reshape(len(rows) * self._cpus, -1)[:, : self._number.size]
+        numbers = self._number.numbers(slots).reshape(len(rows), self._cpus)
+        if self._kind == "sum":
+            wide: NDArray[Any] = numbers.sum(axis=1, dtype=f"{self._number.kind}8")
+            return pa.array(wide)
+        return pa.array(numbers.min(axis=1) if self._kind == "min" else numbers.max(axis=1))
+
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """Raises TypeMismatch: a sum does not say what each CPU is to hold."""
+        del array, rows
+        raise TypeMismatch(f"{path}: one number for all CPUs only reads; open the map with PerCpu(...)")
