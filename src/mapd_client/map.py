@@ -12,7 +12,6 @@ from mapd_client.atomics import Atomics
 from mapd_client.batches import Batch
 from mapd_client.bulk import Bulk
 from mapd_client.dump import Dump
-from mapd_client.dumping import Dumps
 from mapd_client.elements import Elements
 from mapd_client.errors import Unsupported
 from mapd_client.failures import Asked
@@ -20,12 +19,13 @@ from mapd_client.info import Count, UpdateFlag
 from mapd_client.lpm import Lpm
 from mapd_client.references import ProgramRef
 from mapd_client.refs import MapRef
+from mapd_client.tables.facade import Tables
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Dumps[K, V], Generic[K, V]):
+class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]):
     """One open map; from ``Client.open_map`` or ``Client.create_map``.
 
     Where the values have a bpf_spin_lock (``info.has_lock``), every read and write holds it.
