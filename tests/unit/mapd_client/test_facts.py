@@ -24,7 +24,7 @@ from mapd_client import (
     hostinfo,
 )
 from mapd_client.codec import U64, Codec
-from mapd_client.facts import FRESH_S, RENEW_S, HostFacts
+from mapd_client.facts import ABSENT, FRESH_S, RENEW_S, HostFacts
 from mapd_client.facts_codecs import HostCodec, needs_facts, with_facts
 from mapd_client.hostinfo import HostClocks, HostInfo
 
@@ -258,7 +258,7 @@ def test_what_is_remembered_of_unknown_ids_is_bounded() -> None:
         asked = known.begin()
         assert len(asked[1]) <= hostinfo.MOST_IDS
         known.take(info(), asked)
-    assert 0 < known.remembered <= 2 * facts_module.ABSENT
+    assert 0 < known.remembered <= 2 * ABSENT
 
 
 # ---- messages -----------------------------------------------------------------------------------------
