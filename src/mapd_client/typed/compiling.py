@@ -60,6 +60,7 @@ def _codec_of(
     if isinstance(codec, (Structure, Elements)):
         codec.rebind = rebind
         codec.hints = bound
+        codec.byteorder = byteorder
     return codec
 
 

@@ -10,15 +10,19 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mapd_client.codec import Buffer, Codec
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch
 from mapd_client.info import ByteOrder
 from mapd_client.layouts import Array, Layout, Record
+from mapd_client.tables.dtypes import dtype_of_layout
 from mapd_client.typed.bits import Bits
 from mapd_client.typed.naming import Wrong, nearest, no_record, refused
 from mapd_client.typed.scalars import Reader
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 _SHOWN: Final = 16
 """Elements of an array that ``repr`` of a record shows."""
@@ -146,6 +150,13 @@ class Composite(Codec[Any]):
     """Compiles it for another host; None for a part of another one, which is compiled with that."""
     hints: Mapping[str, Codec[Any]] = MappingProxyType({})
     """The codecs that hints gave its fields, bound, by path; where ``rebind`` is."""
+    byteorder: ByteOrder = "little"
+    """Of the host that it was compiled for; where ``rebind`` is."""
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Every field at its place, by its type; hints have no say."""
+        return dtype_of_layout(self.layout, self.byteorder)
 
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[Any]:
         """As Codec.bind."""

@@ -10,6 +10,7 @@ from mapd_client.codec import ORDER, Buffer, Bytes, Codec, Int, shown
 from mapd_client.errors import SizeMismatch, TypeMismatch
 from mapd_client.info import ByteOrder
 from mapd_client.layouts import Boolean, Enumeration, Float, Integer, Layout, Opaque, Order, Pointer, Text
+from mapd_client.tables.dtypes import dtype_of_layout
 from mapd_client.typed.naming import nearest
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ class _Scalar(Codec[Any]):
     """A codec with the layout that it was made from, which numpy's types are made from as well."""
 
     layout: Layout
+    _byteorder: ByteOrder = "little"
 
     @property
     def dtype(self) -> DTypeLike | None:
-        return None
+        return dtype_of_layout(self.layout, self._byteorder)
 
 
 class Ordered(Int):
