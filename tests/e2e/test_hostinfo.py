@@ -24,7 +24,7 @@ import mapd_client
 from mapd.maps.hostfacts import cgroup_mount
 from mapd_client import U32, U64, CgroupId, IfIndex, KernelTime, Ktime, KtimeBoot, PermissionDenied
 from tests.support.bpffs import require_bpf
-from tests.support.daemon import DaemonProcess, daemon_process, private_place
+from tests.support.daemon import SOURCE, DaemonProcess, daemon_process, private_place
 from tests.support.hostprograms import BOOTTIME, CGROUP, KTIME, write_down
 
 FRONT, OPENER = 65_501, 65_502
@@ -97,22 +97,18 @@ def own_cgroup() -> Generator[tuple[Path, str]]:
 @pytest.fixture(scope="module", params=MODES)
 def ground(request: pytest.FixtureRequest) -> Generator[Ground]:
     require_bpf()
-    single = () if MODES[request.param] else ("-m", "tests.e2e.probing.one")
+    program: tuple[str, ...] = ("-m", "mapd")
+    prefix: tuple[str, ...] = IN_A_NETWORK_OF_ITS_OWN
+    if request.param == "one process":
+        program = ("-m", "tests.e2e.probing.one")
+        prefix = ("env", f"PYTHONPATH={SOURCE.parent}:{SOURCE}", *prefix)
     with own_cgroup() as (cgroup, mount), private_place() as place:
-        place.root.chmod(0o755)
-        prefix = IN_A_NETWORK_OF_ITS_OWN
-        if single:
-            prefix = (
-                "env",
-                f"PYTHONPATH={Path(__file__).parents[2]}:{Path(mapd_client.__file__).parents[1]}",
-                *prefix,
-            )
         with daemon_process(
             place,
             extra=MODES[request.param],
             policy=POLICY,
             prefix=prefix,
-            program=single or ("-m", "mapd"),
+            program=program,
         ) as daemon:
             yield Ground(daemon, cgroup, mount)
 
