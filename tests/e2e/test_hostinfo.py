@@ -102,15 +102,13 @@ def ground(request: pytest.FixtureRequest) -> Generator[Ground]:
     if request.param == "one process":
         program = ("-m", "tests.e2e.probing.one")
         prefix = ("env", f"PYTHONPATH={SOURCE.parent}:{SOURCE}", *prefix)
-    with own_cgroup() as (cgroup, mount), private_place() as place:
-        with daemon_process(
-            place,
-            extra=MODES[request.param],
-            policy=POLICY,
-            prefix=prefix,
-            program=program,
-        ) as daemon:
-            yield Ground(daemon, cgroup, mount)
+    extra = MODES[request.param]
+    with (
+        own_cgroup() as (cgroup, mount),
+        private_place() as place,
+        daemon_process(place, extra=extra, policy=POLICY, prefix=prefix, program=program) as daemon,
+    ):
+        yield Ground(daemon, cgroup, mount)
 
 
 def netns(pid: int | str) -> int:
