@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from hypothesis import strategies as st
@@ -77,9 +78,10 @@ class Wanted:
 EVERYTHING: Final = Wanted()
 
 
-def identifiers() -> st.SearchStrategy[str]:
-    """C identifiers; short, so that equal ones meet in one blob."""
-    return st.from_regex(r"[a-zA-Z_][a-z0-9_]{0,4}", fullmatch=True)
+def _names(draw: st.DrawFn) -> Iterator[str]:
+    """As many C identifiers as are asked for; those of two records meet in one blob."""
+    stem = draw(st.sampled_from(("a", "Len", "_x", "saddr", "f9_")))
+    return (f"{stem}{at}" if at else stem for at in count())
 
 
 def integers(wanted: Wanted = EVERYTHING, *, ordered: bool = True) -> st.SearchStrategy[Integer]:
@@ -189,15 +191,17 @@ def _has_float(layout: Layout) -> bool:
 
 
 @st.composite
-def records(draw: st.DrawFn, wanted: Wanted = EVERYTHING, depth: int | None = None) -> Record:
-    """Structs and unions: nested, anonymous members, bit-fields, padding, packed."""
+def records(
+    draw: st.DrawFn, wanted: Wanted = EVERYTHING, depth: int | None = None, fewest: int = 1
+) -> Record:
+    """Structs and unions: nested, anonymous members, bit-fields, padding, packed; with ``fewest`` members or more."""
     left = wanted.depth - 1 if depth is None else depth
     union = draw(st.integers(0, 4)) == 0
     packed = not union and wanted.packed and draw(st.integers(0, 3)) == 0
-    names = iter(draw(st.lists(identifiers(), min_size=24, max_size=24, unique=True)))
+    names = _names(draw)
     placed: list[Member] = []
     end = 0  # bits
-    for _ in range(draw(st.integers(1, 6))):
+    for _ in range(draw(st.integers(fewest, fewest + 5))):
         if wanted.bitfields and draw(st.integers(0, 3)) == 0:
             member = draw(_bitfield(wanted, next(names), 0 if union else end))
             placed.append(member)
@@ -268,8 +272,7 @@ def _renamed(record: Record, names: Iterator[str]) -> Record:
     members: list[Member] = []
     for member in record.members:
         if member.name:
-            member_layout, name = member.layout, next(names, "")
-            assert name, "more names are needed"
+            member_layout, name = member.layout, next(names)
         else:
             assert isinstance(member.layout, Record)
             member_layout, name = _renamed(member.layout, names), ""
