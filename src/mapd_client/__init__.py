@@ -76,6 +76,8 @@ from mapd_client.rights import Decision, Principal, Share
 from mapd_client.selecting import Reduce
 from mapd_client.structcodec import Struct
 from mapd_client.tls import Tls
+from mapd_client.typed import Fields
+from mapd_client.typed.hints import Port
 
 __all__ = [
     "I8",
@@ -104,6 +106,7 @@ __all__ = [
     "DumpIncomplete",
     "Exchanged",
     "Field",
+    "Fields",
     "Found",
     "HostClocks",
     "HostInfo",
@@ -142,6 +145,7 @@ __all__ = [
     "PerCpu",
     "PermissionDenied",
     "Pin",
+    "Port",
     "Principal",
     "ProcessHolder",
     "ProgramHolder",

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, overload
 
 from mapd_api.ops import Op
 from mapd_api.uapi import MapType
-from mapd_api.v1 import elements_pb2
-from mapd_client import methods, references, replies, requests
+from mapd_api.v1 import elements_pb2, maps_pb2
+from mapd_client import hostinfo_asking, methods, references, replies, requests
 from mapd_client.atomics import Atomics
 from mapd_client.batches import Batch
 from mapd_client.bulk import Bulk
+from mapd_client.codec import Codec
 from mapd_client.dump import Dump
 from mapd_client.elements import Elements
-from mapd_client.errors import Unsupported
+from mapd_client.errors import DaemonCapability, MapdError, PermissionDenied, Unsupported
 from mapd_client.failures import Asked
-from mapd_client.info import Count, UpdateFlag
+from mapd_client.handing import check_codecs
+from mapd_client.info import Btf, Count, UpdateFlag
+from mapd_client.layouts import MapLayout
 from mapd_client.lpm import Lpm
 from mapd_client.references import ProgramRef
 from mapd_client.refs import MapRef
 from mapd_client.tables.facade import Tables
+from mapd_client.typed import view
+from mapd_client.typed.hints import Hint
 
 K = TypeVar("K")
 V = TypeVar("V")
+K2 = TypeVar("K2")
+V2 = TypeVar("V2")
 
 
 class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]):
@@ -93,6 +101,91 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         link = await self._link()
         return replies.count(await link.call(methods.COUNT_ENTRIES, request, asked))
 
+    async def btf(self) -> Btf:
+        """The map's type information, as the kernel holds it. Cancelled: nothing has changed.
+
+        Raises:
+            Unsupported: it was created without.
+            DaemonCapability: somebody else created the map, and the daemon may not ask for their BTF (CAP_SYS_ADMIN).
+        """
+        asked = Asked("btf", self._name)
+        request = maps_pb2.GetBtfRequest(map=requests.by_handle(self._handle))
+        link = await self._link()
+        found = (await link.call(methods.GET_BTF, request, asked)).btf
+        return Btf(found.blob, found.key_type_id, found.value_type_id)
+
+    @overload
+    async def typed(self, *, hints: Mapping[str, Hint] | None = None) -> Map[Any, Any]: ...
+    @overload
+    async def typed(self, *, key: type[K2] | Codec[K2], value: type[V2] | Codec[V2]) -> Map[K2, V2]: ...
+    @overload
+    async def typed(
+        self, *, key: type[K2] | Codec[K2], hints: Mapping[str, Hint] | None = None
+    ) -> Map[K2, Any]: ...
+    @overload
+    async def typed(
+        self, *, value: type[V2] | Codec[V2], hints: Mapping[str, Hint] | None = None
+    ) -> Map[Any, V2]: ...
+    async def typed(
+        self,
+        *,
+        key: type[Any] | Codec[Any] | None = None,
+        value: type[Any] | Codec[Any] | None = None,
+        hints: Mapping[str, Hint] | None = None,
+    ) -> Map[Any, Any]:
+        """This map with keys and values by field name, or as instances of classes.
+
+        What is returned is a view of the same open map by the same handle: ``aclose`` of either closes both, and what
+        is called through one keeps its order with what is called through the other.
+
+        By field name a struct is read as ``Fields``, a mapping that nobody can change, and written from them or from
+        any mapping with every field; arrays are tuples, char arrays str (bytes where that would not be all of them),
+        enums names. For per-CPU maps values are lists, one for each possible CPU. A field of 4 or 8 bytes can be
+        changed by its path: ``fetch_add(key, 1, field="stats.packets")``.
+
+        An ``update`` of an element that is there cancels its bpf_timer and drops its kptrs, whatever is written: fields
+        of the kernel's own cannot be written back (kernel/bpf/hashtab.c, ``check_and_free_fields()``). Change such
+        values by atomics on their fields.
+
+        Args:
+            key: a dataclass, a ctypes.Structure or an address class that keys are to be instances of; a codec.
+            value: likewise, for values.
+            hints: codecs for fields, or their names, by path: ``{"key.saddr": Ipv4, "value.seen": "ktime"}``. They are
+                for what is read by name; a class says them itself (``Annotated[IPv4Address, Ipv4]``).
+
+        Cancelled: nothing has changed.
+
+        Raises:
+            NoTypeInfo: the map has no BTF, or the daemon cannot give it; the message names the three ways out.
+            Incompatible: a class is not what the map's BTF says; the message has a line for each field that differs.
+            SizeMismatch: a class, a codec or a hint of another size.
+            Misuse: a hint for a field that is not there.
+            TypeMismatch: a class that does not say how it lies in memory, BTF that cannot be read.
+        """
+        asked = Asked("typed", self._name)
+        with requests.naming(asked):
+            given = view.hints_of(hints or {}, key, value)
+            wanted = view.wanted(key, value)
+        there = await self._types_there(asked, needed=key is None and value is None)
+        link = await self._link()
+        known = await hostinfo_asking.known_hints(link, given)
+        server = await link.server()
+        if there is not None:
+            view.check(wanted, there, server.byteorder, asked)
+        with requests.naming(asked):
+            layouts = [view.layout_now(side, wish, there) for side, wish in (("key", key), ("value", value))]
+            keys = view.chosen("key", key, layouts[0], known, self._key)
+            values = view.chosen("value", value, layouts[1], known, self._value)
+            if self.info.per_cpu:
+                values = view.per_cpu(values, self._value)
+            keys = keys.bind(server.byteorder, server.possible_cpus)
+            values = values.bind(server.byteorder, server.possible_cpus)
+        check_codecs(self.info, keys, values, asked)
+        source = "the caller's classes" if there is None else there.source
+        recoded = self._recoded(keys, values, MapLayout(key=layouts[0], value=layouts[1], source=source))
+        assert isinstance(recoded, Map)
+        return recoded
+
     @property
     def lpm(self) -> Lpm[K, V]:
         """Exact, covering and covered prefixes of an LPM trie; raises Unsupported for other types."""
@@ -107,6 +200,18 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         return Lpm(self._key, self._encode_key, self._exact, covered, self._byteorder)
 
     # Inside
+
+    async def _types_there(self, asked: Asked, *, needed: bool) -> MapLayout | None:
+        """What the map's BTF says; None, where that is not needed, if it is not to be had."""
+        why: MapdError | None = None
+        if self.info.btf_id:
+            try:
+                return view.of_btf(await self.btf(), self.info)
+            except (Unsupported, DaemonCapability, PermissionDenied) as error:
+                why = error
+        if needed:
+            raise view.no_types(asked, why) from why
+        return None
 
     async def _exact(self, keys: bytes, count: int) -> list[V | None]:
         op = Op.LOOKUP_EXACT

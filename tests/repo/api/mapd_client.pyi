@@ -4,7 +4,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,10 +20,15 @@ from mapd_api.uapi import MapFlag as MapFlag
 from mapd_api.uapi import MapType as MapType
 from mapd_client.codec import Buffer
 from mapd_client.info import ByteOrder, TypeAnswer
+from mapd_client.layouts import MapLayout, Record
+from mapd_client.typed.hints import Hint
+from mapd_client.typed.records import Shape
 
 K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
+K2 = TypeVar("K2")
+V2 = TypeVar("V2")
 T_co = TypeVar("T_co", covariant=True)
 
 UpdateFlag: TypeAlias = Literal["any", "noexist", "exist"]
@@ -188,6 +193,21 @@ class Map(MapHandle, Generic[K, V]):
         flags: UpdateFlag = "any",
     ) -> int: ...
     async def count(self) -> Count: ...
+    @property
+    def layout(self) -> MapLayout | None: ...
+    async def btf(self) -> Btf: ...
+    @overload
+    async def typed(self, *, hints: Mapping[str, Hint] | None = None) -> Map[Any, Any]: ...
+    @overload
+    async def typed(self, *, key: type[K2] | Codec[K2], value: type[V2] | Codec[V2]) -> Map[K2, V2]: ...
+    @overload
+    async def typed(
+        self, *, key: type[K2] | Codec[K2], hints: Mapping[str, Hint] | None = None
+    ) -> Map[K2, Any]: ...
+    @overload
+    async def typed(
+        self, *, value: type[V2] | Codec[V2], hints: Mapping[str, Hint] | None = None
+    ) -> Map[Any, V2]: ...
     async def fetch_add(
         self, key: K, operand: int, *, field: str | Field | None = None, create: bool = False
     ) -> int | None: ...
@@ -499,6 +519,21 @@ class Chunk:
     @property
     def values_array(self) -> NDArray[Any]: ...
 
+class Fields(Mapping[str, Any]):
+    def __init__(self, shape: Shape, data: bytes) -> None: ...
+    def __getitem__(self, name: str) -> Any: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, name: object) -> bool: ...
+    def __bytes__(self) -> bytes: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def replace(self, **changes: Any) -> Fields: ...
+    @property
+    def layout(self) -> Record: ...
+    @property
+    def byteorder(self) -> ByteOrder: ...
+
 class Found(NamedTuple):
     values: NDArray[Any]
     present: NDArray[np.bool_]
@@ -615,6 +650,7 @@ Cidr6: Final[Codec[IPv6Network]]
 
 IfIndex: Final[Codec[Any]]
 
+Port: Final[Codec[int]]
 Ipv4: Final[Codec[IPv4Address]]
 
 Ipv6: Final[Codec[IPv6Address]]
