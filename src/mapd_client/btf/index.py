@@ -137,6 +137,22 @@ class Types:
             return kinds.Void
         return KINDS[self._blob.words[self._starts[id - self._first] + 1] >> 24 & 31]
 
+    def name(self, id: int) -> str:
+        """The name alone, "" for none; raises BadBtf as ``types[id]``."""
+        if id < self._first and self.base is not None:
+            return self.base.name(id)
+        return self._record(id).own_name() if self.kind(id) is not kinds.Void else ""
+
+    def target(self, id: int) -> int:
+        """The type id that a PTR, TYPEDEF or qualifier leads to: the record's third word.
+
+        Raises:
+            BadBtf: no such id.
+        """
+        if id < self._first and self.base is not None:
+            return self.base.target(id)
+        return self._record(id).size if self.kind(id) is not kinds.Void else 0
+
     def offset(self, id: int) -> int:
         """Where the record begins, in bytes of its own blob; 0 for void and for no such id."""
         if id < self._first and self.base is not None:
@@ -202,6 +218,6 @@ class Types:
 
         Raises:
             BadBtf: as ``size``; a member outside of its struct, a type that contains itself, more than 32 levels,
-                or more than 65,536 fields in all.
+                or more than 16,384 fields in all.
         """
         return self._builder.layout(id)

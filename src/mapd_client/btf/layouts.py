@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 LEVELS: Final = 32
 """Arrays and structs in one another: MAX_RESOLVE_DEPTH of kernel/bpf/btf.c."""
-NODES: Final = 65_536
-"""Fields of one layout, enumerators included; Linux's largest, a section of per-CPU variables, has 5,706."""
+NODES: Final = 16_384
+"""Fields of one layout as a tree; Linux's largest, a section of per-CPU variables, has 4,965."""
 CHAIN: Final = 64
 """Typedefs and qualifiers before a type."""
 SIZE_MAX: Final = 0xFFFF_FFFF
@@ -54,6 +54,17 @@ _SPECIAL_STRUCTS: Final = frozenset(name for name in SPECIAL if name.startswith(
 _SPECIAL_TAGS: Final = SPECIAL - _SPECIAL_STRUCTS
 _INTEGER_SIZES: Final = (1, 2, 4, 8, 16)
 _FLOAT_SIZES: Final = (2, 4, 8)
+
+_ON_THE_WAY: Final = (kinds.Ptr, kinds.Volatile, kinds.Const, kinds.Restrict, kinds.TypeTag)
+_WORDS: Final[dict[type[Kind], str]] = {
+    kinds.Void: "void",
+    kinds.Struct: "struct",
+    kinds.Union: "union",
+    kinds.Enum: "enum",
+    kinds.Enum64: "enum",
+    kinds.FuncProto: "function",
+    kinds.Array: "array",
+}
 
 _Qualifier: TypeAlias = kinds.Volatile | kinds.Const | kinds.Restrict | kinds.TypeTag
 
@@ -87,11 +98,13 @@ class _Built:
 class Builder:
     """Layouts of one index of types."""
 
-    __slots__ = ("_built", "_types")
+    __slots__ = ("_built", "_kinds", "_types")
 
     def __init__(self, types: Types) -> None:
         self._types: Final = types
         self._built: Final[dict[int, _Built]] = {}
+        # Decoded once: 65,535 members of one type would decode it as often.
+        self._kinds: Final[dict[int, Kind]] = {}
 
     def layout(self, id: int) -> Layout:
         """As Types.layout."""
@@ -116,7 +129,7 @@ class Builder:
         """
         name, order, at = "", None, id
         for _ in range(CHAIN + 1):
-            kind = self._types[at]
+            kind = self._kind(at)
             if isinstance(kind, kinds.Typedef):
                 name = name or kind.name
                 order = order or _ORDERS.get(kind.name)
@@ -124,6 +137,12 @@ class Builder:
                 return Resolved(at, kind, name or getattr(kind, "name", ""), order)
             at = kind.type
         raise self._bad(id, f"more than {CHAIN} typedefs and qualifiers, or a circle of them", at)
+
+    def _kind(self, id: int) -> Kind:
+        kind = self._kinds.get(id)
+        if kind is None:
+            kind = self._kinds[id] = self._types[id]
+        return kind
 
     def _own_size(self, id: int, kind: Kind) -> int:
         match kind:
@@ -184,7 +203,8 @@ class Builder:
             case kinds.Ptr():
                 return _Built(self._pointer(found, found.kind))
             case kinds.Enum() | kinds.Enum64():
-                return _Built(self._enumeration(found, found.kind), 1 + len(found.kind.values))
+                # Whoever walks the tree may make a table of the names.
+                return _Built(self._enumeration(found, found.kind), 1 + len(found.kind.values) // 16)
             case kinds.Array():
                 return self._array(id, found, found.kind, path)
             case kinds.Struct(name=name, size=size) if name in _SPECIAL_STRUCTS:
@@ -198,26 +218,26 @@ class Builder:
                 raise AssertionError(f"{found.kind} of {size} bytes has no layout")
 
     def _pointer(self, found: Resolved, kind: kinds.Ptr) -> Layout:
-        target = self._types[kind.type]
         # btf_find_kptr() looks at the tag next to the pointer, and at no other.
-        if isinstance(target, kinds.TypeTag) and not target.attribute and target.name in _SPECIAL_TAGS:
-            return Special(size=POINTER_BYTES, type_name=target.name)
-        return Pointer(size=POINTER_BYTES, type_name=found.name or self._pointer_name(kind))
+        if self._types.kind(kind.type) is kinds.TypeTag:
+            tag = self._kind(kind.type)
+            if isinstance(tag, kinds.TypeTag) and not tag.attribute and tag.name in _SPECIAL_TAGS:
+                return Special(size=POINTER_BYTES, type_name=tag.name)
+        return Pointer(size=POINTER_BYTES, type_name=found.name or self._pointer_name(kind.type))
 
-    def _pointer_name(self, kind: kinds.Ptr) -> str:
-        """As C writes it, without qualifiers."""
-        stars, target = "*", self._types[kind.type]
+    def _pointer_name(self, target: int) -> str:
+        """As C writes it, without qualifiers. What it leads to is not decoded: it may be large."""
+        stars = "*"
         for _ in range(CHAIN):
-            match target:
-                case kinds.Ptr(type=inner):
-                    stars += "*"
-                case kinds.Volatile(type=inner) | kinds.Const(type=inner) | kinds.Restrict(type=inner):
-                    pass
-                case kinds.TypeTag(type=inner):
-                    pass
-                case _:
-                    return f"{_spelt(target)} {stars}"
-            target = self._types[inner]
+            kind = self._types.kind(target)
+            if kind not in _ON_THE_WAY:
+                word = _WORDS.get(kind, "")
+                if kind is kinds.Fwd:
+                    forward = self._kind(target)
+                    word = "union" if isinstance(forward, kinds.Fwd) and forward.union else "struct"
+                return f"{word} {self._types.name(target)}".strip() + f" {stars}"
+            stars += "*" * (kind is kinds.Ptr)
+            target = self._types.target(target)
         return f"... {stars}"
 
     def _enumeration(self, found: Resolved, kind: kinds.Enum | kinds.Enum64) -> Enumeration:
@@ -255,7 +275,7 @@ class Builder:
         """Whether it is C's plain char: a typedef of char is a number to bpftool too (is_str_array())."""
         at = id
         for _ in range(CHAIN):
-            kind = self._types[at]
+            kind = self._kind(at)
             if not isinstance(kind, _Qualifier):
                 break
             at = kind.type
@@ -289,11 +309,15 @@ class Builder:
         return _Built(record, nodes, 1 + levels)
 
     def _no_name_twice(self, id: int, record: Record) -> None:
-        seen = set[str]()
-        for member in record.named():
-            if member.name in seen:
-                raise self._bad(id, f"two members are called {member.name!r}")
-            seen.add(member.name)
+        seen, left = set[str](), [record]
+        while left:
+            for member in left.pop().members:
+                if not member.name and isinstance(member.layout, Record):
+                    left.append(member.layout)
+                elif member.name in seen:
+                    raise self._bad(id, f"two members are called {member.name!r}")
+                else:
+                    seen.add(member.name)
 
     def _member(
         self, id: int, size: int, member: kinds.StructMember, path: tuple[int, ...]
@@ -354,7 +378,7 @@ class Builder:
             )
         members, names, nodes, levels = list[Member](), dict[str, int](), 1, 0
         for each in kind.vars:
-            var = self._types[each.type]
+            var = self._kind(each.type)
             if not isinstance(var, kinds.Var) or not var.name:
                 raise self._bad(
                     id, f"type {each.type} in the section {kind.name!r} is no named VAR", each.type
@@ -407,26 +431,3 @@ def _numbered(name: str, names: dict[str, int]) -> str:
     names[name] = count
     names.setdefault(chosen, 1)
     return chosen
-
-
-def _spelt(kind: Kind) -> str:
-    """The type that a pointer leads to, as C writes it."""
-    match kind:
-        case kinds.Void():
-            return "void"
-        case kinds.Struct(name=name):
-            return f"struct {name}".rstrip()
-        case kinds.Union(name=name):
-            return f"union {name}".rstrip()
-        case kinds.Fwd(name=name, union=union):
-            return f"{'union' if union else 'struct'} {name}"
-        case kinds.Enum(name=name) | kinds.Enum64(name=name):
-            return f"enum {name}".rstrip()
-        case kinds.Int(name=name) | kinds.Float(name=name) | kinds.Typedef(name=name):
-            return name
-        case kinds.FuncProto():
-            return "function"
-        case kinds.Array():
-            return "array"
-        case _:
-            return "unknown"
