@@ -19,6 +19,7 @@ from mapd.bpf import (
 )
 from mapd.bpf.asm import Assembler, Reg
 from mapd.config import DEFAULT_USERS, Config, DaemonConfig
+from mapd.maps.hostfacts import HostFacts, Wanted
 from mapd.sandbox import abi, account
 from mapd.sandbox.landlock import missing_of
 from mapd.sandbox.libc import UnknownMachineError, machine
@@ -69,12 +70,25 @@ def checks(kernel: Kernel, config: DaemonConfig, capabilities: frozenset[str]) -
         btf(),
         ids(kernel),
         *(program(kind, capability) for kind, capability in _PROGRAMS),
+        host_facts(HostFacts()),
     ]
 
 
 def apart(config: Config) -> list[Check]:
     """What keeps the two processes apart, and each of them in."""
     return [landlock(abi()), seccomp(), *(user(name) for name in (config.daemon.user, config.opener.user))]
+
+
+def host_facts(host: HostFacts) -> Check:
+    """What clients can be told of this host, as this process sees it; the daemon's units may show it less."""
+    found = host.look(Wanted(all_devices=True, all_cgroups=True))
+    clocks = "its clocks" if found.clocks else "no clocks"
+    return Check(
+        name="facts of the host",
+        ok=not found.not_looked_at,
+        found=f"{clocks}, network devices: {len(found.devices)}, cgroups: {len(found.cgroups)}",
+        fix="; ".join(found.not_looked_at),
+    )
 
 
 def landlock(version: int) -> Check:

@@ -18,6 +18,7 @@ from mapd.doctor import host, report
 from mapd.doctor.attempts import ProfileReport
 from mapd.doctor.host import Check, can_serve
 from mapd.doctor.report import Report, text
+from mapd.maps.hostfacts import HostFacts
 from mapd.maps.trials import Answer, Trial
 from mapd.maps.types import TYPES
 from mapd_api.ops import Op
@@ -187,3 +188,12 @@ def test_a_profile_that_could_not_be_tried_says_why() -> None:
     said = " ".join(text(replace(found(), profiles=[missing])).split())
     assert "not tried: this process has no CAP_BPF" in said
     assert "no maps by id" not in said
+
+
+def test_what_clients_can_be_told_of_the_host_is_a_line_with_what_they_cannot(tmp_path: Path) -> None:
+    seen = host.host_facts(HostFacts(cgroup_mount=str(tmp_path)))
+    assert (seen.ok, seen.needed) == (False, False)
+    assert "its clocks, network devices: " in seen.found
+    assert seen.found.endswith("cgroups: 1")
+    assert "a part of the tree" in seen.fix
+    assert "no cgroup2 file system" in host.host_facts(HostFacts(cgroup_mount="")).fix
