@@ -96,7 +96,7 @@ def without_nulls(array: ArrowArray, path: str) -> ArrowArray:
     """The column itself, a dictionary's written out; raises BadRow where an element is null."""
     pa = arrow()
     if isinstance(array, pa.DictionaryArray):
-        array = array.dictionary_decode()
+        array = _written_out(array)
     if array.null_count:
         pc = compute()
         at = pc.index(array.is_null(), True).as_py()
@@ -104,6 +104,17 @@ def without_nulls(array: ArrowArray, path: str) -> ArrowArray:
             at, TypeMismatch, f"{path} is null; a map has no nulls: fill them, or leave those rows out"
         )
     return array
+
+
+def _written_out(array: ArrowArray) -> ArrowArray:
+    """A dictionary's elements; polars has views in them, which Arrow cannot take from."""
+    pa = arrow()
+    words, types = array.dictionary, pa.types
+    if types.is_string_view(words.type):
+        array = pa.DictionaryArray.from_arrays(array.indices, words.cast(pa.large_string()))
+    elif types.is_binary_view(words.type):
+        array = pa.DictionaryArray.from_arrays(array.indices, words.cast(pa.large_binary()))
+    return array.dictionary_decode()
 
 
 def wrong_type(path: str, given: ArrowType, due: str) -> TypeMismatch:

@@ -32,20 +32,17 @@ def of_table(source: ArrowTable, plan: Plan, per_message: int) -> Iterator[Batch
         raise BadElement(
             0, TypeMismatch(f"{type(source).__name__} is no table of columns: {error}")
         ) from None
-    # An empty table has names that can be wrong as well.
-    yield from _packed(pa.RecordBatch.from_pylist([], schema=reader.schema), plan, 0, 1)
-    first = 0
+    first, batch = 0, None
     for batch in reader:
         yield from _packed(batch, plan, first, per_message)
         first += batch.num_rows
+    if batch is None:  # its names can be wrong nevertheless
+        names = reader.schema.names
+        _named_sides(names, [pa.nulls(0)] * len(names), plan)
 
 
 def _packed(batch: Any, plan: Plan, first: int, per_message: int) -> Iterator[Batch]:
-    columns = dict(zip(batch.schema.names, batch.columns, strict=False))
-    try:
-        sides = _sides(batch.schema.names, columns, plan)
-    except Misuse as error:
-        raise BadElement(0, error) from None
+    sides = _named_sides(batch.schema.names, batch.columns, plan)
     for at in range(0, max(batch.num_rows, 1), per_message):
         parts = [
             _bytes(array.slice(at, per_message), column, path, first + at) for path, column, array in sides
@@ -66,6 +63,15 @@ def _bytes(array: ArrowArray, column: Column, path: str, first: int) -> bytes:
     except Misuse as error:
         raise BadElement(0, error) from None
     return rows.tobytes()
+
+
+def _named_sides(
+    names: list[str], arrays: list[ArrowArray], plan: Plan
+) -> list[tuple[str, Column, ArrowArray]]:
+    try:
+        return _sides(names, dict(zip(names, arrays, strict=True)), plan)
+    except Misuse as error:
+        raise BadElement(0, error) from None
 
 
 def _sides(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow
 import pytest
 
 from mapd_client.info import ByteOrder
@@ -24,6 +24,8 @@ from mapd_client.layouts import (
 )
 from mapd_client.tables.columns import Column
 from mapd_client.tables.plan import column_of_layout
+
+pa: Any = pyarrow  # its stubs know half of it
 
 U8, U16, U32, U64 = (Integer(size=size, signed=False) for size in (1, 2, 4, 8))
 I32 = Integer(size=4, signed=True)
@@ -147,7 +149,10 @@ def test_members_of_a_union_are_all_there_and_some_of_them_are_enough() -> None:
 def test_text_ends_at_its_nul_and_what_is_no_utf8_is_written_out() -> None:
     data = b"abcd" + b"a\0xy" + b"\0\0\0\0" + "é\0\0".encode() + b"\xffa\0\0"
     assert read(Text(size=4), data) == ["abcd", "a", "", "é", "\\xffa"]
-    assert back(Text(size=4), pa.array(["abcd", "a", "", "é"])) == b"abcd" + b"a\0\0\0" + bytes(4) + "é\0\0".encode()
+    assert (
+        back(Text(size=4), pa.array(["abcd", "a", "", "é"]))
+        == b"abcd" + b"a\0\0\0" + bytes(4) + "é\0\0".encode()
+    )
 
 
 def test_a_bool_is_any_byte_but_zero_and_written_as_one() -> None:
