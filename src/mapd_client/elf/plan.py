@@ -13,7 +13,6 @@ from mapd_client.info import Btf
 class Choices:
     """What the caller of ``create_from_object`` chooses; as there."""
 
-    convention: str = "auto"
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     prefix: str = ""
     pin_root: str = "/sys/fs/bpf"
