@@ -18,7 +18,7 @@ from mapd.maps.groups import distinct_ops
 from mapd.maps.opened import OpenMap
 from mapd.runtime.audit_log import AuditLog, Entry
 from mapd.runtime.handles import HandleTable
-from mapd_api.contract import ELEMENT_SERVICE, MAP_SERVICE, full_name
+from mapd_api.contract import ELEMENT_SERVICE, HOST_SERVICE, MAP_SERVICE, full_name
 from mapd_api.ops import MUTATES, Verb
 from mapd_api.reasons import Reason, Refusal
 
@@ -41,10 +41,13 @@ CHANGES: Final[Mapping[str, str]] = {
 """Calls that change something and are no groups, with the word for what they do."""
 
 READS: Final[Mapping[str, str]] = {
-    full_name(ELEMENT_SERVICE.methods_by_name[method]): word
-    for method, word in (("Dump", "dump"), ("CountEntries", "count"), ("GetNextKey", "get_next_key"))
+    **{
+        full_name(ELEMENT_SERVICE.methods_by_name[method]): word
+        for method, word in (("Dump", "dump"), ("CountEntries", "count"), ("GetNextKey", "get_next_key"))
+    },
+    full_name(HOST_SERVICE.methods_by_name["GetHostInfo"]): "host_info",
 }
-"""Calls that read elements and are no groups."""
+"""Calls that read elements, or facts of the host, and are no groups."""
 
 TEXT: Final = 300
 """Characters of a name or path at most: a request may have any."""

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from mapd.access.authorize import Authorizer
 from mapd.access.policy.holder import PolicyHolder
 from mapd.access.policy.model import Subject
@@ -17,6 +19,7 @@ from mapd.runtime.audit_log import AuditLog
 from mapd_api.contract import MethodAccess
 from mapd_api.ops import Op, Verb
 from mapd_api.reasons import Reason, Refusal
+from mapd_api.v1.host_pb2 import GetHostInfoRequest, GetHostInfoResponse
 from tests.unit.mapd.access.policies import text
 from tests.unit.mapd.access.reference import RuleDict
 from tests.unit.mapd.dictkernel import DictKernel, DictMap, raw_info
@@ -65,3 +68,23 @@ def test_a_group_is_told_under_the_policy_that_allowed_it(tmp_path: Path) -> Non
     ]
     (found,) = [one for one in told if one["event"] == "mutation"]
     assert (found["policy"], "gives" in found["rule"], "takes" in found["rule"]) == (version, True, False)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_who_asked_about_the_host_is_told_where_reads_are(tmp_path: Path, reads: bool) -> None:
+    log = AuditLog(str(tmp_path / "audit.jsonl"), epoch="e")
+    call = Call(
+        caller=Caller(principal=WEB, attested_by="test"),
+        method="/mapd_api.v1.HostService/GetHostInfo",
+        access=cast("MethodAccess", None),
+        authorizer=Authorizer(),
+        context=cast("Context", None),
+        expires=0.0,
+        fault=fault,
+    )
+    with Auditor(log, reads=reads).call(call, GetHostInfoRequest()) as told:
+        told["answer"] = GetHostInfoResponse()
+    assert log.close(10)
+    lines = [json.loads(one) for one in (tmp_path / "audit.jsonl").read_bytes().splitlines()]
+    found = [(one["operation"], one["principal"]) for one in lines if one["event"] == "read"]
+    assert found == ([("host_info", "web")] if reads else [])
