@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar, overload
 
-from mapd_api.uapi import MapType
+from mapd_api.uapi import MapFlag, MapType
 from mapd_api.v1 import access_pb2, maps_pb2
 from mapd_client import hostinfo, hostinfo_asking, methods, references, replies, requests, rights
+from mapd_client.agreeing import if_same_types
 from mapd_client.codec import Bytes, Codec
-from mapd_client.errors import Misuse
+from mapd_client.errors import Incompatible, Misuse
 from mapd_client.failures import Asked
 from mapd_client.handing import check_codecs, check_per_cpu, give_back, in_session
 from mapd_client.handle import MapHandle
@@ -302,7 +303,8 @@ class Client:
             btf: type information. Where the type takes none the map has none: ``info.btf_id`` is 0.
             exclusive_program_hash: SHA-256 of the only program that may use the map.
             lease: seconds that the map outlives its client.
-            exist_ok: open the map of that name if every field agrees.
+            exist_ok: open the map of that name if every field agrees; types are compared by their fields, whatever
+                the bytes of the BTF.
 
         Cancelled: the map may exist; repeating with ``exist_ok`` settles it. No handle stays open.
 
@@ -339,7 +341,15 @@ class Client:
                     exist_ok=exist_ok,
                     session=tenure.session,
                 )
-                response = await link.call(methods.CREATE_MAP, request, asked)
+                try:
+                    response = await link.call(methods.CREATE_MAP, request, asked)
+                except Incompatible as refusal:
+                    if name is None or btf is None:
+                        raise
+                    read_only = bool(flags & MapFlag.RDONLY)
+                    response = await if_same_types(
+                        refusal, link, name, btf, asked, read_only=read_only, session=tenure.session
+                    )
                 info = replies.map_info(response.info)
                 grip = Grip(response.handle, tenure, None if name is None else Name(name))
                 made = await self._opened(link, grip, info, key, value, asked)

@@ -195,6 +195,7 @@ class MapStore:
                 "use another name, or unpin the old one",
                 operation="create",
                 map=str(name),
+                map_id=there.facts.info.id,
                 fields=", ".join(line.split(":")[0] for line in different),
             )
         return there
