@@ -238,7 +238,8 @@ class Client:
                 try:
                     check_type(info, types, asked)
                     server = await link.server()
-                    values = value.bind(server.byteorder, server.possible_cpus)
+                    known = await hostinfo_asking.known(link, value)
+                    values = known.bind(server.byteorder, server.possible_cpus)
                     check_codecs(info, Bytes(0), values, asked)
                     return make(self._links, grip, info, values, asked.map)
                 except BaseException:
