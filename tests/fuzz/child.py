@@ -1,0 +1,61 @@
+"""One target under libFuzzer, in a process of its own: ``python -m tests.fuzz.child NAME LIBFUZZER-ARGUMENTS``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from tests.fuzz.target import Target
+
+atheris: Any = importlib.import_module("atheris")  # it has neither types nor stubs
+
+PARSERS: Final = (
+    "mapd_client.btf",
+    "mapd_client.elf",
+    "mapd_client.cli.literals",
+    "mapd_client.codec",
+    "mapd_client.netcodec",
+    "mapd_client.refs",
+    "mapd_client.tables.dtypes",
+    "mapd_client.typed",
+)
+"""What is instrumented: the branches of others would be rewarded too, and take their time."""
+
+
+def others() -> Iterator[str]:
+    """Our modules that are no parsers: atheris takes a whole package, without what is named one by one."""
+    spec = find_spec("mapd_client")
+    assert spec is not None
+    assert spec.origin is not None
+    root = Path(spec.origin).parent
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if not any(name == parser or name.startswith(f"{parser}.") for parser in PARSERS):
+            yield name
+
+
+def target(name: str) -> Target:
+    """A target, with its parser instrumented; ``MODULE:NAME`` for one that is not in ``targets``."""
+    module, _, inner = name.rpartition(":")
+    packages = [module.partition(".")[0]] if module else ["mapd_client"]
+    with atheris.instrument_imports(include=packages, exclude=[] if module else list(others())):
+        found = importlib.import_module(module or "tests.fuzz.targets")
+    targets: dict[str, Target] = found.TARGETS
+    return targets[inner]
+
+
+def main() -> None:
+    """Fuzz until libFuzzer's own arguments say enough; its exit code is ours."""
+    name, *arguments = sys.argv[1:]
+    atheris.Setup([sys.argv[0], *arguments], target(name).one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
