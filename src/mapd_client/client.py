@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 from mapd_api.uapi import MapFlag, MapType
@@ -25,6 +25,7 @@ from mapd_client.opening import Opener, Opening
 from mapd_client.refs import MapRef, Name, as_ref
 from mapd_client.rights import Decision, Principal
 from mapd_client.tls import Tls
+from mapd_client.typed.hints import Hint, resolve
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -118,6 +119,17 @@ class Client:
             devices=devices, cgroups=cgroups, ifindexes=ifindexes, cgroup_ids=cgroup_ids
         )
         return await hostinfo_asking.ask(await self._links.current(), request)
+
+    async def known_hints(self, hints: Mapping[str, Hint]) -> Mapping[str, Codec[Any]]:
+        """Hints with what they need to know of the daemon's host, as ``Map.typed`` gives it to them.
+
+        For what decodes columns by itself: ``Records``. Cancelling costs nothing.
+
+        Raises:
+            Misuse: the name of no codec.
+        """
+        found = {path: resolve(hint) for path, hint in hints.items()}
+        return await hostinfo_asking.known_hints(await self._links.current(), found)
 
     async def explain(
         self,
@@ -408,10 +420,11 @@ class Client:
     ) -> Map[Any, Any]:
         try:
             server = await link.server()
-            known = hostinfo_asking.known
-            keys = (await known(link, key or Bytes(info.key_stride))).bind(server.byteorder, server.possible_cpus)
+            keys = await hostinfo_asking.known(link, key or Bytes(info.key_stride))
+            keys = keys.bind(server.byteorder, server.possible_cpus)
             chosen = value or (Bytes(info.value_stride) if key is None else references.ids(info, asked))
-            values = (await known(link, chosen)).bind(server.byteorder, server.possible_cpus)
+            values = await hostinfo_asking.known(link, chosen)
+            values = values.bind(server.byteorder, server.possible_cpus)
             if key is not None:
                 check_codecs(info, keys, values, asked)
             return Map(self._links, grip, info, keys, values, asked.map, server.byteorder)

@@ -52,6 +52,7 @@ class Client:
         ifindexes: Iterable[int] = (),
         cgroup_ids: Iterable[int] = (),
     ) -> HostInfo: ...
+    async def known_hints(self, hints: Mapping[str, Hint]) -> Mapping[str, Codec[Any]]: ...
     async def explain(
         self,
         verb: str,
