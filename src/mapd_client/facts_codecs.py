@@ -111,13 +111,18 @@ class HostCodec(Codec[Any]):
         return TypeMismatch(f"{self.name}: no {what} {value!r} is known: {reason}; give its number")
 
 
-class _Ktime(HostCodec):
+class KernelClock(HostCodec):
     """A time of one of the kernel's clocks."""
 
     def __init__(self, clock: Clock, name: str) -> None:
         super().__init__(8)
         self.name = name  # type: ignore[misc]  # of each of the two
         self._clock: Clock = clock
+
+    @property
+    def zero(self) -> int | None:
+        """What CLOCK_REALTIME was, in nanoseconds, when this clock was 0; None where it is not known."""
+        return None if self.facts is None else self.facts.zero(self._clock)
 
     def _from_numbers(self, numbers: list[int], facts: HostFacts) -> list[Any]:
         zero = facts.zero(self._clock)
@@ -130,7 +135,7 @@ class _Ktime(HostCodec):
             return value.ktime
         if value.tzinfo is None:
             raise TypeMismatch(f"{self.name} takes datetimes with a time zone; {value} has none")
-        zero = None if self.facts is None else self.facts.zero(self._clock)
+        zero = self.zero
         if zero is None:
             raise TypeMismatch(f"{self.name}: {value} cannot be told in the daemon's time: {self._no_clock}")
         return (value - _EPOCH) // timedelta(microseconds=1) * 1_000 - zero
@@ -191,13 +196,13 @@ def _named(numbers: list[int], name: Any) -> list[Any]:
     return [names[number] for number in numbers]
 
 
-Ktime: Final[Codec[Any]] = _Ktime("monotonic", "Ktime")
+Ktime: Final[Codec[Any]] = KernelClock("monotonic", "Ktime")
 """bpf_ktime_get_ns(), 8 bytes: a KernelTime (a datetime in UTC). Takes aware datetimes, and nanoseconds as an int.
 
 True for times since the daemon's host was last suspended, and for as long as nobody sets its clock; times before a
 suspension come out later than they were, by its length. KtimeBoot has no such gap.
 """
-KtimeBoot: Final[Codec[Any]] = _Ktime("boottime", "KtimeBoot")
+KtimeBoot: Final[Codec[Any]] = KernelClock("boottime", "KtimeBoot")
 """bpf_ktime_get_boot_ns(), as ``Ktime``; the clock goes on while the host is suspended."""
 IfIndex: Final[Codec[Any]] = _IfIndex(4)
 """Index of a network device, 4 bytes in the host's order: its name on the daemon's host; the number of none."""

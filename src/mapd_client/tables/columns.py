@@ -7,6 +7,7 @@ do inside larger records. Nothing here looks at one element after the other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mapd_client.codec import ORDER
@@ -55,6 +56,10 @@ class Column(ABC):
     def weight(self) -> int:
         """How many bytes come back exactly, about: who has more of them has the last word in a union."""
         return self.size if self.exact else 0
+
+    def parts(self) -> Iterator[Column]:
+        """It and all that it is made of."""
+        yield self
 
     @abstractmethod
     def type(self) -> ArrowType:
@@ -188,6 +193,44 @@ class Number(Column):
     def numbers(self, rows: Rows) -> NDArray[Any]:
         """The numbers in this host's byte order."""
         return viewed(rows, self._stored).astype(self._native)
+
+
+class Moments(Column):
+    """Nanoseconds of a kernel clock: moments in UTC.
+
+    Exact, and modulo 2 to the 64: a number that is no time, all ones for "never", comes back as it was.
+    """
+
+    def __init__(self, number: Number, zero: int) -> None:
+        self.size = number.size
+        self._number = number
+        self._zero = zero % (1 << 64)
+
+    def type(self) -> ArrowType:
+        """timestamp[ns, UTC]."""
+        return arrow().timestamp("ns", "UTC")
+
+    def read(self, rows: Rows) -> ArrowArray:
+        """As Column."""
+        import numpy as np
+
+        pa = arrow()
+        moments = self._number.numbers(rows) + np.uint64(self._zero)
+        return pa.Array.from_buffers(self.type(), len(rows), [None, packed(moments)])
+
+    def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
+        """As Column; takes timestamps with a time zone, and integers as nanoseconds of the clock."""
+        import numpy as np
+
+        pa = arrow()
+        array = without_nulls(array, path)
+        if pa.types.is_integer(array.type):
+            self._number.write(array, rows, path)
+            return
+        if not pa.types.is_timestamp(array.type) or array.type.tz is None:
+            raise wrong_type(path, array.type, "a timestamp with a time zone")
+        moments = cast(array, self.type(), path).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        self._number.write(pa.array(moments.view(np.uint64) - np.uint64(self._zero)), rows, path)
 
 
 class Wide(Column):

@@ -136,7 +136,8 @@ class Tables(Dumps[K, V], Generic[K, V]):
     ) -> Trailer:
         """As ``write_parquet``, an Arrow IPC file ("Feather 2"): a batch for each chunk, then an empty one.
 
-        The empty one's own metadata has the trailer; the schema's has the map alone, for it comes first.
+        The empty one's own metadata has the trailer; the schema's has the map alone, for it comes first. Enums are
+        text: a dictionary would have to be whole before the last batch has come.
 
         Raises:
             Unsupported: pyarrow is not installed.
@@ -146,4 +147,5 @@ class Tables(Dumps[K, V], Generic[K, V]):
         from mapd_client.tables.files import Ipc, written
 
         batches = self.to_batches(partial_ok=partial_ok)
+        batches.write_out()
         return await written(batches, Ipc(path, batches.schema, compression))

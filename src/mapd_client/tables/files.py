@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from mapd_client.info import Trailer
-from mapd_client.tables.metadata import KEY
+from mapd_client.tables.metadata import TRAILER
 from mapd_client.tables.needs import arrow
 from mapd_client.tables.streaming import Batches, in_thread
 
@@ -74,7 +74,7 @@ class Sink(ABC):
 
 
 class Parquet(Sink):
-    """Row groups of about 8 MiB; the trailer is in the file's metadata, key "mapd"."""
+    """Row groups of about 8 MiB. The schema says which map it is; the trailer is in the file's metadata."""
 
     def __init__(self, path: str | os.PathLike[str], schema: pa.Schema, compression: str) -> None:
         super().__init__(path, schema)
@@ -84,8 +84,7 @@ class Parquet(Sink):
 
     def _made(self, file: BinaryIO) -> Any:
         parquet: Any = import_module("pyarrow.parquet")
-        # Its key is written once, at the end: readers take the first of two.
-        return parquet.ParquetWriter(file, self._schema.remove_metadata(), compression=self._compression)
+        return parquet.ParquetWriter(file, self._schema, compression=self._compression)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """As Sink."""
@@ -97,16 +96,20 @@ class Parquet(Sink):
     def _write(self) -> None:
         if self._waiting:
             table = arrow().Table.from_batches(self._waiting)
-            self._writer.write_table(table.replace_schema_metadata(None), row_group_size=table.num_rows)
+            self._writer.write_table(table, row_group_size=table.num_rows)
         self._waiting, self._bytes = [], 0
 
     def _end(self, ending: dict[bytes, bytes]) -> None:
         self._write()
-        self._writer.add_key_value_metadata({KEY.decode(): ending[KEY].decode()})
+        self._writer.add_key_value_metadata({TRAILER.decode(): ending[TRAILER].decode()})
 
 
 class Ipc(Sink):
-    """A record batch for each chunk, and an empty one at the end, whose own metadata has the trailer."""
+    """A record batch for each chunk, and an empty one at the end, whose own metadata has the trailer.
+
+    A file has one dictionary for a column, or additions to it, which not all readers take (polars 2.1): names that are
+    not known before the last batch came cannot be in one. So enums have to come written out.
+    """
 
     def __init__(self, path: str | os.PathLike[str], schema: pa.Schema, compression: str | None) -> None:
         super().__init__(path, schema)
@@ -114,7 +117,7 @@ class Ipc(Sink):
 
     def _made(self, file: BinaryIO) -> Any:
         ipc: Any = import_module("pyarrow.ipc")
-        options = ipc.IpcWriteOptions(compression=self._compression, emit_dictionary_deltas=True)
+        options = ipc.IpcWriteOptions(compression=self._compression)
         return ipc.new_file(file, self._schema, options=options)
 
     def add(self, batch: pa.RecordBatch) -> None:

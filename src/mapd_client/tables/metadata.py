@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 KEY: Final = b"mapd"
 """Of the schema's metadata: JSON."""
 
+TRAILER: Final = b"mapd.trailer"
+"""Where the trailer is by itself: it comes last in files, after the schema was written."""
+
 VERSION: Final = 1
 """Of what is in there; grows where something means another thing than before."""
 
@@ -45,10 +48,10 @@ def of_map(info: MapInfo) -> dict[str, Any]:
 
 def metadata(info: MapInfo, trailer: Trailer | None) -> dict[bytes, bytes]:
     """A schema's metadata; the trailer is there once a dump has ended."""
-    said: dict[str, Any] = {"version": VERSION, "map": of_map(info)}
+    said = {KEY: json.dumps({"version": VERSION, "map": of_map(info)}).encode()}
     if trailer is not None:
-        said["trailer"] = of_trailer(trailer)
-    return {KEY: json.dumps(said).encode()}
+        said[TRAILER] = json.dumps(of_trailer(trailer)).encode()
+    return said
 
 
 def about(table: pa.Table | pa.RecordBatch | pa.Schema | Mapping[bytes, bytes]) -> dict[str, Any]:
@@ -69,6 +72,8 @@ def about(table: pa.Table | pa.RecordBatch | pa.Schema | Mapping[bytes, bytes]) 
             f"no metadata {KEY.decode()!r}: this table was not made from a map, or has lost it"
         )
     said: dict[str, Any] = json.loads(found[KEY])
+    if TRAILER in found:
+        said["trailer"] = json.loads(found[TRAILER])
     return said
 
 

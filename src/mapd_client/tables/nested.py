@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,12 @@ class Struct(Column):
     def weight(self) -> int:
         """As Column."""
         return min(self.size, sum(field.column.weight() for field in self.fields.values()))
+
+    def parts(self) -> Iterator[Column]:
+        """As Column."""
+        yield self
+        for field in self.fields.values():
+            yield from field.column.parts()
 
     def type(self) -> ArrowType:
         """struct<...>, its fields without nulls."""
@@ -190,6 +196,11 @@ class Bits(Column):
         """As Column."""
         return (self._bits + 7) // 8
 
+    def parts(self) -> Iterator[Column]:
+        """As Column."""
+        yield self
+        yield from self._column.parts()
+
     def type(self) -> ArrowType:
         """The declared type's."""
         return self._column.type()
@@ -256,6 +267,11 @@ class Fixed(Column):
     def weight(self) -> int:
         """As Column."""
         return self.element.weight() * self.count
+
+    def parts(self) -> Iterator[Column]:
+        """As Column."""
+        yield self
+        yield from self.element.parts()
 
     def type(self) -> ArrowType:
         """fixed_size_list<...>[count]."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from mapd_client.codec import ORDER, Bytes, Codec, Int
 from mapd_client.errors import Unsupported
+from mapd_client.facts_codecs import HostCodec, KernelClock
 from mapd_client.info import ByteOrder
 from mapd_client.layouts import (
     Array,
@@ -23,11 +24,11 @@ from mapd_client.layouts import (
     Text,
 )
 from mapd_client.percpu import PerCpuReduced, has_slots
-from mapd_client.tables.columns import WIDE, Column, Flag, Number, Raw, Wide
+from mapd_client.tables.columns import WIDE, Column, Flag, Moments, Number, Raw, Wide
 from mapd_client.tables.dtypes import FLOATS, NUMBERS, Storage, order_of, units
 from mapd_client.tables.needs import ArrowType, arrow
 from mapd_client.tables.nested import Bits, Field, Fixed, Reduced, Struct, per_cpu
-from mapd_client.tables.shown import words_of
+from mapd_client.tables.shown import Words, words_of
 from mapd_client.tables.words import Chars, Enum
 from mapd_client.typed.hints import Hinted
 
@@ -45,6 +46,18 @@ class Plan:
 
     key: Column
     value: Column
+
+    @property
+    def asks(self) -> bool:
+        """Whether its columns are made of facts that the event loop keeps, so in its thread."""
+        parts = (*self.key.parts(), *self.value.parts())
+        return any(isinstance(part, Words) and isinstance(part.codec, HostCodec) for part in parts)
+
+    def write_out(self) -> None:
+        """Make text of enums, where there can be no dictionaries."""
+        for part in (*self.key.parts(), *self.value.parts()):
+            if isinstance(part, Enum):
+                part.write_out()
 
     def schema(self) -> Any:
         """``key`` and ``value``, without nulls; a pyarrow.Schema."""
@@ -91,6 +104,8 @@ def column_of(codec: Codec[Any], byteorder: ByteOrder, path: str) -> Column:
     if layout is not None:
         hints = cast("Hints", getattr(codec, "hints", None) or {})
         return column_of_layout(cast("Layout", layout), byteorder, hints, path) or Raw(codec.size)
+    if isinstance(codec, HostCodec):
+        return _of_host(codec, byteorder)
     if isinstance(codec, Int):
         return _of_dtype(codec, path)
     if isinstance(codec, Bytes):
@@ -98,6 +113,16 @@ def column_of(codec: Codec[Any], byteorder: ByteOrder, path: str) -> Column:
     if isinstance(codec.dtype, dict) and not repr(codec).startswith("Cidr"):
         return _of_dtype(codec, path)
     return words_of(codec)
+
+
+def _of_host(codec: HostCodec, byteorder: ByteOrder) -> Column:
+    """Times, names; the numbers that they are where the facts of the host are not to be had."""
+    number = Number("u", codec.size, byteorder)
+    if codec.why:
+        return number
+    if not isinstance(codec, KernelClock):
+        return words_of(codec)
+    return number if codec.zero is None else Moments(number, codec.zero)
 
 
 def _of_dtype(codec: Codec[Any], path: str) -> Column:

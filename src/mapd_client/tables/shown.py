@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mapd_client.codec import Codec
 from mapd_client.errors import Misuse, TypeMismatch
+from mapd_client.facts_codecs import HostCodec
 from mapd_client.tables.columns import Column, without_nulls
 from mapd_client.tables.needs import ArrowArray, ArrowType, arrow, compute
 from mapd_client.tables.words import text
@@ -54,8 +55,9 @@ class Words(Column):
         rows[...] = distinct[encoded.indices.to_numpy(zero_copy_only=False)]
 
     def _encoded(self, word: str, path: str) -> bytes:
+        number = isinstance(self.codec, HostCodec) and word.isdecimal()  # no name is known of it
         try:
-            data = self.codec.encode(self._parse(word))
+            data = self.codec.encode(int(word) if number else self._parse(word))
         except Misuse as error:
             raise TypeMismatch(f"{path}: {word!r} is no {self.codec!r}: {error}") from None
         if len(data) != self.size:

@@ -58,6 +58,11 @@ class Batches(AsyncIterator["pa.RecordBatch"], AbstractAsyncContextManager["Batc
         self._info = info
         self.schema = plan.schema().with_metadata(metadata(info, None))
 
+    def write_out(self) -> None:
+        """Make text of enums, before the first batch is asked for."""
+        self._plan.write_out()
+        self.schema = self._plan.schema().with_metadata(metadata(self._info, None))
+
     @property
     def trailer(self) -> Trailer | None:
         """What the daemon said at the end; None before."""
@@ -78,10 +83,10 @@ class Batches(AsyncIterator["pa.RecordBatch"], AbstractAsyncContextManager["Batc
         while True:
             chunk = await anext(self._dump)
             if chunk.count:
-                return await in_thread(self._batch, chunk)
+                return self._batch(chunk) if self._plan.asks else await in_thread(self._batch, chunk)
 
     def _batch(self, chunk: Chunk) -> pa.RecordBatch:
-        batch = self._plan.batch(chunk.count, chunk.keys, chunk.values)
+        batch: Any = self._plan.batch(chunk.count, chunk.keys, chunk.values)
         found: pa.RecordBatch = batch.replace_schema_metadata(self.schema.metadata)
         return found
 

@@ -42,11 +42,16 @@ class Enum(Column):
                 self._codes[here] = len(self._words)
                 self._words.append(name)
         self._named = len(self._words)
+        self._written_out = False
+
+    def write_out(self) -> None:
+        """From now on make text, where there can be no dictionary."""
+        self._written_out = True
 
     def type(self) -> ArrowType:
-        """dictionary<int32, string>."""
+        """dictionary<int32, string>; string where it is written out."""
         pa = arrow()
-        return pa.dictionary(pa.int32(), pa.string())
+        return pa.string() if self._written_out else pa.dictionary(pa.int32(), pa.string())
 
     def read(self, rows: Rows) -> ArrowArray:
         """As Column; raises TypeMismatch for more than 65,536 numbers without a name."""
@@ -56,7 +61,8 @@ class Enum(Column):
         distinct, places = np.unique(self._number.numbers(rows), return_inverse=True)
         codes = np.array([self._code(number) for number in distinct.tolist()], np.int32)
         indices = codes[places] if len(codes) else codes
-        return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(self._words, pa.string()))
+        found = pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(self._words, pa.string()))
+        return found.dictionary_decode() if self._written_out else found
 
     def _code(self, number: int) -> int:
         code = self._codes.get(number)

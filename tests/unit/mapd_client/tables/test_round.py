@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow
 import pytest
 
+from mapd_client.errors import TypeMismatch
 from mapd_client.info import ByteOrder
 from mapd_client.layouts import (
     Array,
@@ -22,7 +23,7 @@ from mapd_client.layouts import (
     Record,
     Text,
 )
-from mapd_client.tables.columns import Column
+from mapd_client.tables.columns import Column, Moments, Number
 from mapd_client.tables.plan import column_of_layout
 
 pa: Any = pyarrow  # its stubs know half of it
@@ -176,3 +177,22 @@ def test_a_number_without_a_name_is_its_digits_in_a_dictionary_that_only_grows()
     assert first.dictionary.to_pylist() == second.dictionary.to_pylist()[:3] == ["ICMP", "TCP", "UDP"]
     assert back(PROTO, pa.array(["SIX", "99", "ICMP"])) == b"\6\0\0\0\x63\0\0\0\1\0\0\0"
     assert back(PROTO, pa.array([6, 17])) == b"\6\0\0\0\x11\0\0\0"
+
+
+def test_nanoseconds_of_a_clock_are_moments_and_come_back_whatever_they_are() -> None:
+    zero = 1_700_000_000 * 10**9 + 123
+    times = Moments(Number("u", 8, "big"), zero)
+    numbers = [0, 5, 10**15, 2**64 - 1]
+    data = b"".join(number.to_bytes(8, "big") for number in numbers)
+    moments = times.read(rows(data, 8))
+    assert str(moments.type) == "timestamp[ns, tz=UTC]"
+    assert moments.cast(pa.int64()).to_pylist() == [zero, zero + 5, zero + 10**15, zero - 1]
+    made = np.zeros((4, 8), np.uint8)
+    times.write(moments, made, "value")
+    assert made.tobytes() == data
+    times.write(pa.array(numbers, pa.uint64()), made, "value")
+    assert made.tobytes() == data
+    with pytest.raises(
+        TypeMismatch, match=r"value: a column of timestamp.*; a timestamp with a time zone is due"
+    ):
+        times.write(moments.cast(pa.timestamp("ns")), made, "value")
