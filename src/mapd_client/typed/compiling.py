@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from mapd_client.codec import ORDER, Codec
+from mapd_client.codec import Codec
 from mapd_client.errors import Misuse, SizeMismatch, TypeMismatch
 from mapd_client.info import ByteOrder
-from mapd_client.layouts import Array, Float, Integer, Layout, Opaque, Pointer, Record, Special
+from mapd_client.layouts import Array, Layout, Opaque, Record, Special
 from mapd_client.typed.bits import Bits
+from mapd_client.typed.composites import Elements
 from mapd_client.typed.hints import Hint, Hinted, resolve
 from mapd_client.typed.naming import nearest
-from mapd_client.typed.records import Anonymous, AnySlot, BitSlot, Elements, Flat, Shape, Slot, Structure
-from mapd_client.typed.scalars import INT_SIZES, Raw, Reader, reader, resolved, scalar_codec
-
-_LETTERS: Final[Mapping[int, str]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
-_FLOATS: Final[Mapping[int, str]] = {2: "e", 4: "f", 8: "d"}
+from mapd_client.typed.records import Structure
+from mapd_client.typed.scalars import Raw, Reader, reader, scalar_codec
+from mapd_client.typed.shape import Anonymous, AnySlot, BitSlot, Shape, Slot
 
 
 def codec_of(layout: Layout, *, hints: Mapping[str, Hint] | None = None, path: str = "value") -> Codec[Any]:
@@ -158,38 +157,7 @@ class _Compiler:
             if codec is not None:
                 readers[member.name] = reader(codec, member.layout, self._byteorder, member.offset)
                 slots.append(Slot(member.name, member.offset, codec))
-        return Shape(layout, self._byteorder, path, readers, slots, self._flat(layout, path))
-
-    def _flat(self, layout: Record, path: str) -> Flat | None:
-        """All of it as one format of the struct module, None where it has more than numbers of one order."""
-        if layout.union or not layout.members:
-            return None
-        end, letters = 0, ""
-        orders: set[ByteOrder] = set()
-        names: list[str] = []
-        for member in layout.members:
-            number = member.layout
-            if (
-                not member.name
-                or member.bits is not None
-                or member.name in names
-                or f"{path}.{member.name}" in self._hints
-                or not isinstance(number, (Integer, Pointer, Float))
-                or number.size not in (_FLOATS if isinstance(number, Float) else INT_SIZES)
-                or member.offset < end
-            ):
-                return None
-            letter = _FLOATS[number.size] if isinstance(number, Float) else _LETTERS[number.size]
-            signed = isinstance(number, Integer) and number.signed
-            letters += f"{member.offset - end}x{letter.lower() if signed else letter}"
-            end = member.offset + number.size
-            names.append(member.name)
-            if number.size > 1:
-                orders.add(resolved(number.order, self._byteorder))
-        if len(orders) > 1:
-            return None
-        order = ORDER[orders.pop() if orders else self._byteorder]
-        return Flat(f"{order}{letters}{layout.size - end}x", names)
+        return Shape(layout, self._byteorder, path, readers, slots)
 
 
 def _check_place(layout: Record, path: str, first: int, end: int) -> None:

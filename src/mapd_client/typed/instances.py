@@ -20,8 +20,9 @@ from mapd_client.netcodec import Cidr4, Cidr6, Ipv4, Ipv6
 from mapd_client.structcodec import Struct
 from mapd_client.tables.dtypes import dtype_of_layout
 from mapd_client.typed.compiling import codec_of
+from mapd_client.typed.composites import Composite
 from mapd_client.typed.naming import given
-from mapd_client.typed.records import Composite, Fields, Structure
+from mapd_client.typed.records import Fields, Structure
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

@@ -16,6 +16,7 @@ from mapd_client.typed.naming import nearest
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+_LETTERS: Final[Mapping[int, str]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _FLOATS: Final[Mapping[int, str]] = {2: "e", 4: "f", 8: "d"}
 INT_SIZES: Final = frozenset({1, 2, 4, 8})
 """Bytes of the integers that the struct module knows."""
@@ -130,8 +131,9 @@ class Real(_Scalar):
     def __init__(self, layout: Float, byteorder: ByteOrder) -> None:
         self.layout = layout
         self.size = layout.size
-        self._format = ORDER[resolved(layout.order, byteorder)] + _FLOATS[layout.size]
-        self._one = struct.Struct(self._format)
+        self._byteorder = byteorder
+        self.byteorder: ByteOrder = resolved(layout.order, byteorder)
+        self._one = struct.Struct(ORDER[self.byteorder] + _FLOATS[layout.size])
 
     def __repr__(self) -> str:
         return self.layout.type_name or f"F{8 * self.size}"
@@ -164,7 +166,7 @@ class Named(_Scalar):
     def __init__(self, layout: Enumeration, byteorder: ByteOrder) -> None:
         self.layout = layout
         self.size = layout.size
-        self._members = layout.members
+        self._byteorder = byteorder
         number = Integer(size=layout.size, signed=layout.signed, order=layout.order)
         self._number = number_codec(number, byteorder)
         self.names: dict[int, str] = {}
@@ -284,6 +286,16 @@ def scalar_codec(layout: Layout, byteorder: ByteOrder) -> Codec[Any] | None:
     return Raw(layout) if isinstance(layout, Opaque) else None
 
 
+def letter_of(codec: Codec[Any], byteorder: ByteOrder) -> str | None:
+    """The struct module's letter for a number of this byte order; None for all else."""
+    if isinstance(codec, Int) and (codec.size == 1 or str(codec.dtype).startswith(ORDER[byteorder])):
+        letter = _LETTERS[codec.size]
+        return letter.lower() if codec.signed else letter
+    if isinstance(codec, Real) and codec.byteorder == byteorder:
+        return _FLOATS[codec.size]
+    return None
+
+
 Reader = Callable[[bytes], Any]
 
 
@@ -291,7 +303,7 @@ def reader(codec: Codec[Any], layout: Layout, byteorder: ByteOrder, offset: int)
     """A function that reads a field of a record's bytes."""
     if isinstance(codec, Int) and isinstance(layout, (Integer, Pointer)):
         signed = isinstance(layout, Integer) and layout.signed
-        letter = {1: "B", 2: "H", 4: "I", 8: "Q"}[codec.size]
+        letter = _LETTERS[codec.size]
         order = ORDER[resolved(layout.order, byteorder)]
         unpack = struct.Struct(order + (letter.lower() if signed else letter)).unpack_from
         return lambda data: unpack(data, offset)[0]

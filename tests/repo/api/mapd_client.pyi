@@ -22,7 +22,7 @@ from mapd_client.codec import Buffer
 from mapd_client.info import ByteOrder, TypeAnswer
 from mapd_client.layouts import MapLayout, Record
 from mapd_client.typed.hints import Hint
-from mapd_client.typed.records import Shape
+from mapd_client.typed.shape import Shape
 
 K = TypeVar("K")
 V = TypeVar("V")

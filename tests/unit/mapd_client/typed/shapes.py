@@ -122,7 +122,7 @@ def _structs(draw: st.DrawFn, parts: st.SearchStrategy[Layout]) -> Record:
             continue
         at = (at + 7) // 8 * 8 + 8 * draw(st.integers(0, 3))
         layout = draw(parts)
-        nameless = isinstance(layout, Record) and not any(one.name for one in members) and draw(st.booleans())
+        nameless = isinstance(layout, Record) and not members and draw(st.booleans())
         members.append(
             member("" if nameless else f"f{index}", at // 8, _renamed(layout) if nameless else layout)
         )
