@@ -75,6 +75,9 @@ from mapd_client.refs import Id, MapRef, Name, Pin
 from mapd_client.rights import Decision, Principal, Share
 from mapd_client.selecting import Reduce
 from mapd_client.structcodec import Struct
+from mapd_client.tables.arrays import Arrays
+from mapd_client.tables.needs import ArrowTable
+from mapd_client.tables.streaming import Batches
 from mapd_client.tls import Tls
 from mapd_client.typed import Fields
 from mapd_client.typed.hints import Port
@@ -88,7 +91,10 @@ __all__ = [
     "U16",
     "U32",
     "U64",
+    "Arrays",
+    "ArrowTable",
     "BatchFailed",
+    "Batches",
     "Bloom",
     "Btf",
     "Bytes",
