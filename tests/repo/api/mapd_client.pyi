@@ -13,6 +13,9 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
+import pandas
+import polars
+import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from mapd_api.reasons import Reason as Reason
@@ -187,9 +190,28 @@ class Map(MapHandle, Generic[K, V]):
         resume: bytes | None = None,
         partial_ok: bool = False,
     ) -> Dump[Chunk]: ...
+    async def to_numpy(self, *, partial_ok: bool = False) -> Arrays: ...
+    def to_batches(self, *, resume: bytes | None = None, partial_ok: bool = False) -> Batches: ...
+    async def to_arrow(self, *, partial_ok: bool = False) -> pa.Table: ...
+    async def to_pandas(self, *, partial_ok: bool = False) -> pandas.DataFrame: ...
+    async def to_polars(self, *, partial_ok: bool = False) -> polars.DataFrame: ...
+    async def write_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        compression: Literal["zstd", "snappy", "gzip", "lz4", "none"] = "zstd",
+        partial_ok: bool = False,
+    ) -> Trailer: ...
+    async def write_arrow(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        compression: Literal["zstd", "lz4"] | None = "zstd",
+        partial_ok: bool = False,
+    ) -> Trailer: ...
     async def load(
         self,
-        source: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]],
+        source: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]] | ArrowTable,
         *,
         flags: UpdateFlag = "any",
     ) -> int: ...
@@ -534,6 +556,29 @@ class Fields(Mapping[str, Any]):
     def layout(self) -> Record: ...
     @property
     def byteorder(self) -> ByteOrder: ...
+
+class Arrays(tuple["NDArray[Any]", "NDArray[Any]"]):
+    trailer: Trailer
+    @property
+    def keys(self) -> NDArray[Any]: ...
+    @property
+    def values(self) -> NDArray[Any]: ...
+
+class ArrowTable(Protocol): ...
+
+class Batches(AsyncIterator["pa.RecordBatch"], AbstractAsyncContextManager["Batches"]):
+    schema: pa.Schema
+    @property
+    def trailer(self) -> Trailer | None: ...
+    @property
+    def token(self) -> bytes: ...
+    def reader(self) -> pa.RecordBatchReader: ...
+    async def aclose(self) -> None: ...
+    async def __anext__(self) -> pa.RecordBatch: ...
+    async def __aenter__(self) -> Batches: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None: ...
 
 class Found(NamedTuple):
     values: NDArray[Any]
