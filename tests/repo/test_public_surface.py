@@ -12,6 +12,9 @@ from types import FunctionType
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import numpy.typing
+import pandas
+import polars
+import pyarrow
 import pytest
 from google.protobuf.message import Message
 
@@ -21,6 +24,8 @@ from mapd_api.v1 import types_pb2
 API = ast.parse((Path(__file__).parent / "api" / "mapd_client.pyi").read_text())
 
 _DUNDERS = ("__init__", "__getitem__", "__anext__", "__aenter__", "__aexit__")
+
+FRAMES = {"pandas": pandas, "polars": polars}
 
 Surface = dict[str, list[str]]
 
@@ -164,7 +169,7 @@ def messages_in(thing: Any) -> list[str]:
     if not isinstance(thing, (type, FunctionType)):
         return []
     # Some annotations are imported for type checkers only; what they name is exported too.
-    names = {**vars(mapd_client), **vars(numpy.typing), "np": numpy}
+    names = {**vars(mapd_client), **vars(numpy.typing), "np": numpy, "pa": pyarrow, **FRAMES}
     hints = get_type_hints(thing, localns=names)
     return [
         repr(part)
