@@ -100,3 +100,4 @@ class ObjectFile:
     byteorder: ByteOrder
     programs: Sequence[str]
     left_out: Sequence[str] = ()
+    notes: Sequence[str] = ()
