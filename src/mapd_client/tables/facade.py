@@ -56,11 +56,7 @@ class Tables(Dumps[K, V], Generic[K, V]):
             Unsupported: pyarrow is not installed; a codec of which no column can be made.
         """
         need_arrow("to_batches")
-        from mapd_client.tables.plan import plan
-        from mapd_client.tables.streaming import Batches
-
-        columns = plan(self._key, self._value, self._byteorder)
-        return Batches(self.chunks(resume=resume, partial_ok=partial_ok), columns, self.info)
+        return self._batches(resume, partial_ok)
 
     async def to_arrow(self, *, partial_ok: bool = False) -> pa.Table:
         """All elements as a table of ``key`` and ``value``, a chunk of each column for each of the dump's.
@@ -146,6 +142,17 @@ class Tables(Dumps[K, V], Generic[K, V]):
         need_arrow("write_arrow")
         from mapd_client.tables.files import Ipc, written
 
-        batches = self.to_batches(partial_ok=partial_ok)
-        batches.write_out()
+        batches = self._batches(None, partial_ok, plain=True)
         return await written(batches, Ipc(path, batches.schema, compression))
+
+    # Inside
+
+    def _batches(self, resume: bytes | None, partial_ok: bool, *, plain: bool = False) -> Batches:
+        """``plain``: with text for enums."""
+        from mapd_client.tables.plan import plan
+        from mapd_client.tables.streaming import Batches
+
+        columns = plan(self._key, self._value, self._byteorder)
+        if plain:
+            columns.write_out()
+        return Batches(self.chunks(resume=resume, partial_ok=partial_ok), columns, self.info)

@@ -58,11 +58,6 @@ class Batches(AsyncIterator["pa.RecordBatch"], AbstractAsyncContextManager["Batc
         self._info = info
         self.schema = plan.schema().with_metadata(metadata(info, None))
 
-    def write_out(self) -> None:
-        """Make text of enums, before the first batch is asked for."""
-        self._plan.write_out()
-        self.schema = self._plan.schema().with_metadata(metadata(self._info, None))
-
     @property
     def trailer(self) -> Trailer | None:
         """What the daemon said at the end; None before."""
