@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from os import PathLike
 from typing import Any, Generic, TypeVar, overload
 
 from mapd_api.ops import Op
@@ -115,22 +117,39 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         return Btf(found.blob, found.key_type_id, found.value_type_id)
 
     @overload
-    async def typed(self, *, hints: Mapping[str, Hint] | None = None) -> Map[Any, Any]: ...
-    @overload
-    async def typed(self, *, key: type[K2] | Codec[K2], value: type[V2] | Codec[V2]) -> Map[K2, V2]: ...
+    async def typed(
+        self, *, elf: str | PathLike[str] | None = None, hints: Mapping[str, Hint] | None = None
+    ) -> Map[Any, Any]: ...
     @overload
     async def typed(
-        self, *, key: type[K2] | Codec[K2], hints: Mapping[str, Hint] | None = None
+        self,
+        *,
+        key: type[K2] | Codec[K2],
+        value: type[V2] | Codec[V2],
+        elf: str | PathLike[str] | None = None,
+    ) -> Map[K2, V2]: ...
+    @overload
+    async def typed(
+        self,
+        *,
+        key: type[K2] | Codec[K2],
+        elf: str | PathLike[str] | None = None,
+        hints: Mapping[str, Hint] | None = None,
     ) -> Map[K2, Any]: ...
     @overload
     async def typed(
-        self, *, value: type[V2] | Codec[V2], hints: Mapping[str, Hint] | None = None
+        self,
+        *,
+        value: type[V2] | Codec[V2],
+        elf: str | PathLike[str] | None = None,
+        hints: Mapping[str, Hint] | None = None,
     ) -> Map[Any, V2]: ...
     async def typed(
         self,
         *,
         key: type[Any] | Codec[Any] | None = None,
         value: type[Any] | Codec[Any] | None = None,
+        elf: str | PathLike[str] | None = None,
         hints: Mapping[str, Hint] | None = None,
     ) -> Map[Any, Any]:
         """This map with keys and values by field name, or as instances of classes.
@@ -150,14 +169,18 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         Args:
             key: a dataclass, a ctypes.Structure or an address class that keys are to be instances of; a codec.
             value: likewise, for values.
+            elf: an object file, on this host, that declares the map by the kernel's name for it: where the daemon cannot
+                give its BTF. What it says is checked against the BTF where that is to be had.
             hints: codecs for fields, or their names, by path: ``{"key.saddr": Ipv4, "value.seen": "ktime"}``. They are
                 for what is read by name; a class says them itself (``Annotated[IPv4Address, Ipv4]``).
 
         Cancelled: nothing has changed.
 
         Raises:
-            NoTypeInfo: the map has no BTF, or the daemon cannot give it; the message names the three ways out.
-            Incompatible: a class is not what the map's BTF says; the message has a line for each field that differs.
+            NoTypeInfo: the map has no BTF, or the daemon cannot give it, and the message names the three ways out; the
+                object file does not say what the map is made of.
+            Incompatible: a class, or the object file, is not what the map's BTF says; the message has a line for each
+                field that differs.
             SizeMismatch: a class, a codec or a hint of another size.
             Misuse: a hint for a field that is not there.
             TypeMismatch: a class that does not say how it lies in memory, BTF that cannot be read.
@@ -166,10 +189,14 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         with requests.naming(asked):
             given = view.hints_of(hints or {}, key, value)
             wanted = view.wanted(key, value)
-        there = await self._types_there(asked, needed=key is None and value is None)
+        declared = None if elf is None else await self._types_declared(elf, asked)
+        there = await self._types_there(asked, needed=key is None and value is None and declared is None)
         link = await self._link()
         known = await hostinfo_asking.known_hints(link, given)
         server = await link.server()
+        if declared is not None and there is not None:
+            view.check(declared, there, server.byteorder, asked)
+        there = declared or there
         if there is not None:
             view.check(wanted, there, server.byteorder, asked)
         with requests.naming(asked):
@@ -178,7 +205,9 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
             values = view.chosen("value", value, layouts[1], known, self._value)
             if self.info.per_cpu:
                 values = view.per_cpu(values, self._value)
+            keys = await hostinfo_asking.known(link, keys)
             keys = keys.bind(server.byteorder, server.possible_cpus)
+            values = await hostinfo_asking.known(link, values)
             values = values.bind(server.byteorder, server.possible_cpus)
         check_codecs(self.info, keys, values, asked)
         source = "the caller's classes" if there is None else there.source
@@ -200,6 +229,13 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         return Lpm(self._key, self._encode_key, self._exact, covered, self._byteorder)
 
     # Inside
+
+    async def _types_declared(self, elf: str | PathLike[str], asked: Asked) -> MapLayout:
+        """What an object file says of the map."""
+        from mapd_client.elf.types import types_from_object
+
+        with requests.naming(asked):
+            return await asyncio.to_thread(types_from_object, elf, self.info.kernel_name)
 
     async def _types_there(self, asked: Asked, *, needed: bool) -> MapLayout | None:
         """What the map's BTF says; None, where that is not needed, if it is not to be had."""

@@ -25,7 +25,7 @@ CGROUPS: Final = 8_192
 PATH_BYTES: Final = 1 << 20
 """Of their paths together."""
 FOLDERS: Final = 65_536
-"""Folders of cgroups that one walk looks at: some 40 us each with all controllers."""
+"""Folders of cgroups that one walk looks at; each took 11 to 15 us, with 16 files in it (2,102 of them, two CPUs)."""
 WALK_EVERY_S: Final = 1.0
 """A walk is good for so long, whoever asks."""
 LINES: Final = 8
