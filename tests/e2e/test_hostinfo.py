@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -22,7 +23,10 @@ import pytest
 
 import mapd_client
 from mapd.maps.hostfacts import cgroup_mount
-from mapd_client import U32, U64, CgroupId, IfIndex, KernelTime, Ktime, KtimeBoot, PermissionDenied
+from mapd_client import U32, U64, CgroupId, IfIndex, KernelTime, Ktime, KtimeBoot, PermissionDenied, Struct
+from mapd_client.btf.build import blob_of
+from mapd_client.layouts import Integer, Member, Record
+from mapd_client.typed.hintsfile import load_hints
 from tests.support.bpffs import require_bpf
 from tests.support.daemon import SOURCE, DaemonProcess, daemon_process, private_place
 from tests.support.hostprograms import BOOTTIME, CGROUP, KTIME, write_down
@@ -47,6 +51,21 @@ who = ["ops"]
 verbs = ["list", "read", "host"]
 every_map = true
 """
+STEERED: Final = timedelta(milliseconds=2)
+"""How far NTP may move clocks from each other while a test runs."""
+KEY: Final = Record(
+    size=4,
+    type_name="by_device",
+    members=(Member(name="ifindex", offset=0, layout=Integer(size=4, signed=False)),),
+)
+VALUE: Final = Record(
+    size=16,
+    type_name="by_cgroup",
+    members=(
+        Member(name="seen", offset=0, layout=Integer(size=8, signed=False)),
+        Member(name="cgroup", offset=8, layout=Integer(size=8, signed=False)),
+    ),
+)
 FLOWS, PEER = 4_711, 4_712
 """Indexes that no namespace reaches by counting: the client's has others, or none, of these numbers."""
 IN_A_NETWORK_OF_ITS_OWN: Final = (
@@ -164,6 +183,9 @@ async def test_devices_are_those_of_the_daemon_s_network_and_not_of_the_client_s
                 assert await raw.lookup(mine) == 8
 
 
+@pytest.mark.parametrize(
+    "ground", ["two processes"], indirect=True
+)  # it takes the second between two questions
 async def test_a_device_that_comes_later_is_told_by_name_soon_after_it_was_met(ground: Ground) -> None:
     async with (
         mapd_client.connect(ground.target("admin")) as client,
@@ -183,7 +205,6 @@ async def test_a_device_that_comes_later_is_told_by_name_soon_after_it_was_met(g
 async def test_times_and_the_cgroup_that_a_program_wrote_are_told_as_they_were(ground: Ground) -> None:
     place = ground.daemon.place
     async with mapd_client.connect(ground.target("admin")) as client:
-        error = timedelta(milliseconds=2)  # of clocks that NTP steers while all this happens
         made = client.create_map("written", "array", key=U32, value=U64, max_entries=3)
         async with made as numbers:
             pin_path = numbers.info.pin_path
@@ -196,7 +217,7 @@ async def test_times_and_the_cgroup_that_a_program_wrote_are_told_as_they_were(g
             async with client.open_map("written", key=U32, value=codec) as times:
                 moment = await times[index]
                 assert isinstance(moment, KernelTime)
-                assert before - error <= moment <= after + error
+                assert before - STEERED <= moment <= after + STEERED
                 assert moment.ktime == raw[index]
                 await times.update(index, moment)
                 async with client.open_map("written", key=U32, value=U64) as numbers:
@@ -204,6 +225,41 @@ async def test_times_and_the_cgroup_that_a_program_wrote_are_told_as_they_were(g
         async with client.open_map("written", key=U32, value=CgroupId) as cgroups:
             assert raw[CGROUP] == ground.cgroup.stat().st_ino
             assert await cgroups[CGROUP] == ground.path
+
+
+async def test_fields_are_told_by_hints_of_a_file(ground: Ground, tmp_path: Path) -> None:
+    file = tmp_path / "hints.toml"
+    file.write_text("""
+["*/typed"]
+key.ifindex = "ifindex"
+value.seen = "ktime_boot"
+value.cgroup = "cgroup_id"
+""")
+    hints = load_hints(file)
+    number = ground.cgroup.stat().st_ino
+    async with (
+        mapd_client.connect(ground.target("admin")) as client,
+        client.create_map(
+            "typed",
+            "hash",
+            key=U32,
+            value=Struct("=QQ"),
+            max_entries=16,
+            btf=blob_of(KEY, VALUE, "little" if sys.byteorder == "little" else "big"),
+        ) as raw,
+    ):
+        info = await client.host_info(devices=False, cgroups=False)
+        assert info.clocks is not None
+        await raw.update(FLOWS, (info.clocks.boottime, number))
+        typed = await raw.typed(hints=hints.for_map(raw.info))
+        ((key, value),) = [entry async for entry in typed.items()]
+        assert (key["ifindex"], value["cgroup"]) == ("flows0", ground.path)
+        told = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=info.clocks.realtime // 1_000)
+        assert abs(value["seen"] - told) < STEERED
+        await typed.update({"ifindex": "flows1"}, {"seen": value["seen"], "cgroup": ground.path})
+        assert await raw[PEER] == (info.clocks.boottime, number)
+        by_codec = await raw.typed(key=IfIndex, value=Struct("=QQ"))
+        assert await by_codec["flows1"] == (info.clocks.boottime, number)
 
 
 async def test_cgroups_are_told_by_id_and_together(ground: Ground) -> None:
