@@ -46,7 +46,7 @@ class HostHandlers:
             all_devices=request.all_devices,
             all_cgroups=request.all_cgroups,
         )
-        return pb.GetHostInfoResponse(host=message(await self._host.look_at_host(facts, wanted)))
+        return pb.GetHostInfoResponse(host=await self._host.look_at_host(facts, wanted, message))
 
 
 def message(found: Facts) -> pb.HostInfo:
