@@ -20,6 +20,7 @@ from mapd_client.elf.structs import MAPS_MAX
 SECTION_NAME: Final = ".maps"
 _POINTER: Final = 8
 """Bytes of a slot: pointers of eBPF."""
+_U32: Final = 0xFFFF_FFFF
 
 _QUALIFIERS: Final = (kinds.Typedef, kinds.Const, kinds.Volatile, kinds.Restrict, kinds.TypeTag)
 _CHAIN_MAX: Final = 32
@@ -307,6 +308,8 @@ class _Reader:
             raise self._bad(one.name, f"a relocation at its byte {offset - variable.offset}, no slot", offset)
         if one.max_entries and number >= one.max_entries and one.type != MapType.HASH_OF_MAPS:
             raise self._bad(one.name, f"slot {number}, max_entries is {one.max_entries}", number)
+        if number > _U32:
+            raise self._bad(one.name, f"slot {number}, a key has 32 bits", number)
         key = number.to_bytes(4, self._image.byteorder)
         if one.type == MapType.PROG_ARRAY:
             if symbol.type != FUNCTION:
