@@ -129,7 +129,18 @@ def test_a_walk_is_bounded_and_says_so(tmp_path: Path) -> None:
     tree(tmp_path, *(f"c{number}" for number in range(10)))
     walk = Walk.of(str(tmp_path), most=4)
     assert len(walk.paths) == 4
-    assert walk.unseen[-1] == "cgroups: there are more than the 4 that one walk looks at"
+    assert walk.unseen[-1].startswith("cgroups: there are more than the 4, or 8388608 bytes of paths")
+
+
+def test_a_walk_is_bounded_in_bytes_for_whoever_nests_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hostfacts, "WALK_BYTES", 2_000)
+    tree(tmp_path, "/".join(["a" * 100] * 12))
+    walk = Walk.of(str(tmp_path))
+    assert sum(map(len, walk.paths.values())) <= 2_000
+    assert len(walk.paths) == 6  # the mount, and 101 + 202 + 303 + 404 + 505 bytes
+    assert "that one walk looks at" in walk.unseen[-1]
 
 
 @pytest.mark.parametrize(("bound", "value", "told"), [("CGROUPS", 3, 3), ("PATH_BYTES", 1 + 3 + 3, 3)])
