@@ -187,7 +187,7 @@ class Walk:
                 size += len(path)
                 if len(walk.paths) >= most or size > WALK_BYTES:
                     walk.unseen.append(
-                        f"cgroups: there are more than the {most}, or {WALK_BYTES} bytes of paths, that one walk looks at"
+                        f"cgroups: there are more than the {most}, or {WALK_BYTES} bytes of paths, of one walk"
                     )
                     return walk
                 walk.paths[number] = readable(path)

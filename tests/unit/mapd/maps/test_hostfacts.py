@@ -140,7 +140,7 @@ def test_a_walk_is_bounded_in_bytes_for_whoever_nests_without_end(
     walk = Walk.of(str(tmp_path))
     assert sum(map(len, walk.paths.values())) <= 2_000
     assert len(walk.paths) == 6  # the mount, and 101 + 202 + 303 + 404 + 505 bytes
-    assert "that one walk looks at" in walk.unseen[-1]
+    assert "bytes of paths, of one walk" in walk.unseen[-1]
 
 
 @pytest.mark.parametrize(("bound", "value", "told"), [("CGROUPS", 3, 3), ("PATH_BYTES", 1 + 3 + 3, 3)])
