@@ -18,6 +18,7 @@ from mapd_api.reasons import Reason
 from mapd_api.uapi import MapFlag, MapType
 from mapd_client.arrays import Found
 from mapd_client.chunk import Chunk
+from mapd_client.classes_maps import describe, instances
 from mapd_client.client import Client, connect
 from mapd_client.codec import I8, I16, I32, I64, U8, U16, U32, U64, Bytes, Codec
 from mapd_client.dump import Dump
@@ -173,6 +174,8 @@ __all__ = [
     "Unsupported",
     "UpdateFlag",
     "connect",
+    "describe",
+    "instances",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

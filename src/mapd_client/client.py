@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
@@ -9,6 +10,7 @@ from mapd_api.uapi import MapFlag, MapType
 from mapd_api.v1 import access_pb2, maps_pb2
 from mapd_client import hostinfo, hostinfo_asking, methods, references, replies, requests, rights
 from mapd_client.agreeing import if_same_types
+from mapd_client.classes_maps import planned
 from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import Incompatible, Misuse
 from mapd_client.failures import Asked
@@ -285,15 +287,15 @@ class Client:
         name: str | None,
         type: MapType | str,
         *,
-        key: Codec[K],
-        value: Codec[V],
+        key: Codec[K] | builtins.type[K],
+        value: Codec[V] | builtins.type[V],
         max_entries: int,
         flags: int = 0,
         kernel_name: str | None = None,
         map_extra: int = 0,
         numa_node: int | None = None,
         inner: MapRef | str | None = None,
-        btf: Btf | None = None,
+        btf: Btf | bool | None = None,
         exclusive_program_hash: bytes = b"",
         lease: float | None = None,
         exist_ok: bool = False,
@@ -304,16 +306,19 @@ class Client:
             name: "flows" or "ns/flows". The map stays until it is unpinned or the host reboots.
             type: MapType.LRU_HASH or "lru_hash".
             key: codec of the keys; its size is the map's key_size. Bytes(0) where there are none: queues, stacks,
-                Bloom filters, ring buffers, arenas.
+                Bloom filters, ring buffers, arenas. A class (a dataclass, a ctypes.Structure): as for ``Map.typed``.
             value: codec of the values; its size is the map's value_size (of one CPU's slot). Bytes(0) for ring
-                buffers and arenas.
+                buffers and arenas. A class likewise.
             max_entries: elements that fit; bytes of a ring buffer, pages of an arena, 0 for local storages.
             flags: BPF_F_* of BPF_MAP_CREATE.
             kernel_name: at most 15 characters; made from ``name`` if None.
             map_extra: hash functions of a Bloom filter, address of an arena.
             numa_node: where its memory is to be.
             inner: template of the maps in a map of maps: they will have its type, sizes and flags.
-            btf: type information. Where the type takes none the map has none: ``info.btf_id`` is 0.
+            btf: type information, by which bpftool shows fields. None: written from ``key`` and ``value`` where one of
+                them has fields (a class, a codec of a layout; not U32, Bytes, Struct). True: for those too. False: none
+                at all. A Btf, of an object file or of ``describe()``: that one. Where the map type takes none the map
+                has none: ``info.btf_id`` is 0.
             exclusive_program_hash: SHA-256 of the only program that may use the map.
             lease: seconds that the map outlives its client.
             exist_ok: open the map of that name if every field agrees; types are compared by their fields, whatever
@@ -326,29 +331,33 @@ class Client:
                 one under a new session was made by itself, and the message says so.
             Incompatible: ``exist_ok``, and a field differs; the message says which.
             Misuse: a map that cannot be.
+            TypeMismatch: a class that does not say how it lies in memory, types that BTF cannot say; names the field.
             Unsupported: a type or lifetime that the daemon does not offer.
         """
         kind = requests.map_type(type)
         template = None if inner is None else as_ref(inner)
         label = name if name is not None else kernel_name or "a leased map"
 
+        asked = Asked("create", label, mutates=True)
+        plan = planned(kind, key, value, btf, asked)
+
         async def opened() -> Map[K, V]:
-            asked = Asked("create", label, mutates=True)
             link = await self._links.current()
+            types = plan.btf((await link.server()).byteorder, asked)
 
             async def ask(tenure: Tenure) -> Map[K, V]:
                 request = requests.create_map(
                     name,
                     kind,
-                    key_size=key.size,
-                    value_size=value.size,
+                    key_size=plan.key.size,
+                    value_size=plan.value.size,
                     max_entries=max_entries,
                     flags=flags,
                     kernel_name=kernel_name,
                     map_extra=map_extra,
                     numa_node=numa_node,
                     inner=template,
-                    btf=btf,
+                    btf=types,
                     exclusive_program_hash=exclusive_program_hash,
                     lease=lease,
                     exist_ok=exist_ok,
@@ -357,20 +366,20 @@ class Client:
                 try:
                     response = await link.call(methods.CREATE_MAP, request, asked)
                 except Incompatible as refusal:
-                    if name is None or btf is None:
+                    if name is None or types is None:
                         raise
                     read_only = bool(flags & MapFlag.RDONLY)
                     response = await if_same_types(
-                        refusal, link, name, btf, asked, read_only=read_only, session=tenure.session
+                        refusal, link, name, types, asked, read_only=read_only, session=tenure.session
                     )
                 info = replies.map_info(response.info)
                 grip = Grip(response.handle, tenure, None if name is None else Name(name))
-                made = await self._opened(link, grip, info, key, value, asked)
+                made = await self._opened(link, grip, info, plan.key, plan.value, asked)
                 made.created = response.created
                 return made
 
-            check_per_cpu(kind, value, asked)
-            return await in_session(link, ask)
+            check_per_cpu(kind, plan.value, asked)
+            return await plan.viewed(await in_session(link, ask))
 
         return Opener(opened, f"create_map({label!r})")
 

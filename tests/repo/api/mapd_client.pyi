@@ -2,7 +2,9 @@
 # code. To change this file is to change the public surface: say why in docs/decisions.
 # Map, Queue, Bloom, Lpm, Dump and Listing are made by a client, so their constructors are nobody's business.
 
+import builtins
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -40,6 +42,8 @@ ProgramRef: TypeAlias = int | str | Pin
 def connect(
     target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0
 ) -> Opening[Client]: ...
+def describe(key: object, value: object, *, byteorder: ByteOrder = sys.byteorder) -> Btf: ...
+def instances(kind: type[T]) -> Codec[T]: ...
 
 class Client:
     def __init__(
@@ -84,15 +88,15 @@ class Client:
         name: str | None,
         type: MapType | str,
         *,
-        key: Codec[K],
-        value: Codec[V],
+        key: Codec[K] | builtins.type[K],
+        value: Codec[V] | builtins.type[V],
         max_entries: int,
         flags: int = 0,
         kernel_name: str | None = None,
         map_extra: int = 0,
         numa_node: int | None = None,
         inner: MapRef | str | None = None,
-        btf: Btf | None = None,
+        btf: Btf | bool | None = None,
         exclusive_program_hash: bytes = b"",
         lease: float | None = None,
         exist_ok: bool = False,
