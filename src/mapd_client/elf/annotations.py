@@ -5,8 +5,12 @@ BPF_ANNOTATE_KV_PAIR() of libbpf before 1.0 and of iproute2 makes it, in a secti
 
 from __future__ import annotations
 
+from typing import Final
+
 from mapd_client.btf import BadBtf, kinds
 from mapd_client.elf.image import Image
+
+_PREFIX: Final = "____btf_map_"
 
 
 def annotated(image: Image, name: str, key_size: int, value_size: int, notes: list[str]) -> tuple[int, int]:
@@ -20,9 +24,9 @@ def annotated(image: Image, name: str, key_size: int, value_size: int, notes: li
         notes: gets a sentence where the annotation is not the map's; loaders then go on without it too.
     """
     types = image.types
-    if types is None:
+    if types is None or _PREFIX.encode() not in types.blob:
         return 0, 0
-    struct_name = f"____btf_map_{name}"
+    struct_name = _PREFIX + name
     try:
         ids = types.ids(struct_name, kinds.Struct)
         if not ids:

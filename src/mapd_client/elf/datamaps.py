@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from mapd_api.uapi import OBJ_NAME_LENGTH, MapFlag, MapType
-from mapd_client.btf import BadBtf, Types, kinds
+from mapd_client.btf import BadBtf, kinds
 from mapd_client.elf.datasec import Placed
 from mapd_client.elf.declared import Declared
 from mapd_client.elf.image import EXECUTABLE, NOBITS, PROGBITS, Image, Section
-from mapd_client.layouts import Array, Layout, Record
 
 _KCONFIG: Final = ".kconfig"
+_SHOWN: Final = 8
+"""Variables that a sentence names."""
+
 _RESERVED: Final = 7
 """Characters of the section's name that the object's leaves room for, at least."""
 
@@ -58,20 +60,17 @@ def declared(image: Image, first: int, notes: list[str]) -> Sequence[Declared]:
     Raises:
         BadObject: sections that are not in the file, or lie in each other.
     """
-    found: list[Declared] = []
-    left = len(image.data)
     for section in image.sections:
         for name, why in _NOT_MADE:
             if section.name == name or section.name.startswith(f"{name}."):
                 notes.append(f"section {section.name}: {why}")
-        if not _is_data(section):
-            continue
+    found: list[Declared] = []
+    left = len(image.data)
+    for section in _data_sections(image):
         raw = image.bytes_of(section)
         left -= len(raw)
-        if left < 0 or len(found) >= _SECTIONS_MAX:
+        if left < 0:
             raise image.bad("it lies in another section of data", section=section.name, number=section.offset)
-        if section.size > _U32:
-            raise image.bad(f"{section.size} bytes, a value has less than 4 GiB", section=section.name)
         found.append(_of_section(image, section, raw, first + len(found)))
     _note_kconfig(image, notes)
     return found
@@ -79,22 +78,35 @@ def declared(image: Image, first: int, notes: list[str]) -> Sequence[Declared]:
 
 def placed(image: Image) -> dict[str, Placed]:
     """What .BTF leaves to loaders: sizes of data sections, offsets of their variables."""
+    modern = image.find(".maps")
+    sections = [*_data_sections(image), *((modern,) if modern is not None else ())]
     return {
         section.name: Placed(
             size=section.size,
             symbols={one.name: one.value for one in image.symbols_in(section) if one.value <= section.size},
         )
-        for section in image.sections
-        if section.size <= _U32 and (_is_data(section) or section.name == ".maps")
+        for section in sections
+        if section.size <= _U32
     }
 
 
+def _data_sections(image: Image) -> Sequence[Section]:
+    found = [one for one in image.sections if _is_data(one)]
+    if len(found) > _SECTIONS_MAX:
+        raise image.bad(f"{len(found)} sections of data, more than {_SECTIONS_MAX}", number=len(found))
+    for one in found:
+        image.find(one.name)  # two of one name would be two maps of one name
+        if one.size > _U32:
+            raise image.bad(
+                f"{one.size} bytes, a value has less than 4 GiB", section=one.name, number=one.size
+            )
+    return found
+
+
 def _is_data(section: Section) -> bool:
-    if not section.size:
+    if not section.size or not section.name.startswith("."):
         return False
     base = "." + section.name[1:].partition(".")[0]
-    if not section.name.startswith("."):
-        return False
     if section.type == NOBITS:
         return base == ".bss"
     return section.type == PROGBITS and not section.flags & EXECUTABLE and base in (".data", ".rodata")
@@ -115,7 +127,7 @@ def _of_section(image: Image, section: Section, raw: bytes, index: int) -> Decla
         value_size=section.size,
         max_entries=1,
         flags=int(flags),
-        contents=raw if any(raw) else b"",
+        contents=raw if raw.count(0) != len(raw) else b"",
         frozen=read_only,
         value_type_id=of,
     )
@@ -139,47 +151,19 @@ def _mmapable(image: Image, datasec: int) -> bool:
     return any(isinstance(one, kinds.Var) and one.linkage != _STATIC for one in found)
 
 
-# .kconfig: variables that a loader fills in with what it knows of the kernel
-
-
 def _note_kconfig(image: Image, notes: list[str]) -> None:
+    """Say that there is such a map: a loader fills it in with what it knows of its kernel."""
     of = _datasec(image, _KCONFIG)
     if image.types is None or not of:
         return
     try:
-        names, size = _externs(image.types, of)
+        section = image.types[of]
+        assert isinstance(section, kinds.Datasec)
+        names = [image.types.name(one.type) for one in section.vars[:_SHOWN]]
     except BadBtf as error:
         raise image.bad(str(error), section=".BTF", symbol=_KCONFIG, number=error.number) from None
-    if not size:
-        return
+    more = f" and {len(section.vars) - _SHOWN} more" if len(section.vars) > _SHOWN else ""
     notes.append(
-        f"map {kernel_name(object_name(image.label), _KCONFIG)}, {size} bytes, for {', '.join(names[:8])}: a loader "
-        "fills it in from the configuration of the host's kernel, which the object does not say"
+        f"map {kernel_name(object_name(image.label), _KCONFIG)}, for {', '.join(names)}{more}: a loader fills it in "
+        "from the configuration of the host's kernel, which the object does not say"
     )
-
-
-def _externs(types: Types, of: int) -> tuple[Sequence[str], int]:
-    """Names of the variables and their bytes, larger alignments first."""
-    section = types[of]
-    assert isinstance(section, kinds.Datasec)
-    variables: list[tuple[int, int, str]] = []
-    for one in section.vars:
-        variable = types[one.type]
-        if isinstance(variable, kinds.Var):
-            layout = types.layout(variable.type)
-            variables.append((-_alignment(layout), -layout.size, variable.name))
-    size = 0
-    for negative_alignment, negative_size, _ in sorted(variables):
-        alignment = -negative_alignment
-        size = -(-size // alignment) * alignment - negative_size
-    return [name for *_, name in sorted(variables)], size
-
-
-def _alignment(layout: Layout) -> int:
-    match layout:
-        case Array():
-            return _alignment(layout.element)
-        case Record():
-            return max((_alignment(one.layout) for one in layout.members), default=1)
-        case _:
-            return min(layout.size, 8) or 1

@@ -18,7 +18,7 @@ from mapd_client.elf.bad import BadObject
 from mapd_client.errors import Unsupported
 from mapd_client.info import ByteOrder
 
-FILE_BYTES_MAX: Final = 64 << 20
+FILE_BYTES_MAX: Final = 16 << 20
 """Of an object; those of large projects have a few MiB, most of them debug information."""
 
 _SECTIONS_MAX: Final = 4096
@@ -121,6 +121,7 @@ class Image:
     types: Types | None = None
     _symbols: Sequence[tuple[int, int, int, int, int, int]] | None = None
     _symbol_names: Section | None = None
+    _by_section: dict[int, list[int]] | None = None
     _strings: dict[int, bytes] = field(default_factory=dict[int, bytes])
 
     def bad(
@@ -171,9 +172,12 @@ class Image:
 
     def symbols_in(self, section: Section) -> Iterator[Symbol]:
         """Its symbols, in the table's order, without those that stand for the section itself."""
-        for at, one in enumerate(self._table()):
-            if one[3] == section.index and one[1] & 15 != SECTION:
-                yield self.symbol(at)
+        if self._by_section is None:
+            self._by_section = {}
+            for at, one in enumerate(self._table()):
+                if one[1] & 15 != SECTION:
+                    self._by_section.setdefault(one[3], []).append(at)
+        yield from map(self.symbol, self._by_section.get(section.index, ()))
 
     def symbol(self, at: int) -> Symbol:
         """The symbol of that number.

@@ -5,6 +5,7 @@ Source: parse_btf_map_def(), tools/lib/bpf/libbpf.c, and its strict reading: wha
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -81,6 +82,13 @@ class _Reader:
         self._image = image
         self._types = types
         self._section = section
+        self._kinds: dict[int, kinds.Kind] = {}
+
+    def _kind(self, of: int) -> kinds.Kind:
+        """Decoded once: many maps may be of one struct."""
+        if of not in self._kinds:
+            self._kinds[of] = self._types[of]
+        return self._kinds[of]
 
     def maps(self) -> Sequence[Declared]:
         """All maps; wrong BTF is told with the object's name."""
@@ -101,14 +109,14 @@ class _Reader:
         ids = self._types.ids(SECTION_NAME, kinds.Datasec)
         if len(ids) != 1:
             raise self._bad("", f".BTF has {len(ids)} sections of this name, not one", len(ids))
-        section = self._types[ids[0]]
+        section = self._kind(ids[0])
         assert isinstance(section, kinds.Datasec)
         if len(section.vars) > MAPS_MAX:
             raise self._bad("", f"{len(section.vars)} maps, more than {MAPS_MAX}", len(section.vars))
         seen: dict[int, str] = {}
         names: set[str] = set()
         for one in section.vars:
-            variable = self._types[one.type]
+            variable = self._kind(one.type)
             if not isinstance(variable, kinds.Var):
                 raise self._bad(
                     "", f"type {one.type} of .BTF is a {type(variable).__name__}, no variable", one.type
@@ -123,7 +131,7 @@ class _Reader:
             if symbol is None:
                 raise self._bad(name, "it has no symbol in the section: do not strip the object")
             struct_id = self._resolved(variable.type)
-            struct = self._types[struct_id]
+            struct = self._kind(struct_id)
             if not isinstance(struct, kinds.Struct):
                 raise self._bad(name, f"its type is a {type(struct).__name__}, not a struct", struct_id)
             if symbol.value + struct.size > self._section.size:
@@ -140,14 +148,14 @@ class _Reader:
     def _resolved(self, of: int) -> int:
         """Behind typedefs and qualifiers."""
         for _ in range(_CHAIN_MAX):
-            if not isinstance(self._types[of], _QUALIFIERS):
+            if not isinstance(self._kind(of), _QUALIFIERS):
                 return of
             of = self._types.target(of)
         raise BadBtf(f"BTF: more than {_CHAIN_MAX} typedefs and qualifiers lead on to type {of}", number=of)
 
     def _pointee(self, name: str, member: str, of: int) -> int:
         """What a pointer points to."""
-        pointer = self._types[self._resolved(of)]
+        pointer = self._kind(self._resolved(of))
         if not isinstance(pointer, kinds.Ptr):
             raise self._bad(name, f"{member} is a {type(pointer).__name__}, not a pointer", of)
         return pointer.type
@@ -177,7 +185,7 @@ class _Reader:
             )
         flags = numbers.get("map_flags", 0)
         if "numa_node" in numbers:
-            flags |= MapFlag.NUMA_NODE
+            flags |= int(MapFlag.NUMA_NODE)
         return Declared(
             name=name,
             kernel_name=name[:OBJ_NAME_LENGTH],
@@ -218,10 +226,14 @@ class _Reader:
     # Members
 
     def _definition(self, name: str, struct_id: int, *, inner: bool) -> _Definition:
-        struct = self._types[struct_id]
+        struct = self._kind(struct_id)
         assert isinstance(struct, kinds.Struct)
         said = _Definition()
+        names: set[str] = set()
         for place, member in enumerate(struct.members):
+            if member.name in names:
+                raise self._bad(name, f"there are two members {member.name!r}")
+            names.add(member.name)
             if member.name in _NUMBERS:
                 said.numbers[member.name] = self._number(name, member)
             elif member.name == "map_extra":
@@ -249,7 +261,7 @@ class _Reader:
 
     def _number(self, name: str, member: kinds.StructMember) -> int:
         """``__uint``: a pointer to an array, whose length is the number."""
-        array = self._types[self._resolved(self._pointee(name, member.name, member.type))]
+        array = self._kind(self._resolved(self._pointee(name, member.name, member.type)))
         if not isinstance(array, kinds.Array):
             raise self._bad(
                 name, f"{member.name} points to a {type(array).__name__}; numbers are __uint()", member.type
@@ -258,7 +270,7 @@ class _Reader:
 
     def _long(self, name: str, member: kinds.StructMember) -> int:
         """``__ulong``: an enum of one value; or as ``__uint``."""
-        found = self._types[self._resolved(member.type)]
+        found = self._kind(self._resolved(member.type))
         if isinstance(found, kinds.Ptr):
             return self._number(name, member)
         if not isinstance(found, kinds.Enum | kinds.Enum64) or len(found.values) != 1:
@@ -269,11 +281,11 @@ class _Reader:
 
     def _values(self, name: str, member: kinds.StructMember, said: _Definition) -> None:
         """``__array(values, ...)``: pointers to a struct that defines a map, or to functions."""
-        array = self._types[self._resolved(member.type)]
+        array = self._kind(self._resolved(member.type))
         if not isinstance(array, kinds.Array) or array.nelems:
             raise self._bad(name, "values is no array without a length: __array(values, ...)", member.type)
         of = self._resolved(self._pointee(name, "values[]", array.type))
-        kind = self._types[of]
+        kind = self._kind(of)
         if isinstance(kind, kinds.Struct):
             said.template = of
         elif isinstance(kind, kinds.FuncProto):
@@ -321,7 +333,7 @@ class _Reader:
 
     def _values_at(self, variable: _Variable) -> int:
         """Where its slots begin; -1 for none."""
-        struct = self._types[variable.struct]
+        struct = self._kind(variable.struct)
         assert isinstance(struct, kinds.Struct)
         last = struct.members[-1] if struct.members else None
         return last.bit_offset // 8 if last is not None and last.name == "values" else -1
@@ -329,8 +341,5 @@ class _Reader:
 
 def _holder(variables: Sequence[_Variable], offset: int) -> int | None:
     """The map that a byte of the section lies in: the last one that begins before it."""
-    found = None
-    for at, one in enumerate(variables):
-        if one.offset <= offset:
-            found = at
-    return found
+    at = bisect_right(variables, offset, key=lambda one: one.offset) - 1
+    return at if at >= 0 else None

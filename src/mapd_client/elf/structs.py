@@ -11,7 +11,7 @@ from mapd_client.codec import ORDER
 from mapd_client.elf.image import LOCAL, NOBITS, NOTYPE, OBJECT, Image, Section, Symbol
 
 SECTION_NAME: Final = "maps"
-MAPS_MAX: Final = 1024
+MAPS_MAX: Final = 256
 """Maps of one object that are read; samples/bpf stops at 32, tc at 64."""
 
 _SMALLEST: Final = 16
