@@ -43,8 +43,8 @@ def others() -> Iterator[str]:
 def target(name: str) -> Target:
     """A target, with its parser instrumented; ``MODULE:NAME`` for one that is not in ``targets``."""
     module, _, inner = name.rpartition(":")
-    packages = [module.partition(".")[0]] if module else ["mapd_client"]
-    with atheris.instrument_imports(include=packages, exclude=[] if module else list(others())):
+    packages = ["mapd_client", *([module.partition(".")[0]] if module else [])]
+    with atheris.instrument_imports(include=packages, exclude=list(others())):
         found = importlib.import_module(module or "tests.fuzz.targets")
     targets: dict[str, Target] = found.TARGETS
     return targets[inner]
