@@ -68,7 +68,7 @@ def test_the_struct_of_28_bytes_has_a_template_and_a_node_where_its_flag_is_set(
 
 @pytest.mark.parametrize("size", [16, 20, 28])
 def test_symbols_need_not_say_their_size(size: int) -> None:
-    words = dict.fromkeys(("one", "two", "three"), (1, 4, 8, 16, 0, 0, 0)[: size // 4])
+    words = (1, 4, 8, 16, 0, 0, 0)[: size // 4]
     found = read_object(structs({"one": words, "two": words, "three": words}, sized=False).build())
     assert [one.name for one in found.maps] == ["one", "two", "three"]
 
