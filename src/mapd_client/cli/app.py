@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 import mapd_api
 from mapd_client.cli import literals, outcomes, render
 from mapd_client.cli.render import Output
+from mapd_client.cli.types import Shown, Source, shown_by
 from mapd_client.client import Client, connect
 from mapd_client.errors import MapdError
 from mapd_client.info import UpdateFlag
@@ -148,48 +149,54 @@ def show(map: str, /, *, output: Format = "table", options: Given) -> int:
 
 
 @app.command
-def lookup(map: str, key: str, /, *, output: Format = "table", options: Given) -> int:
+def lookup(
+    map: str, key: str, /, *, output: Format = "table", types: Source | None = None, options: Given
+) -> int:
     """The value of one key; exit code 3 if it is not there.
 
     Args:
         map: name, pin:PATH or id:NUMBER.
-        key: hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
+        key: {"saddr": "10.0.0.1", ...}, hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
         output: table or ndjson.
+        types: where the map's types are from.
         options: of every verb.
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        server = await client.server_info()
-        data = literals.parse_key(key, opened.info, server.byteorder)
-        value = await opened[data]
-        if output == "table":
-            render.write_element(data, value, opened.info, sys.stdout)
-        else:
-            render.write_record(render.element_record(data, value, opened.info), sys.stdout)
+        shown = await shown_by(opened, client, types or Source())
+        data = shown.key(key)
+        _write(shown, output, data, await opened[data], 1)
+        sys.stderr.write(shown.note if output == "table" else "")
         return outcomes.OK
 
     return _with_map(options, map, work)
 
 
 @app.command
-def update(map: str, key: str, value: str, flags: UpdateFlag = "any", /, *, options: Given) -> int:
+def update(
+    map: str,
+    key: str,
+    value: str,
+    flags: UpdateFlag = "any",
+    /,
+    *,
+    types: Source | None = None,
+    options: Given,
+) -> int:
     """Create or replace one element; in a per-CPU map every CPU gets the value.
 
     Args:
         map: name, pin:PATH or id:NUMBER.
-        key: hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
+        key: {"saddr": "10.0.0.1", ...}, hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
         value: in the same forms.
         flags: any; noexist (only create); exist (only replace).
+        types: where the map's types are from.
         options: of every verb.
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        server = await client.server_info()
-        await opened.update(
-            literals.parse_key(key, opened.info, server.byteorder),
-            literals.parse_value(value, opened.info, server.byteorder),
-            flags=flags,
-        )
+        shown = await shown_by(opened, client, types or Source())
+        await opened.update(shown.key(key), shown.value(value), flags=flags)
         return outcomes.OK
 
     return _with_map(options, map, work)
@@ -224,6 +231,7 @@ def dump(
     limit: int | None = None,
     partial_ok: bool = False,
     output: Format = "table",
+    types: Source | None = None,
     options: Given,
 ) -> int:
     """Every element.
@@ -234,26 +242,39 @@ def dump(
         limit: at most so many elements.
         partial_ok: exit code 0 even if the daemon calls the dump incomplete.
         output: table or ndjson.
+        types: where the map's types are from.
         options: of every verb.
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        del client
-        info = opened.info
-        async with opened.items(
-            prefix=literals.parse_hex(prefix), limit=limit, partial_ok=partial_ok
-        ) as elements:
-            async for key, value in elements:
-                if output == "table":
-                    render.write_element(key, value, info, sys.stdout)
-                else:
-                    render.write_record(render.element_record(key, value, info), sys.stdout)
-        trailer = elements.trailer
+        shown = await shown_by(opened, client, types or Source())
+        begins = literals.parse_hex(prefix)
+        trailer = None
+        if limit is None:
+            async with opened.chunks(prefix=begins, partial_ok=partial_ok) as chunks:
+                async for chunk in chunks:
+                    _write(shown, output, chunk.keys, chunk.values, chunk.count)
+            trailer = chunks.trailer
+        else:
+            async with opened.items(prefix=begins, limit=limit, partial_ok=partial_ok) as elements:
+                async for key, value in elements:
+                    _write(shown, output, key, value, 1)
+            trailer = elements.trailer
+        sys.stderr.write(shown.note if output == "table" else "")
         if trailer is not None and not trailer.complete:
             sys.stderr.write(f"incomplete: {trailer.incomplete_reason}\n")
         return outcomes.OK
 
     return _with_map(options, map, work)
+
+
+def _write(
+    shown: Shown, output: Output, keys: bytes | memoryview, values: bytes | memoryview, count: int
+) -> None:
+    if output == "table":
+        sys.stdout.writelines(shown.rows(keys, values, count))
+    else:
+        sys.stdout.write(shown.records.lines(keys, values, count))
 
 
 def with_client(options: Options, work: Callable[[Client], Awaitable[int]]) -> int:

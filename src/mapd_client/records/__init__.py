@@ -7,7 +7,7 @@ prints, for scripts that read that.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 from mapd_client.codec import Buffer, Codec
@@ -73,8 +73,12 @@ class Records:
             SizeMismatch: columns of other sizes.
             TypeMismatch: bytes that the codec of a hint cannot express.
         """
-        pairs = zip(self._key.texts(keys, count), self._value.texts(values, count), strict=True)
+        pairs = zip(*self.texts(keys, values, count).values(), strict=True)
         return "".join([f'{{"key": {key}, "value": {value}}}\n' for key, value in pairs])
+
+    def texts(self, keys: Buffer, values: Buffer, count: int) -> dict[str, Iterable[str]]:
+        """Both columns as JSON texts, "key" and "value"; raises as ``lines``."""
+        return {"key": self._key.texts(keys, count), "value": self._value.texts(values, count)}
 
     def line(self, key: Buffer, value: Buffer) -> str:
         """One element; raises as ``lines``."""

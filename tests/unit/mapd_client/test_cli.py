@@ -106,7 +106,7 @@ async def test_write_read_delete_with_exit_codes(daemon: Daemon, mapctl: Mapctl)
     daemon.add(map_info("ns/flows"))
     at = ("--address", daemon.target)
     assert await mapctl(*at, "update", "flows", "u32:7", "u64:9", "noexist") == Result(0, "", "")
-    assert await mapctl(*at, "lookup", "flows", "7") == Result(0, "07000000  0900000000000000\n", "")
+    assert await mapctl(*at, "lookup", "flows", "7") == Result(0, "07000000 (7)  0900000000000000 (9)\n", "")
     again = await mapctl(*at, "update", "flows", "7", "9", "noexist")
     assert (again.code, again.out, len(again.err.splitlines())) == (outcomes.CONFLICT, "", 2)
     assert (await mapctl(*at, "delete", "flows", "hex:07000000")).code == 0
@@ -138,7 +138,7 @@ async def test_tables_are_for_people(daemon: Daemon, mapctl: Mapctl) -> None:
     ]
     assert listed.err == "not looked at: page 0\n"
     dumped = await mapctl("dump", "flows", "--address", daemon.target, "--limit", "2")
-    assert dumped.out == "00000000  0000000000000000\n01000000  0000000000000000\n"
+    assert dumped.out == "00000000 (0)  0000000000000000 (0)\n01000000 (1)  0000000000000000 (0)\n"
 
 
 async def test_an_incomplete_dump_fails_after_its_last_line(daemon: Daemon, mapctl: Mapctl) -> None:
@@ -192,7 +192,7 @@ async def test_a_reader_that_goes_away_is_no_news(daemon: Daemon) -> None:
     async with running("dump", "flows", "--address", daemon.target) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert await process.stdout.readline() == b"00000000  0000000000000000\n"
+        assert await process.stdout.readline() == b"00000000 (0)  0000000000000000 (0)\n"
         process.stdout._transport.close()  # type: ignore[attr-defined]  # asyncio has no other way to close a pipe
         assert await process.stderr.read() == b""
         assert await process.wait() == outcomes.BROKEN_PIPE
