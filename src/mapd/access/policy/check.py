@@ -8,6 +8,7 @@ from mapd.access.policy import roles
 from mapd.access.policy.hosts import Host, admissions
 from mapd.access.policy.model import EVERYONE, SELF, Effect, Globs, Member, Policy, Rule, Selector
 from mapd.access.principal import ADMIN
+from mapd_api.ops import Verb
 from mapd_api.uapi import MapType
 
 _WITHOUT_KEYS = frozenset(
@@ -75,6 +76,9 @@ def _never(policy: Policy, rule: Rule) -> Iterator[str]:
         heads = {glob.text.partition("/")[0] for glob in selector.names.all}
         if not any(set("*?[") & set(head) for head in heads) and heads.isdisjoint(selector.owners):
             yield f"never matches: a map with one of these names has none of the owners {_list(selector.owners)}"
+    if Verb.HOST in rule.verbs and not rule.role and not selector.every_map:
+        what = "takes" if rule.effect is Effect.DENY else "gives"
+        yield f"{what} no host: that is a right on no map, for a rule with every_map = true"
     if rule.prefixes and selector.types:
         if selector.types <= _WITHOUT_KEYS:
             yield "never matches: maps of these types have no keys, and it is about keys"

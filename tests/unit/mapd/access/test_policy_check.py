@@ -56,6 +56,10 @@ def test_a_principal_that_is_of_no_use_is_told(head: str, said: str) -> None:
             "never matches: a map with one of these names has none of",
         ),
         (
+            {"who": ["web"], "verbs": ["host"], "names": ["web/*"]},
+            "gives no host: that is a right on no map, for a rule with every_map = true",
+        ),
+        (
             {**VIEWER, "types": ["queue", "stack"], "key_prefixes": ["0a"]},
             "never matches: maps of these types have no keys",
         ),
@@ -68,6 +72,14 @@ def test_a_principal_that_is_of_no_use_is_told(head: str, said: str) -> None:
 def test_a_rule_that_means_less_than_it_says_is_told(rule: dict[str, Any], said: str) -> None:
     (only,) = found(rule)
     assert only.startswith(f"p.toml:4: rule 1: {said}")
+
+
+def test_a_denial_of_what_is_no_right_on_maps_is_told() -> None:
+    """Whoever wrote it thinks that it takes something."""
+    denial = {"who": ["web"], "effect": "deny", "verbs": ["host"], "names": ["web/*"]}
+    (only,) = found(VIEWER, denial)
+    assert "rule 2: takes no host: that is a right on no map" in only
+    assert found({"who": ["web"], "verbs": ["host", "read"], "every_map": True}) == ()
 
 
 @pytest.mark.parametrize(
