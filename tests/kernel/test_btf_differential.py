@@ -80,7 +80,7 @@ def test_the_kernel_takes_what_is_built_and_it_is_read_as_it_was(maps: Maps) -> 
     """Floats too, which bpftool cannot show."""
     del maps
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(layouts(Wanted(depth=1, pointers=False)), layouts(Wanted(pointers=False)))
     def taken(key: Layout, value: Layout) -> None:
         btf = blob_of(key, value, "little")

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from mapd_client.btf.writer import Encoding, Writer
+from mapd_client.btf.writer import Encoding, Writer, WrittenMember
 from mapd_client.errors import Misuse, TypeMismatch
 from mapd_client.info import Btf, ByteOrder
 from mapd_client.layouts import (
@@ -32,8 +32,8 @@ from mapd_client.layouts import (
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _C_WORDS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*( [A-Za-z_][A-Za-z0-9_]*)+", re.ASCII)
-_LONGEST_NAME: Final = 127
-"""Characters; KSYM_NAME_LEN - 1 of kernels before 6.1, 511 since."""
+_LONGEST_NAME: Final = 128
+"""Characters: KSYM_NAME_LEN of kernels before 6.1; 512 since."""
 
 _MEMBERS: Final = 0xFFFF
 """Of one struct or enum: vlen has 16 bits."""
@@ -41,8 +41,8 @@ _MEMBERS: Final = 0xFFFF
 _BIT_OFFSETS: Final = 1 << 24
 """Of a struct with bit-fields: the member's offset has 24 bits, the field's width the other 8."""
 
-_DEEPEST: Final = 31
-"""Records within records: MAX_RESOLVE_DEPTH of kernel/bpf/btf.c is 32, E2BIG beyond."""
+_DEEPEST: Final = 32
+"""Arrays and records in one another, as ``mapd_client.btf`` reads them: MAX_RESOLVE_DEPTH of kernel/bpf/btf.c."""
 
 _POINTER_BYTES: Final = 8
 _FLOATS: Final = {2: "_Float16", 4: "float", 8: "double", 12: "long double", 16: "long double"}
@@ -118,11 +118,15 @@ class _Types:
         if layout.size < 0:
             raise _refused(path, f"no type has {layout.size} bytes")
         match layout:
-            case Record():
-                return self._record(layout, path)
-            case Array():
-                found = self.writer.array(self.add(layout.element, f"{path}[0]"), self._index, layout.count)
-                return self._named(found, layout.type_name, path)
+            case Record() | Array():
+                if self.depth == _DEEPEST:
+                    raise _refused(path, f"arrays and structs in one another, more than {_DEEPEST} deep")
+                self.depth += 1
+                found = (
+                    self._record(layout, path) if isinstance(layout, Record) else self._array(layout, path)
+                )
+                self.depth -= 1
+                return found
             case Text():
                 found = self.writer.array(self.writer.integer("char", 1, "signed"), self._index, layout.size)
                 return self._named(found, layout.type_name, path)
@@ -132,6 +136,12 @@ class _Types:
                 return self._opaque(layout, path)
             case _:
                 return self._number(layout, path)
+
+    def _array(self, layout: Array, path: str) -> int:
+        if layout.count < 0:
+            raise _refused(path, f"no array has {layout.count} elements")
+        found = self.writer.array(self.add(layout.element, f"{path}[0]"), self._index, layout.count)
+        return self._named(found, layout.type_name, path)
 
     @property
     def _index(self) -> int:
@@ -144,13 +154,13 @@ class _Types:
             return self._ordered(self._enumeration(layout, path), layout, "", path)
         if isinstance(layout, Pointer):
             if layout.size != _POINTER_BYTES:
-                raise _refused(path, f"BTF has no pointer of {layout.size} bytes")
+                raise _refused(path, f"the kernel has no pointer of {layout.size} bytes")
             # What it points to is not known; a name with a star ("struct sock *") is no typedef's.
             name = name if _IDENTIFIER.fullmatch(name) else ""
             return self._ordered(self.writer.pointer(), layout, name, path)
         own = _own_name(layout)
         if own is None:
-            raise _refused(path, f"BTF has no {type(layout).__name__.lower()} of {layout.size} bytes")
+            raise _refused(path, f"C has no {type(layout).__name__.lower()} of {layout.size} bytes")
         if name in _C_NAMES or _C_WORDS.fullmatch(name):
             own, name = name, ""  # C's own types are no typedefs of others
         if isinstance(layout, Float):
@@ -177,7 +187,7 @@ class _Types:
 
     def _enumeration(self, layout: Enumeration, path: str) -> int:
         if layout.size not in (1, 2, 4, 8):
-            raise _refused(path, f"BTF has no enum of {layout.size} bytes")
+            raise _refused(path, f"C has no enum of {layout.size} bytes")
         _few(len(layout.members), "names", path)
         for name, number in layout.members:
             _identifier(name, path, "a name of the enum")
@@ -213,21 +223,15 @@ class _Types:
         return self.writer.record(name, layout.size, ((member, inner, 0, None),), union=False)
 
     def _record(self, layout: Record, path: str) -> int:
-        if self.depth == _DEEPEST:
-            raise _refused(path, f"structs within structs, {_DEEPEST} deep: the kernel follows no deeper")
         _few(len(layout.members), "members", path)
         _unambiguous(layout, path)
-        self.depth += 1
-        try:
-            bitfields = any(member.bits is not None for member in layout.members)
-            members: list[tuple[str, int, int, int | None]] = []
-            for at, member in enumerate(layout.members):
-                below = f"{path}.{member.name or f'<anonymous {at}>'}"
-                _fitting(layout, member, bitfields, below)
-                bit_offset = 8 * member.offset if member.bits is None else member.bit_offset
-                members.append((member.name, self.add(member.layout, below), bit_offset, member.bits))
-        finally:
-            self.depth -= 1
+        bitfields = any(member.bits is not None for member in layout.members)
+        members: list[WrittenMember] = []
+        for at, member in enumerate(layout.members):
+            below = f"{path}.{member.name or f'<anonymous {at}>'}"
+            _fitting(layout, member, bitfields, below)
+            bit_offset = 8 * member.offset if member.bits is None else member.bit_offset
+            members.append((member.name, self.add(member.layout, below), bit_offset, member.bits))
         members.sort(key=lambda one: one[2])  # "Invalid member bits_offset" else
         name = _identifier(layout.type_name, path, "its type's name") if layout.type_name else ""
         return self.writer.record(name, layout.size, members, union=layout.union)
