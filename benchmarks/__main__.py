@@ -30,7 +30,19 @@ GREAT: Final = "great"
 """The map of the memory rows."""
 
 
-WORK: Final = ("memory", "dump", "flight 64", "flight 256", "one", "lookup", "update", "fetch_add", "delete")
+WORK: Final = (
+    "memory",
+    "dump",
+    "flight 64",
+    "flight 256",
+    "one",
+    "typed numpy",
+    "typed arrow",
+    "lookup",
+    "update",
+    "fetch_add",
+    "delete",
+)
 """Pieces of work that ``--only`` takes."""
 
 

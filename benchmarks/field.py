@@ -15,6 +15,7 @@ from benchmarks.client import COUNTERS, ELEMENTS
 from benchmarks.contenders import Bpftool, Contender, mapd_client, raw, served
 from benchmarks.place import Place
 from benchmarks.rounds import Race, Results, Runner
+from benchmarks.tables import FLOWS, Instead
 
 PLAIN: Final = "benchmarks.peers.plain"
 """Modules of the plain peer begin so."""
@@ -63,11 +64,13 @@ class Field:
 
     Attributes:
         elements, counters: contenders by name.
+        tables: mapd's client with a typed map.
         left_out: peers that cannot be had, and why.
     """
 
     elements: Mapping[str, Contender]
     counters: Mapping[str, Contender]
+    tables: Contender
     left_out: Mapping[str, str]
 
 
@@ -103,7 +106,9 @@ def field(place: Place, wanted: Settings, build: Path) -> Generator[Field]:
         for name, contenders in ((ELEMENTS, elements), (COUNTERS, counters)):
             contenders["mapd"] = stack.enter_context(mapd_client(place, "client", name, entries))
             contenders["mapd"].ask("fill" if name == ELEMENTS else "zero")
-        yield Field(elements, counters, left_out)
+        tables = stack.enter_context(mapd_client(place, "tables", FLOWS, entries))
+        tables.ask("fill")
+        yield Field(elements, counters, tables, left_out)
 
 
 def races(field: Field, wanted: Settings) -> list[Race]:
@@ -120,6 +125,10 @@ def races(field: Field, wanted: Settings) -> list[Race]:
     def many(operation: str) -> Race:
         return Race(operation, f"{operation} {{count}} {{seed}}", runners(wanted.many, "raw"))
 
+    def table(kind: str) -> Race:
+        drained = Runner(Instead(field.tables, "drain"), wanted.entries)
+        return Race(f"typed {kind}", kind, {"drained": drained, "mapd": Runner(field.tables, wanted.entries)})
+
     counting = {name: Runner(contender, wanted.many) for name, contender in field.counters.items()}
     ours = field.elements["mapd"]
     return [
@@ -127,6 +136,8 @@ def races(field: Field, wanted: Settings) -> list[Race]:
         flight(64),
         flight(256),
         Race("one", "one {count} {seed}", runners(wanted.one, "go", "plain")),
+        table("numpy"),
+        table("arrow"),
         many("lookup"),
         many("update"),
         replace(many("fetch_add"), runners=counting),

@@ -73,6 +73,17 @@ GOALS: Final[Sequence[Goal]] = (
     Goal("delete_many, and C's syscall each", "x faster", 2.5, 5, "delete", "raw"),
     Goal("fetch_add_many, and C's PROG_RUN each", "x faster", 2.5, 5, "fetch_add", "raw"),
     Goal("one lookup() at a time, p50, and Go's", "x its time", 3, 1.5, "one", "go"),
+    Goal(
+        "typed dump to numpy structs, and its chunks drained",
+        "x its time",
+        1.3,
+        1.1,
+        "typed numpy",
+        "drained",
+    ),
+    Goal(
+        "typed dump to an Arrow table, and its chunks drained", "x its time", 2, 1.2, "typed arrow", "drained"
+    ),
     Goal("daemon memory: one stalled dump", "MiB", 8, None, "stalled 1"),
     Goal("daemon memory: 64 stalled dumps", "MiB", 32, None, "stalled 64"),
     Goal("client CPU per lookup(), 256 concurrent", "us CPU", 6, 3, "flight 256"),
