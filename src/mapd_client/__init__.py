@@ -22,6 +22,7 @@ from mapd_client.classes_maps import describe, instances
 from mapd_client.client import Client, connect
 from mapd_client.codec import I8, I16, I32, I64, U8, U16, U32, U64, Bytes, Codec
 from mapd_client.dump import Dump
+from mapd_client.elf.objects import ObjectMap, ObjectMaps
 from mapd_client.errors import (
     BatchFailed,
     DaemonCapability,
@@ -147,6 +148,8 @@ __all__ = [
     "Name",
     "NoTypeInfo",
     "NotSent",
+    "ObjectMap",
+    "ObjectMaps",
     "Opening",
     "OutcomeUnknown",
     "PerCpu",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from os import PathLike
 from typing import Any, TypeVar, overload
 
 from mapd_api.uapi import MapFlag, MapType
@@ -12,6 +14,7 @@ from mapd_client import hostinfo, hostinfo_asking, methods, references, replies,
 from mapd_client.agreeing import if_same_types
 from mapd_client.classes_maps import planned
 from mapd_client.codec import Bytes, Codec
+from mapd_client.elf.objects import ObjectMaps
 from mapd_client.errors import Incompatible, Misuse
 from mapd_client.failures import Asked
 from mapd_client.handing import check_codecs, check_per_cpu, give_back, in_session
@@ -382,6 +385,60 @@ class Client:
             return await plan.viewed(await in_session(link, ask))
 
         return Opener(opened, f"create_map({label!r})")
+
+    def create_from_object(
+        self,
+        path: str | PathLike[str],
+        *,
+        convention: str = "auto",
+        exist_ok: bool = False,
+        names: Mapping[str, str] | None = None,
+        prefix: str = "",
+        pin_root: str = "/sys/fs/bpf",
+    ) -> Opening[ObjectMaps]:
+        """Create the maps that an eBPF object file declares, as its loader would, and open them.
+
+        The file is read here, the daemon sees maps alone. They are created in the order of the file: maps of maps
+        after the others. Each has a name, for a name is what keeps a map and gives rights on it: its C identifier in
+        small letters, "_" for ".". A pin that the object asks for is made beside the name; where a map is
+        pinned there already, that one is used if type, sizes, max_entries, flags and map_extra agree, and its elements
+        are left as they are. Data sections become maps with their contents, frozen where they only read.
+
+        Args:
+            path: of the object, on this host: relocatable ELF for eBPF.
+            convention: "samples" (struct bpf_map_def), "tc" (struct bpf_elf_map), "libbpf" (section .maps), or "auto".
+            exist_ok: take maps that have the names, if every field agrees; a call that was interrupted is repeated so.
+            names: mapd's name for a map by its declared one, where the rule is not wanted.
+            prefix: before the other names: "prog-", or "ns/".
+            pin_root: what the object's pins lie below on the daemon's host.
+
+        A map with contents is called NAME--xxxxxxxx (eight hex digits) until it is complete. If this call fails, what
+        it has created is removed again, and the message names the map, what was removed and what was not. Cancelled:
+        likewise, before this call ends, for at most the client's timeout; cancelled twice, it goes on without the
+        caller. A process that is killed leaves the maps it has created so far, and at most two of unfinished name.
+        What is inserted into a map of maps that was there before is not undone.
+
+        Raises:
+            MapExists: a name is taken, and not ``exist_ok``.
+            Incompatible: a map, or a pin, is there with another shape; the message says in which fields.
+            Misuse: no object file, one of another byte order than the daemon's host, a pin outside of the daemon's pin
+                roots, names that clash.
+            Unsupported: pyelftools is missing, or a type of map that this library does not know.
+            OSError: the file cannot be read.
+        """
+
+        async def opened() -> ObjectMaps:
+            from mapd_client.elf.create import create
+            from mapd_client.elf.plan import Choices
+            from mapd_client.elf.planning import plan_of, read
+
+            found = await asyncio.to_thread(read, path, convention)
+            link = await self._links.current()
+            choices = Choices(names=names or {}, prefix=prefix, pin_root=pin_root)
+            plan = plan_of(str(path), found, await link.server(), choices)
+            return await create(self, link, plan, exist_ok=exist_ok)
+
+        return Opener(opened, f"create_from_object({str(path)!r})")
 
     async def rename_map(self, name: str, new_name: str) -> str:
         """Give a named map another name in one step; the path of its pin now.

@@ -50,6 +50,11 @@ class ObjectMaps:
             PROG_ARRAY, for mapd loads none.
     """
 
+    convention: str
+    rule: str
+    declared: Sequence[ObjectMap]
+    left_out: Sequence[str]
+
     def __init__(
         self,
         convention: str,
@@ -72,11 +77,15 @@ class ObjectMaps:
         Raises:
             MapNotFound: the object declares no such map; the message lists those that it does.
         """
+        return self._maps[self.place(which)]
+
+    def place(self, which: str | int) -> int:
+        """The index of a map, in ``declared`` too; raises MapNotFound as ``maps[which]``."""
         at = self._places.get(which, -1) if isinstance(which, str) else which
         if not 0 <= at < len(self._maps):
             names = ", ".join(repr(one.declared) for one in self.declared) or "no maps"
             raise MapNotFound(f"maps[{which!r}]: the object declares {names}")
-        return self._maps[at]
+        return at
 
     def __iter__(self) -> Iterator[Map[Any, Any]]:
         return iter(self._maps)

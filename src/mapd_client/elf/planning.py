@@ -1,10 +1,13 @@
-"""From what an object declares to what is to be created: names, pins, sizes, types, order. Sans-I/O."""
+"""From what an object declares to what is to be created: names, pins, sizes, types, order."""
 
 from __future__ import annotations
 
+from os import PathLike
+from pathlib import Path
 from typing import Final
 
 from mapd_api.uapi import MapType
+from mapd_client.elf import read_object, read_pinnings
 from mapd_client.elf.declared import Declared, ObjectFile
 from mapd_client.elf.kernelbtf import btf_of
 from mapd_client.elf.naming import mapd_names
@@ -15,10 +18,44 @@ from mapd_client.info import Btf, ServerInfo
 
 _OUTER: Final = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _RINGS: Final = (MapType.RINGBUF, MapType.USER_RINGBUF)
+_WITHOUT_BTF: Final = frozenset(
+    {
+        *_OUTER,
+        MapType.PERF_EVENT_ARRAY,
+        MapType.CGROUP_ARRAY,
+        MapType.STACK_TRACE,
+        MapType.DEVMAP,
+        MapType.DEVMAP_HASH,
+        MapType.CPUMAP,
+        MapType.XSKMAP,
+        MapType.SOCKMAP,
+        MapType.SOCKHASH,
+        MapType.QUEUE,
+        MapType.STACK,
+    }
+)
+"""Types that libbpf gives none to, for the kernel refuses it (``bpf_object__create_map()``, tools/lib/bpf/libbpf.c)."""
+
 _PAGE: Final = 4096
 """Bytes of the smallest page; a host with larger ones refuses what is smaller than one of its own."""
 
 _TARGETS: Final = {"little": "bpfel", "big": "bpfeb"}
+
+
+PINNINGS: Final = Path("/etc/iproute2/bpf_pinning")
+"""What tc's custom pinning numbers mean on the host that an object is loaded from."""
+
+
+def read(path: str | PathLike[str], convention: str) -> ObjectFile:
+    """``read_object``, with this host's list of custom pinnings where the object has any. Blocking."""
+    found = read_object(path, convention)
+    if not any(one.pinning == "custom" for one in found.maps):
+        return found
+    try:
+        text = PINNINGS.read_text()
+    except OSError:
+        return found
+    return read_object(path, convention, pinnings=read_pinnings(text))
 
 
 def plan_of(label: str, found: ObjectFile, server: ServerInfo, choices: Choices) -> Plan:
@@ -55,7 +92,7 @@ class _Planning:
         self._found = found
         self._cpus = server.possible_cpus
         self._pin_root = pin_root
-        self.left_out: list[str] = list(found.left_out)
+        self.left_out = [*found.left_out, *found.notes]
 
     def map(self, one: Declared, name: str) -> Planned:
         """One map."""
@@ -108,7 +145,7 @@ class _Planning:
         )
 
     def _btf(self, one: Declared) -> Btf | None:
-        if self._found.btf is None:
+        if self._found.btf is None or one.type in _WITHOUT_BTF:
             return None
         return btf_of(self._found.btf, one.key_type_id, one.value_type_id)
 

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
@@ -101,6 +102,16 @@ class Client:
         lease: float | None = None,
         exist_ok: bool = False,
     ) -> Opening[Map[K, V]]: ...
+    def create_from_object(
+        self,
+        path: str | PathLike[str],
+        *,
+        convention: str = "auto",
+        exist_ok: bool = False,
+        names: Mapping[str, str] | None = None,
+        prefix: str = "",
+        pin_root: str = "/sys/fs/bpf",
+    ) -> Opening[ObjectMaps]: ...
     async def rename_map(self, name: str, new_name: str) -> str: ...
     async def unpin_map(self, ref: MapRef | str) -> None: ...
     async def aclose(self) -> None: ...
@@ -109,6 +120,37 @@ class Listing(AsyncIterator[MapInfo]):
     sources: tuple[str, ...]
     not_looked_at: tuple[str, ...]
     async def __anext__(self) -> MapInfo: ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectMap:
+    declared: str
+    kernel_name: str
+    index: int
+    created: bool
+    name: str
+    pin: str
+    btf_refused: str = ""
+
+class ObjectMaps:
+    convention: str
+    rule: str
+    declared: Sequence[ObjectMap]
+    left_out: Sequence[str]
+    def __init__(
+        self,
+        convention: str,
+        rule: str,
+        declared: Sequence[ObjectMap],
+        maps: Sequence[Map[Any, Any]],
+        left_out: Sequence[str],
+    ) -> None: ...
+    def __getitem__(self, which: str | int) -> Map[Any, Any]: ...
+    def place(self, which: str | int) -> int: ...
+    async def __aenter__(self) -> ObjectMaps: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None: ...
+    async def aclose(self) -> None: ...
 
 class MapHandle:
     info: MapInfo
