@@ -453,6 +453,14 @@ def test_a_large_struct_is_decoded_once_for_all_who_name_it() -> None:
     assert steps(lambda: Types(blob).layout(asked)) < 100 * (0x1000 + len(members))
 
 
+def test_a_large_enum_is_checked_once_for_all_its_bit_fields() -> None:
+    raw = Raw()
+    enum = raw.enum("e", 4, *((f"E{value}", value) for value in range(1000)))
+    asked = raw.bit_struct("s", 4000, *((f"m{one}", enum, 32 * one, 10) for one in range(250)))
+    blob = raw.blob()
+    assert steps(lambda: Types(blob).layout(asked)) < 30 * 1000 + 60 * 250
+
+
 def test_a_large_struct_in_anonymous_ones_is_walked_once_for_each() -> None:
     raw = Raw()
     word = raw.integer("int", 4)
