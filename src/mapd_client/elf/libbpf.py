@@ -7,50 +7,23 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mapd_api.uapi import OBJ_NAME_LENGTH, MapFlag, MapType
 from mapd_client.btf import BadBtf, Types, kinds
-from mapd_client.elf.bad import BadObject
 from mapd_client.elf.declared import Declared, Slot
+from mapd_client.elf.definitions import SECTION_NAME, Definition, Definitions
 from mapd_client.elf.image import FUNCTION, LOCAL, Image, Section, Symbol
 from mapd_client.elf.samples import OUTER
 from mapd_client.elf.structs import MAPS_MAX
 
-SECTION_NAME: Final = ".maps"
 _POINTER: Final = 8
 """Bytes of a slot: pointers of eBPF."""
 _U32: Final = 0xFFFF_FFFF
 
-_QUALIFIERS: Final = (kinds.Typedef, kinds.Const, kinds.Volatile, kinds.Restrict, kinds.TypeTag)
-_CHAIN_MAX: Final = 32
-"""Typedefs and qualifiers one after the other; MAX_RESOLVE_DEPTH of libbpf."""
-
-_NUMBERS: Final = ("type", "max_entries", "map_flags", "numa_node", "key_size", "value_size", "pinning")
 _BY_NAME: Final = 1
 """LIBBPF_PIN_BY_NAME."""
-
-
-@dataclass(slots=True)
-class _Definition:
-    """What one struct says, member by member.
-
-    Attributes:
-        numbers: of ``__uint`` members and map_extra.
-        sizes: of the types of ``key`` and ``value``.
-        ids: of these types.
-        values_at: where the slots begin, in bytes from the struct's; None without ``values``.
-        template: of the inner maps, the struct that defines them.
-        programs: the slots hold programs.
-    """
-
-    numbers: dict[str, int] = field(default_factory=dict[str, int])
-    sizes: dict[str, int] = field(default_factory=dict[str, int])
-    ids: dict[str, int] = field(default_factory=dict[str, int])
-    values_at: int | None = None
-    template: int = 0
-    programs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +55,9 @@ class _Reader:
         self._image = image
         self._types = types
         self._section = section
-        self._kinds: dict[int, kinds.Kind] = {}
-
-    def _kind(self, of: int) -> kinds.Kind:
-        """Decoded once: many maps may be of one struct."""
-        if of not in self._kinds:
-            self._kinds[of] = self._types[of]
-        return self._kinds[of]
+        self._said = Definitions(image, types)
+        self._kind = self._said.kind
+        self._bad = self._said.bad
 
     def maps(self) -> Sequence[Declared]:
         """All maps; wrong BTF is told with the object's name."""
@@ -98,9 +67,6 @@ class _Reader:
             return self._with_slots(variables, found)
         except BadBtf as error:
             raise self._image.bad(str(error), section=".BTF", number=error.number) from None
-
-    def _bad(self, name: str, message: str, number: int | None = None) -> BadObject:
-        return self._image.bad(message, section=SECTION_NAME, symbol=name, number=number)
 
     # The section's variables
 
@@ -130,7 +96,7 @@ class _Reader:
                 raise self._bad(name, f"linkage {variable.linkage}: a map is not static", variable.linkage)
             if symbol is None:
                 raise self._bad(name, "it has no symbol in the section: do not strip the object")
-            struct_id = self._resolved(variable.type)
+            struct_id = self._said.resolved(variable.type)
             struct = self._kind(struct_id)
             if not isinstance(struct, kinds.Struct):
                 raise self._bad(name, f"its type is a {type(struct).__name__}, not a struct", struct_id)
@@ -145,33 +111,18 @@ class _Reader:
             seen[symbol.value] = name
             yield _Variable(name, symbol.value, struct_id, struct.size)
 
-    def _resolved(self, of: int) -> int:
-        """Behind typedefs and qualifiers."""
-        for _ in range(_CHAIN_MAX):
-            if not isinstance(self._kind(of), _QUALIFIERS):
-                return of
-            of = self._types.target(of)
-        raise BadBtf(f"BTF: more than {_CHAIN_MAX} typedefs and qualifiers lead on to type {of}", number=of)
-
-    def _pointee(self, name: str, member: str, of: int) -> int:
-        """What a pointer points to."""
-        pointer = self._kind(self._resolved(of))
-        if not isinstance(pointer, kinds.Ptr):
-            raise self._bad(name, f"{member} is a {type(pointer).__name__}, not a pointer", of)
-        return pointer.type
-
     # One map
 
     def _map(self, index: int, variable: _Variable) -> Declared:
         name = variable.name
-        said = self._definition(name, variable.struct, inner=False)
+        said = self._said.definition(name, variable.struct, inner=False)
         one = self._declared(name, index, said)
         if not said.template:
             return one
-        inner = self._definition(f"{name}.inner", said.template, inner=True)
+        inner = self._said.definition(f"{name}.inner", said.template, inner=True)
         return replace(one, inner=self._declared(f"{name}.inner", 0, inner))
 
-    def _declared(self, name: str, index: int, said: _Definition) -> Declared:
+    def _declared(self, name: str, index: int, said: Definition) -> Declared:
         numbers = said.numbers
         if "type" not in numbers:
             raise self._bad(name, "it has no type: __uint(type, BPF_MAP_TYPE_...)")
@@ -204,14 +155,14 @@ class _Reader:
             value_type_id=said.ids.get("value", 0),
         )
 
-    def _size(self, name: str, what: str, said: _Definition) -> int:
+    def _size(self, name: str, what: str, said: Definition) -> int:
         """Of ``key`` and ``key_size``: one, or both alike."""
         by_number, by_type = said.numbers.get(f"{what}_size"), said.sizes.get(what)
         if by_number is not None and by_type is not None and by_number != by_type:
             raise self._bad(name, f"{what}_size is {by_number}, its {what} has {by_type} bytes", by_number)
         return by_type if by_type is not None else by_number or 0
 
-    def _check_values(self, name: str, kind: int, said: _Definition) -> None:
+    def _check_values(self, name: str, kind: int, said: Definition) -> None:
         wanted = (MapType.PROG_ARRAY,) if said.programs else OUTER
         if kind not in wanted:
             raise self._bad(
@@ -222,77 +173,6 @@ class _Reader:
         size = said.numbers.get("value_size", 4)
         if size != 4:
             raise self._bad(name, f"value_size is {size}; slots have 4 bytes", size)
-
-    # Members
-
-    def _definition(self, name: str, struct_id: int, *, inner: bool) -> _Definition:
-        struct = self._kind(struct_id)
-        assert isinstance(struct, kinds.Struct)
-        said = _Definition()
-        names: set[str] = set()
-        for place, member in enumerate(struct.members):
-            if member.name in names:
-                raise self._bad(name, f"there are two members {member.name!r}")
-            names.add(member.name)
-            if member.name in _NUMBERS:
-                said.numbers[member.name] = self._number(name, member)
-            elif member.name == "map_extra":
-                said.numbers[member.name] = self._long(name, member)
-            elif member.name in ("key", "value"):
-                of = self._pointee(name, member.name, member.type)
-                said.ids[member.name] = of
-                said.sizes[member.name] = self._types.size(of)
-            elif member.name == "values":
-                if inner:
-                    raise self._bad(
-                        name, "the template of inner maps has values of its own: two levels at most"
-                    )
-                if place != len(struct.members) - 1:
-                    raise self._bad(name, f"values is member {place}; it is the last one", place)
-                self._values(name, member, said)
-            else:
-                known = ", ".join((*_NUMBERS, "map_extra", "key", "value", "values"))
-                raise self._bad(name, f"member {member.name!r}; known are {known}")
-        if inner and said.numbers.get("pinning", 0):
-            raise self._bad(name, "the template of inner maps cannot be pinned", said.numbers["pinning"])
-        if inner and said.numbers.get("type") in OUTER:
-            raise self._bad(name, "the template of inner maps is a map of maps", said.numbers["type"])
-        return said
-
-    def _number(self, name: str, member: kinds.StructMember) -> int:
-        """``__uint``: a pointer to an array, whose length is the number."""
-        array = self._kind(self._resolved(self._pointee(name, member.name, member.type)))
-        if not isinstance(array, kinds.Array):
-            raise self._bad(
-                name, f"{member.name} points to a {type(array).__name__}; numbers are __uint()", member.type
-            )
-        return array.nelems
-
-    def _long(self, name: str, member: kinds.StructMember) -> int:
-        """``__ulong``: an enum of one value; or as ``__uint``."""
-        found = self._kind(self._resolved(member.type))
-        if isinstance(found, kinds.Ptr):
-            return self._number(name, member)
-        if not isinstance(found, kinds.Enum | kinds.Enum64) or len(found.values) != 1:
-            raise self._bad(
-                name, f"{member.name} is a {type(found).__name__}; it is __ulong() or __uint()", member.type
-            )
-        return found.values[0][1] & 0xFFFF_FFFF_FFFF_FFFF
-
-    def _values(self, name: str, member: kinds.StructMember, said: _Definition) -> None:
-        """``__array(values, ...)``: pointers to a struct that defines a map, or to functions."""
-        array = self._kind(self._resolved(member.type))
-        if not isinstance(array, kinds.Array) or array.nelems:
-            raise self._bad(name, "values is no array without a length: __array(values, ...)", member.type)
-        of = self._resolved(self._pointee(name, "values[]", array.type))
-        kind = self._kind(of)
-        if isinstance(kind, kinds.Struct):
-            said.template = of
-        elif isinstance(kind, kinds.FuncProto):
-            said.programs = True
-        else:
-            raise self._bad(name, f"values point to a {type(kind).__name__}, no struct and no function", of)
-        said.values_at = member.bit_offset // 8
 
     # Slots
 

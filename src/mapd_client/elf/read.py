@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final, get_args
 
 from mapd_client.btf import BadBtf, Types
-from mapd_client.elf import conventions, datamaps, libbpf, samples, structs, tc
+from mapd_client.elf import conventions, datamaps, definitions, libbpf, samples, structs, tc
 from mapd_client.elf.datasec import filled_in
 from mapd_client.elf.declared import Convention, Declared, ObjectFile
-from mapd_client.elf.image import EXECUTABLE, FILE_BYTES_MAX, PROGBITS, Image, read_image
+from mapd_client.elf.headers import FILE_BYTES_MAX, read_image
+from mapd_client.elf.image import EXECUTABLE, PROGBITS, Image
 from mapd_client.errors import Misuse
 
 _CONVENTIONS: Final[Sequence[str]] = (*get_args(Convention), "auto")
@@ -62,7 +63,7 @@ def read_bytes(
         for one in image.sections
         if one.type == PROGBITS and one.flags & EXECUTABLE and one.size and one.name
     ]
-    legacy, modern = image.find(structs.SECTION_NAME), image.find(libbpf.SECTION_NAME)
+    legacy, modern = image.find(structs.SECTION_NAME), image.find(definitions.SECTION_NAME)
     found = None if legacy is None or convention == "libbpf" else structs.read_structs(image, legacy)
     chosen, rule = conventions.chosen(image, convention, found, modern, programs)
     notes: list[str] = []
