@@ -60,6 +60,24 @@ class Source:
             self._stream.cancel()
 
 
+class Lazily(Generic[T]):
+    """Elements that are made when they are handed out.
+
+    A million objects that the garbage collector looks at (``Fields``) cost several times their making when thousands of
+    them wait to be handed out.
+
+    Attributes:
+        entries: them.
+        left: an iterator that goes on with them and says how many are left (``operator.length_hint``).
+    """
+
+    __slots__ = ("entries", "left")
+
+    def __init__(self, entries: Iterator[T], left: Iterator[object]) -> None:
+        self.entries = entries
+        self.left = left
+
+
 class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T]):
     """What a map holds, a chunk of up to 1 MiB at a time.
 
@@ -79,7 +97,7 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
     def __init__(
         self,
         source: Source,
-        decode: Callable[[Chunk], list[T]],
+        decode: Callable[[Chunk], list[T] | Lazily[T]],
         *,
         resume: bytes | None,
         partial_ok: bool,
@@ -90,6 +108,7 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
         self._whole = whole  # decode chunks as they come
         self._partial_ok = partial_ok
         self._entries: Iterator[T] = iter(())
+        self._left: Iterator[object] = self._entries  # says how many
         self._rest: Chunk | None = None  # what of the current chunk is not decoded yet
         self._given = resume or b""  # resumes after the last chunk handed out in full
         self._current = b""  # the token of the chunk that is being handed out
@@ -105,7 +124,7 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
         Elements of a chunk that was not handed out to its end come again. A chunk without elements
         counts too: a dump that finds little for long makes progress nevertheless.
         """
-        if self._current and self._rest is None and not length_hint(self._entries):
+        if self._current and self._rest is None and not length_hint(self._left):
             return self._current
         return self._given
 
@@ -150,8 +169,15 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
     def _decode_more(self, chunk: Chunk) -> None:
         part = chunk if self._whole else _part(chunk, 0, SLICE_ELEMENTS)
         self._rest = chunk  # so that the token does not move if this part cannot be decoded
-        self._entries = iter(self._decode(part) if part.count else ())
+        self._begin(self._decode(part) if part.count else [])
         self._rest = _part(chunk, part.count, chunk.count) if part.count < chunk.count else None
+
+    def _begin(self, decoded: list[T] | Lazily[T]) -> None:
+        if isinstance(decoded, Lazily):
+            self._entries, self._left = decoded.entries, decoded.left
+        else:
+            self._entries = iter(decoded)
+            self._left = self._entries
 
     def _last_word(self) -> Exception:
         reader = self._source.reader
@@ -167,7 +193,8 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
     def _end(self) -> None:
         self._over = True
         self._given, self._current = self.token, b""
-        self._entries, self._rest = iter(()), None
+        self._begin([])
+        self._rest = None
         self._source.cancel()
 
     async def aclose(self) -> None:

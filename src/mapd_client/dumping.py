@@ -10,11 +10,12 @@ from mapd_client import methods, requests
 from mapd_client.chunk import Chunk
 from mapd_client.codec import Bytes, Codec
 from mapd_client.coded import Coded
-from mapd_client.dump import Dump, Source, Stream
+from mapd_client.dump import Dump, Lazily, Source, Stream
 from mapd_client.failures import Asked
 from mapd_client.percpu import PerCpuReduced, of_one_cpu
 from mapd_client.replies import DumpReader
 from mapd_client.selecting import EVERYTHING, Reduce, Selected, reductions
+from mapd_client.typed.records import Structure
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -58,8 +59,8 @@ class Dumps(Coded[K, V], Generic[K, V]):
     ) -> Dump[K]:
         """Every key; arguments as ``items``."""
 
-        def decode(chunk: Chunk) -> list[K]:
-            return self._key.decode_many(chunk.keys)
+        def decode(chunk: Chunk) -> Lazily[K]:
+            return _elements(self._key, chunk.keys)
 
         return self._dump("keys", decode, prefix, limit, resume, partial_ok, wanted=Selected(nonzero=nonzero))
 
@@ -73,8 +74,8 @@ class Dumps(Coded[K, V], Generic[K, V]):
     ) -> Dump[V]:
         """Every value; arguments as ``items``."""
 
-        def decode(chunk: Chunk) -> list[V]:
-            return chunk.value_codec.decode_many(chunk.values)
+        def decode(chunk: Chunk) -> Lazily[V]:
+            return _elements(chunk.value_codec, chunk.values)
 
         return self._dump("values", decode, b"", limit, resume, partial_ok, wanted=Selected(nonzero=nonzero))
 
@@ -117,7 +118,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
     def _dump(
         self,
         columns: requests.DumpColumns,
-        decode: Callable[[Chunk], list[T]],
+        decode: Callable[[Chunk], list[T] | Lazily[T]],
         prefix: bytes,
         limit: int | None,
         resume: bytes | None,
@@ -179,6 +180,15 @@ class Dumps(Coded[K, V], Generic[K, V]):
         codec = of_one_cpu(self._value)
         return size, codec if codec is not None and codec.size == size else Bytes(size)
 
-    def _pairs(self, chunk: Chunk) -> list[tuple[K, V]]:
-        keys = self._key.decode_many(chunk.keys)
-        return list(zip(keys, chunk.value_codec.decode_many(chunk.values), strict=True))
+    def _pairs(self, chunk: Chunk) -> Lazily[tuple[K, V]]:
+        keys: Lazily[K] = _elements(self._key, chunk.keys)
+        values: Lazily[V] = _elements(chunk.value_codec, chunk.values)
+        return Lazily(zip(keys.entries, values.entries, strict=True), values.left)
+
+
+def _elements(codec: Codec[Any], column: memoryview) -> Lazily[Any]:
+    """A column's elements; records are made when they are handed out, all else now."""
+    if isinstance(codec, Structure):
+        return Lazily(*codec.lazily(column))
+    decoded = iter(codec.decode_many(column))
+    return Lazily(decoded, decoded)

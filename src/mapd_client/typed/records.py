@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Final, cast
 
 from mapd_client.codec import Buffer
@@ -166,6 +167,10 @@ class Structure(Composite):
 
     def decode_many(self, column: Buffer) -> list[Any]:
         """As Codec.decode_many."""
-        shape = self.shape
+        return list(self.lazily(column)[0])
+
+    def lazily(self, column: Buffer) -> tuple[Iterator[Fields], Iterator[bytes]]:
+        """The records of a column, each made when it is asked for; and what says how many are left."""
         rows = struct.iter_unpack(f"{self.size}s", self._whole(column))
-        return [Fields(shape, data) for (data,) in rows]
+        left = iter([data for (data,) in rows])
+        return map(Fields, repeat(self.shape), left), left
