@@ -7,6 +7,7 @@ of their own with devices that the client's does not have.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -30,6 +31,9 @@ from mapd_client.typed.hintsfile import load_hints
 from tests.support.bpffs import require_bpf
 from tests.support.daemon import SOURCE, DaemonProcess, daemon_process, private_place
 from tests.support.hostprograms import BOOTTIME, CGROUP, KTIME, write_down
+from tests.unit.mapd_client.test_cli import Mapctl, mapctl
+
+__all__ = ["mapctl"]
 
 FRONT, OPENER = 65_501, 65_502
 MODES: Final = {
@@ -227,7 +231,7 @@ async def test_times_and_the_cgroup_that_a_program_wrote_are_told_as_they_were(g
             assert await cgroups[CGROUP] == ground.path
 
 
-async def test_fields_are_told_by_hints_of_a_file(ground: Ground, tmp_path: Path) -> None:
+async def test_fields_are_told_by_hints_of_a_file(ground: Ground, tmp_path: Path, mapctl: Mapctl) -> None:
     file = tmp_path / "hints.toml"
     file.write_text("""
 ["*/typed"]
@@ -258,6 +262,17 @@ value.cgroup = "cgroup_id"
         assert abs(value["seen"] - told) < STEERED
         await typed.update({"ifindex": "flows1"}, {"seen": value["seen"], "cgroup": ground.path})
         assert await raw[PEER] == (info.clocks.boottime, number)
+        address = ("--address", ground.target("admin"))
+        printed = await mapctl(
+            *address, "lookup", "typed", '{"ifindex": "flows1"}', "--hints", str(file), "-o", "ndjson"
+        )
+        assert printed.err == ""
+        record = json.loads(printed.out)
+        assert (record["key"], record["value"]["cgroup"]) == ({"ifindex": "flows1"}, ground.path)
+        assert record["value"]["seen"] == value["seen"].isoformat()
+        printed = await mapctl(*address, "dump", "typed", "--as", "key.ifindex=ifindex", "-o", "ndjson")
+        names = {json.loads(line)["key"]["ifindex"] for line in printed.out.splitlines()}
+        assert names == {"flows0", "flows1"}
         by_codec = await raw.typed(key=IfIndex, value=Struct("=QQ"))
         assert await by_codec["flows1"] == (info.clocks.boottime, number)
 

@@ -25,6 +25,7 @@ from mapd_client.records import Records, Wide
 from mapd_client.records.reading import from_json
 from mapd_client.typed.compiling import codec_of
 from mapd_client.typed.hints import resolve
+from mapd_client.typed.hintsfile import load_hints
 from mapd_client.typed.view import of_btf
 
 _RAW: Final = re.compile(r"hex:|0x|[ui](8|16|32|64):", re.IGNORECASE)
@@ -44,7 +45,9 @@ class Source:
         elf: an object file that declares the map: FILE, or FILE:MAP where its name is another.
         key_type: a type's name in the BTF file.
         value_type: likewise.
-        as_: what a field is, PATH=CODEC: key.saddr=ipv4; also ipv6, cidr4, cidr6, mac and port.
+        as_: what a field is, PATH=CODEC: key.saddr=ipv4; also ipv6, cidr4, cidr6, mac, port, ktime, ktime_boot,
+            ifindex and cgroup_id.
+        hints: a file that says it for many maps (TOML).
         strings: integers of 8 bytes as strings, for readers that round numbers beyond 2^53.
     """
 
@@ -53,6 +56,7 @@ class Source:
     key_type: str | None = None
     value_type: str | None = None
     as_: Annotated[Sequence[str], Parameter(name="--as", negative="")] = ()
+    hints: Path | None = None
     strings: Annotated[bool, Parameter(name="--json-safe-ints", negative="")] = False
 
 
@@ -176,7 +180,8 @@ async def shown_by(opened: Map[Any, Any], client: Client, source: Source) -> Sho
             layout = of_btf(btf, info)
         except MapdError as error:
             why = f"its type information cannot be read: {error}"
-    hints = dict(map(_hint, source.as_))
+    given = {} if source.hints is None else load_hints(source.hints).for_map(info)
+    hints = dict(await client.known_hints({**given, **dict(map(_hint, source.as_))}))
     wide: Wide = "string" if source.strings else "number"
     records = Records(info, layout, byteorder=server.byteorder, hints=hints, wide=wide)
     layouts = {"key": layout.key if layout else None, "value": layout.value if layout else None}
