@@ -11,6 +11,7 @@ from typing import Final
 
 from mapd_client.btf import BadBtf, Types
 from mapd_client.cli import literals
+from mapd_client.elf.read import read_object
 from mapd_client.errors import MapdError, Misuse
 from mapd_client.info import ByteOrder
 from mapd_client.layouts import Layout
@@ -18,6 +19,7 @@ from mapd_client.refs import MapRef
 from mapd_client.tables.dtypes import dtype_of_layout
 from mapd_client.typed.compiling import codec_of
 from mapd_client.typed.hintsfile import parse_hints
+from tests.fuzz.objects import objects
 from tests.fuzz.questions import read_all
 from tests.fuzz.target import Target
 from tests.support.btfsamples import every_kind, rich
@@ -26,6 +28,8 @@ from tests.support.rawbtf import Raw
 _VALUE_BYTES: Final = 4096
 """Of the values that are decoded: the kernel's own are seldom larger."""
 
+_CONVENTIONS: Final = ("auto", "samples", "tc", "libbpf")
+_U32_MAX: Final = 0xFFFF_FFFF
 _NAMES: Final = b"\0int\0char\0__be32\0bpf_spin_lock\0kptr\0a\0b\0c\0d\0"
 _SIZES: Final = (0, 1, 2, 4, 8, 8, 16, 20)
 
@@ -43,7 +47,7 @@ def btf(data: bytes) -> None:
             layout = types.layout(number)
         except BadBtf:
             continue
-        if layout.size <= _VALUE_BYTES:
+        if 0 < layout.size <= _VALUE_BYTES:  # no map has keys or values of no bytes
             _used(layout, types.byteorder)
 
 
@@ -67,6 +71,24 @@ def _used(layout: Layout, byteorder: ByteOrder) -> None:
         dtype_of_layout(layout, byteorder)
     except MapdError:
         return
+
+
+def elf(data: bytes) -> None:
+    """An object, read by one convention or by whichever it is; then the types of its maps."""
+    convention = _CONVENTIONS[data[0] & 3] if data else "auto"
+    try:
+        found = read_object(data[1:], convention)
+    except Misuse:
+        return
+    assert found.convention in _CONVENTIONS
+    assert found.rule
+    for one in found.maps:
+        assert 0 <= one.max_entries <= _U32_MAX
+        assert all(len(slot.key) == 4 for slot in one.slots)
+        for number in (one.key_type_id, one.value_type_id):
+            if number and found.btf is not None:
+                with suppress(BadBtf):
+                    found.btf.layout(number)
 
 
 def keys(data: bytes) -> None:
@@ -114,6 +136,12 @@ _TYPED: Final = tuple(
 
 TARGETS: Final = {
     "btf": Target(btf, (*_BLOBS, *_RECORDS), _WORDS),
+    "elf": Target(
+        elf,
+        tuple(b"\0" + seed for seed in objects()),
+        (b".maps", b"maps\0", b".BTF", b".bss", b"license", *_WORDS),
+        max_len=4096,
+    ),
     "keys": Target(
         keys, (*_TYPED, _HINTS), (b"hex:", b"0x", b"u64:", b"i8:", b"pin:/", b"id:", b"::", b'["'), 512
     ),
