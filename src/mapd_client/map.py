@@ -17,7 +17,7 @@ from mapd_client.bulk import Bulk
 from mapd_client.codec import Codec
 from mapd_client.dump import Dump
 from mapd_client.elements import Elements
-from mapd_client.errors import DaemonCapability, MapdError, PermissionDenied, Unsupported
+from mapd_client.errors import DaemonCapability, MapdError, NoTypeInfo, PermissionDenied, Unsupported
 from mapd_client.failures import Asked
 from mapd_client.handing import check_codecs
 from mapd_client.info import Btf, Count, UpdateFlag
@@ -169,8 +169,8 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         Args:
             key: a dataclass, a ctypes.Structure or an address class that keys are to be instances of; a codec.
             value: likewise, for values.
-            elf: an object file, on this host, that declares the map by the kernel's name for it: where the daemon cannot
-                give its BTF. What it says is checked against the BTF where that is to be had.
+            elf: an object file, on this host, that declares the map by the kernel's name for it; for maps whose BTF the
+                daemon cannot give. What it says is checked against the BTF where that is to be had.
             hints: codecs for fields, or their names, by path: ``{"key.saddr": Ipv4, "value.seen": "ktime"}``. They are
                 for what is read by name; a class says them itself (``Annotated[IPv4Address, Ipv4]``).
 
@@ -183,7 +183,7 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
                 field that differs.
             SizeMismatch: a class, a codec or a hint of another size.
             Misuse: a hint for a field that is not there.
-            TypeMismatch: a class that does not say how it lies in memory, BTF that cannot be read.
+            TypeMismatch: a class that does not say how it lies in memory; BTF (BadBtf) that cannot be read.
         """
         asked = Asked("typed", self._name)
         with requests.naming(asked):
@@ -234,8 +234,10 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         """What an object file says of the map."""
         from mapd_client.elf.types import types_from_object
 
-        with requests.naming(asked):
+        try:
             return await asyncio.to_thread(types_from_object, elf, self.info.kernel_name)
+        except NoTypeInfo as error:
+            raise NoTypeInfo(f"{asked}: {error}", operation=asked.operation, map=asked.map) from None
 
     async def _types_there(self, asked: Asked, *, needed: bool) -> MapLayout | None:
         """What the map's BTF says; None, where that is not needed, if it is not to be had."""

@@ -145,7 +145,7 @@ async def _made(
         key=codec_of(key, path="key"),
         value=PerCpu(codec) if type.startswith("percpu") else codec,
         max_entries=8,
-        btf=blob_of(key, value, "little") if btf else None,
+        btf=blob_of(key, value, "little") if btf else False,
     )
     await client.unpin_map("classes")
     return opened

@@ -266,16 +266,32 @@ class Map(MapHandle, Generic[K, V]):
     def layout(self) -> MapLayout | None: ...
     async def btf(self) -> Btf: ...
     @overload
-    async def typed(self, *, hints: Mapping[str, Hint] | None = None) -> Map[Any, Any]: ...
-    @overload
-    async def typed(self, *, key: type[K2] | Codec[K2], value: type[V2] | Codec[V2]) -> Map[K2, V2]: ...
+    async def typed(
+        self, *, elf: str | PathLike[str] | None = None, hints: Mapping[str, Hint] | None = None
+    ) -> Map[Any, Any]: ...
     @overload
     async def typed(
-        self, *, key: type[K2] | Codec[K2], hints: Mapping[str, Hint] | None = None
+        self,
+        *,
+        key: type[K2] | Codec[K2],
+        value: type[V2] | Codec[V2],
+        elf: str | PathLike[str] | None = None,
+    ) -> Map[K2, V2]: ...
+    @overload
+    async def typed(
+        self,
+        *,
+        key: type[K2] | Codec[K2],
+        elf: str | PathLike[str] | None = None,
+        hints: Mapping[str, Hint] | None = None,
     ) -> Map[K2, Any]: ...
     @overload
     async def typed(
-        self, *, value: type[V2] | Codec[V2], hints: Mapping[str, Hint] | None = None
+        self,
+        *,
+        value: type[V2] | Codec[V2],
+        elf: str | PathLike[str] | None = None,
+        hints: Mapping[str, Hint] | None = None,
     ) -> Map[Any, V2]: ...
     async def fetch_add(
         self, key: K, operand: int, *, field: str | Field | None = None, create: bool = False
