@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from mapd_api.v1 import types_pb2
 from mapd_client import IfIndex, Ipv4, Ktime, MapInfo, Misuse, replies
-from mapd_client.typed.hintsfile import FAULTS, load_hints, parse_hints
+from mapd_client.typed.hints import known
+from mapd_client.typed.hintsfile import BYTES, FAULTS, LINE, load_hints, parse_hints
 
 GOOD = b"""
 # what our programs write
@@ -133,3 +135,17 @@ def test_whatever_a_file_holds_it_is_hints_or_misuse(data: bytes) -> None:
 )
 def test_a_file_that_is_nested_without_end_is_refused(deep: bytes) -> None:
     assert faults(deep)
+
+
+def test_the_page_has_every_name_with_its_size_and_an_example_that_is_a_file() -> None:
+    page = (Path(__file__).parents[4] / "docs/reference/hints.md").read_text()
+    told: dict[str, int] = {}
+    for names, sizes in re.findall(r"^\| (`[^|]*`) \| ([\d, ]+) \|", page, re.MULTILINE):
+        told.update(zip(re.findall(r"`(\w+)`", names), map(int, sizes.split(", ")), strict=True))
+    assert told == {name: codec.size for name, codec in known().items()}
+    (example,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    hints = parse_hints(example.encode())
+    assert hints.for_map(named("web/flows")).keys() == {"key.saddr", "key.ifindex", "value.last_seen"}
+    assert hints.for_map(named("db/routes")).keys() == {"key"}
+    assert hints.for_map(named(pin="/sys/fs/bpf/tc/globals/x")).keys() == {"value.cgroup"}
+    assert f"{BYTES >> 10} KiB, a line {LINE:,} characters" in page
