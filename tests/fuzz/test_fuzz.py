@@ -12,7 +12,7 @@ from tests.fuzz.__main__ import main
 from tests.fuzz.runner import START_S, Outcome, run
 from tests.fuzz.targets import TARGETS
 
-RUNS: Final = 500
+RUNS: Final = 300
 LIMITS: Final = ("-timeout=5", "-rss_limit_mb=512")
 CANARY_LIMITS: Final = ("-runs=500000", "-seed=1", "-timeout=1", "-rss_limit_mb=256")
 """The crash takes some 50,000 inputs where branches are seen, and 2**32 where they are not."""

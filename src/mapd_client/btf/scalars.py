@@ -83,17 +83,23 @@ def _pointer_name(resolver: Resolver, target: int) -> str:
 
 
 def enumeration(resolver: Resolver, found: Resolved, kind: kinds.Enum | kinds.Enum64) -> Enumeration:
-    """An ENUM or ENUM64; raises BadBtf for a value that it cannot hold."""
+    """An ENUM or ENUM64; raises BadBtf for a value that it cannot hold, and for a name of two values."""
     signed, values = kind.signed, kind.values
     bits = 8 * kind.size
     if isinstance(kind, kinds.Enum) and bits < 32 and not signed and any(value >> 31 for _, value in values):
         # Compilers that knew no kind_flag wrote the -1 of a packed enum as 0xffffffff.
         signed, values = True, tuple((name, value - (value >> 31 << 32)) for name, value in values)
     low, high = (-1 << bits - 1, 1 << bits - 1) if signed else (0, 1 << bits)
+    seen: dict[str, int] = {}
     for name, value in values:
         if not low <= value < high:
             raise resolver.bad(
                 found.id, f"{name} = {value} does not fit in an enum of {kind.size} bytes", value
+            )
+        # Else what is read by its name were written as another number.
+        if not name or seen.setdefault(name, value) != value:
+            raise resolver.bad(
+                found.id, f"value {value} has the name {name!r}, which is none of its own", value
             )
     return Enumeration(size=kind.size, signed=signed, members=values, type_name=found.name)
 

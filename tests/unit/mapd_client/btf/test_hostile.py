@@ -408,6 +408,23 @@ def test_a_value_fits_in_its_enum() -> None:
         assert "does not fit in an enum of 1 bytes" in str(refused(raw.blob(), 1))
 
 
+def test_an_enums_value_has_a_name_and_no_name_two_values() -> None:
+    """Else what is read by its name were written as another number; two names of one value are C."""
+    raw = Raw()
+    twice, unnamed = raw.enum("e", 4, ("A", 0), ("A", 1)), raw.enum("e", 4, ("", 3))
+    wide = raw.enum64("e", 8, ("A", 0), ("A", 1 << 40))
+    again = raw.enum("e", 4, ("A", 1), ("B", 1), ("A", 1))
+    types = Types(raw.blob())
+    assert types.layout(again).size == 4
+    for asked, words in (
+        (twice, "value 1 has the name 'A'"),
+        (unnamed, "value 3 has the name ''"),
+        (wide, "'A'"),
+    ):
+        with pytest.raises(BadBtf, match=words):
+            types.layout(asked)
+
+
 def test_a_section_holds_its_variables_and_nothing_else() -> None:
     raw = Raw()
     number = raw.integer("int", 4)
