@@ -157,5 +157,12 @@ def _bit_field(name: str, layout: Layout, descriptor: Any, path: str) -> Member:
         )
     width, lowest = descriptor.size >> 16, descriptor.size & 0xFFFF
     first = lowest if sys.byteorder == "little" else 8 * layout.size - lowest - width
+    if descriptor.offset < 0 or lowest + width > 8 * layout.size:
+        # CPython 3.11 to 3.13 say offset -1 of a union's second bit-field, and bit 25 of a c_short behind a c_int:25;
+        # what they read there is nobody's.
+        raise TypeMismatch(
+            f"{path}: this Python's ctypes places it at bit {lowest} of {8 * layout.size}, offset {descriptor.offset}, "
+            "which is outside: give neighbouring bit-fields one type, and a union one bit-field"
+        )
     bit_offset = 8 * descriptor.offset + first
     return Member(name=name, offset=bit_offset // 8, layout=layout, bits=width, bit_offset=bit_offset)

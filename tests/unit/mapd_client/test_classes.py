@@ -246,6 +246,27 @@ def test_bit_fields_of_the_other_byte_order_are_refused() -> None:
         layout_of(Network)
 
 
+class SecondInUnion(ctypes.Union):
+    """Its second bit-field lies at offset -1, until Python 3.14."""
+
+    _fields_ = (("a", ctypes.c_uint8, 1), ("x", ctypes.c_uint8, 1))
+
+
+class AnotherType(ctypes.Structure):
+    """Its second bit-field lies at bit 25 of 16, until Python 3.14."""
+
+    _fields_ = (("a", ctypes.c_int32, 25), ("x", ctypes.c_int16, 4))
+
+
+@pytest.mark.parametrize("kind", [SecondInUnion, AnotherType])
+def test_a_bit_field_that_ctypes_misplaces_is_refused(kind: Any) -> None:
+    if sys.version_info >= (3, 14):
+        assert layout_of(kind).size == ctypes.sizeof(kind)
+        return
+    with pytest.raises(TypeMismatch, match=r"\.x: this Python's ctypes places it at bit .* which is outside"):
+        layout_of(kind)
+
+
 def test_a_format_is_a_struct_of_its_fields() -> None:
     fixed = Record(
         size=12,
