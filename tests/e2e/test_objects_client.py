@@ -97,7 +97,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of compiled objects that everybody may read."""
     clang()
     folder = tmp_path_factory.mktemp("objects")
-    for source in ("modern", "pinned", "many"):
+    for source in ("modern", "pinned", "many", "samples"):
         compiled(folder, source)
     compiled(folder, "pinned", target="bpfeb", name="big")
     (folder / "cut.o").write_bytes((folder / "modern.o").read_bytes()[:2000])
@@ -158,6 +158,21 @@ def test_it_has_an_object_s_maps_made(nobody: Unprivileged, place: Place, object
     assert shared["btf_id"]
     assert own["btf_id"]
     assert pins(place) == ["mapd/edge/prog-own", "mapd/edge/prog-shared", "shared"]
+
+
+def test_the_example_says_what_there_is(sources: Path, place: Place, objects: Path) -> None:
+    example = (Path(__file__).parents[2] / "examples" / "from_object.py").read_text()
+    address = {"MAPD_ADDRESS": str(place.runtime_dir / "edge" / "mapd.sock")}
+    names = place.names / "edge"
+    for what in ("created", "was there"):
+        process = spawn_unprivileged(sources, example, str(objects / "samples.o"), env=address)
+        said, complained = process.communicate(timeout=ANSWERS_S)
+        assert (process.returncode, complained) == (0, b"")
+        assert said.decode().splitlines()[1:] == [
+            f"map_fd[0] counters: array, {what}: {names}/counters",
+            f"map_fd[1] ports: hash, {what}: {names}/ports",
+            f"map_fd[2] outer: hash_of_maps, {what}: {names}/outer",
+        ]
 
 
 @pytest.mark.parametrize(
