@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from mapd_api.ops import Op
 from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import Misuse, Unsupported
+from mapd_client.facts_codecs import why_numbers
 from mapd_client.handle import MapHandle
 from mapd_client.held import Grip
 from mapd_client.info import ByteOrder, MapInfo
@@ -46,7 +47,9 @@ class Coded(MapHandle, Generic[K, V]):
         return self._layout
 
     def __repr__(self) -> str:
-        return f"<Map {self._name} {self.info.type_name} {self._key!r} -> {self._value!r}>"
+        why = why_numbers((self._key, self._value))
+        known = f"{self._key!r} -> {self._value!r}{f' ({why})' if why else ''}"
+        return f"<Map {self._name} {self.info.type_name} {known}>"
 
     # Inside
 

@@ -231,6 +231,17 @@ def with_facts(codec: Codec[Any], facts: HostFacts) -> Codec[Any]:
     return inside.on(facts) if inside is codec else PerCpu(inside.on(facts))
 
 
+def why_numbers(codecs: Iterable[Codec[Any]]) -> str:
+    """Why fields that hints speak of are numbers; "" where they are not, or none is of the host."""
+    for codec in codecs:
+        inside: Any = _inside(codec)
+        hints: Mapping[str, Codec[Any]] = getattr(inside, "hints", {})
+        for path, hint in hints.items():
+            if isinstance(hint, HostCodec) and hint.why:
+                return f"{path} is a number: {hint.why}"
+    return ""
+
+
 def _inside(codec: Codec[Any]) -> Codec[Any]:
     per_cpu: Any = codec
     return per_cpu.inner if isinstance(codec, PerCpu) else codec

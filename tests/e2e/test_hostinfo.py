@@ -70,6 +70,7 @@ VALUE: Final = Record(
         Member(name="cgroup", offset=8, layout=Integer(size=8, signed=False)),
     ),
 )
+ORDER: Final = "little" if sys.byteorder == "little" else "big"
 FLOWS, PEER = 4_711, 4_712
 """Indexes that no namespace reaches by counting: the client's has others, or none, of these numbers."""
 IN_A_NETWORK_OF_ITS_OWN: Final = (
@@ -249,7 +250,7 @@ value.cgroup = "cgroup_id"
             key=U32,
             value=Struct("=QQ"),
             max_entries=16,
-            btf=blob_of(KEY, VALUE, "little" if sys.byteorder == "little" else "big"),
+            btf=blob_of(KEY, VALUE, ORDER),
         ) as raw,
     ):
         info = await client.host_info(devices=False, cgroups=False)
@@ -292,6 +293,17 @@ async def test_without_the_right_values_stay_numbers_and_it_is_said_why(ground: 
     async with mapd_client.connect(ground.target("web")) as client:
         with pytest.raises(PermissionDenied, match="no rule of the policy allows you host"):
             await client.host_info()
+        types = blob_of(KEY, VALUE, ORDER)
+        shape = client.create_map(
+            "own-typed", "hash", key=U32, value=Struct("=QQ"), max_entries=16, btf=types
+        )
+        async with shape as raw:
+            await raw.update(FLOWS, (5, 1))
+            typed = await raw.typed(hints={"key.ifindex": "ifindex", "value.seen": "ktime"})
+            ((key, value),) = [entry async for entry in typed.items()]
+            assert (key["ifindex"], value["seen"]) == (FLOWS, 5)
+            assert "(key.ifindex is a number: " in repr(typed)
+            assert "allows you host" in repr(typed)
         made = client.create_map("own", "hash", key=IfIndex, value=Ktime, max_entries=16)
         async with made as flows:
             await flows.update(FLOWS, 12_345)
