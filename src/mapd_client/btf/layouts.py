@@ -211,7 +211,7 @@ class Builder:
 
 
 def _numbered(name: str, names: dict[str, int]) -> str:
-    """``name``, or name.2, name.3 ...: functions may have static variables of one name in one section."""
+    """``name``, or name.2, name.3 ...: linked objects may have static variables of one name in one section."""
     chosen, count = name, names.get(name, 1)
     while chosen in names:
         count += 1

@@ -341,7 +341,7 @@ def test_a_section_is_a_record_of_its_variables() -> None:
     assert (found.size, found.type_name) == (24, ".data")
     assert [(one.name, one.offset, one.layout.size) for one in found.members] == [
         ("hits", 0, 4),
-        ("hits.2", 4, 4),  # a function's own static variable
+        ("hits.2", 4, 4),  # of another object that was linked to it
         ("log", 8, 4),  # with 12 bytes of its flexible array
     ]
 
