@@ -89,7 +89,7 @@ class ObjectFile:
         btf: its types, sections filled in; None where it has none.
         byteorder: of the hosts that it is compiled for.
         programs: names of the sections that hold programs.
-        left_out: what it declares beside its maps' shapes and is not served, a sentence each.
+        left_out: what it asks for and is not declared here, or not as it says it, a sentence each.
     """
 
     convention: Convention
@@ -100,4 +100,3 @@ class ObjectFile:
     byteorder: ByteOrder
     programs: Sequence[str]
     left_out: Sequence[str] = ()
-    notes: Sequence[str] = ()

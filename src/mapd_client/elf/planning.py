@@ -92,7 +92,7 @@ class _Planning:
         self._found = found
         self._cpus = server.possible_cpus
         self._pin_root = pin_root
-        self.left_out = [*found.left_out, *found.notes]
+        self.left_out = [*found.left_out]
 
     def map(self, one: Declared, name: str) -> Planned:
         """One map."""

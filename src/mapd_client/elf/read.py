@@ -83,7 +83,7 @@ def read_bytes(
         btf=image.types,
         byteorder=image.byteorder,
         programs=programs,
-        notes=tuple(notes),
+        left_out=tuple(notes),
     )
 
 

@@ -113,10 +113,10 @@ def test_a_custom_pinning_is_its_folder_and_none_where_it_is_not_listed() -> Non
     path = FOLDER / "tc28.little.o"
     found = read_object(path)
     assert fields(found.maps[1], "pinning", "pin") == ("custom", "")
-    assert "two: pinning 5 is not in the list" in found.notes[0]
+    assert "two: pinning 5 is not in the list" in found.left_out[0]
     found = read_object(path, pinnings=read_pinnings("# tc's own\n5  ../shared/ \n"))
     assert fields(found.maps[1], "pinning", "pin") == ("custom", "../shared/two")
-    assert found.notes == ()
+    assert found.left_out == ()
 
 
 @pytest.mark.parametrize("line", ["5", "2 folder", "five folder", "5 a b"])
@@ -209,7 +209,7 @@ def test_sections_of_variables_are_arrays_of_one_element(order: ByteOrder) -> No
 def test_variables_of_the_kernels_configuration_are_left_to_a_loader() -> None:
     found = fixture("data", "little")
     assert ".kconfig" not in [one.name for one in found.maps]
-    assert "data.kconfig, for CONFIG_HZ, on: a loader fills it in" in found.notes[0]
+    assert "data.kconfig, for CONFIG_HZ, on: a loader fills it in" in found.left_out[0]
 
 
 @pytest.mark.parametrize(
