@@ -104,13 +104,12 @@ class _Compiler:
         if isinstance(layout, Special):
             raise Misuse(f"hint {path!r}: struct {layout.type_name} belongs to the kernel, nobody reads it")
         if hint.size != layout.size:
-            name = f" ({layout.type_name})" if layout.type_name else ""
-            raise SizeMismatch(
-                f"hint {path!r}: {hint!r} is of {hint.size} bytes, the field has {layout.size}{name}"
-            )
+            raise _of_another_size(path, hint, layout)
         return Hinted(hint, layout)
 
     def _array(self, layout: Array, path: str, hint: Codec[Any] | None) -> Codec[Any] | None:
+        if hint is not None and hint.size not in _sizes(layout):
+            raise _of_another_size(path, hint, layout)
         element = self.codec(layout.element, path, hint) if hint else self._element(layout.element, path)
         return None if element is None else Elements(layout, element, path)
 
@@ -158,6 +157,17 @@ class _Compiler:
                 readers[member.name] = reader(codec, member.layout, self._byteorder, member.offset)
                 slots.append(Slot(member.name, member.offset, codec))
         return Shape(layout, self._byteorder, path, readers, slots)
+
+
+def _sizes(layout: Layout) -> list[int]:
+    """Of a field, and if it is an array of its elements, and of theirs."""
+    return [layout.size, *(_sizes(layout.element) if isinstance(layout, Array) else ())]
+
+
+def _of_another_size(path: str, hint: Codec[Any], layout: Layout) -> SizeMismatch:
+    name = f" ({layout.type_name})" if layout.type_name else ""
+    sizes = ", its elements ".join(map(str, _sizes(layout)))
+    return SizeMismatch(f"hint {path!r}: {hint!r} is of {hint.size} bytes, the field has {sizes}{name}")
 
 
 def _check_place(layout: Record, path: str, first: int, end: int) -> None:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args, get_origin, get_type_hints
 
 from mapd_client.classes_foreign import is_foreign
-from mapd_client.codec import Buffer, Codec
+from mapd_client.codec import Buffer, Codec, Int
 from mapd_client.errors import SizeMismatch, TypeMismatch, Unsupported
 from mapd_client.info import ByteOrder
 from mapd_client.layouts import Layout, Record
@@ -190,7 +190,8 @@ def _hints(kind: type, path: str) -> Sequence[tuple[str, Codec[Any]]]:
     found: list[tuple[str, Codec[Any]]] = []
     for name, inner, marks in _members(kind):
         here = f"{path}.{name}"
-        said: list[Codec[Any]] = [mark for mark in marks if isinstance(mark, Codec)]
+        # An integer's layout says all of it, and the names of an enum as well.
+        said: list[Codec[Any]] = [m for m in marks if isinstance(m, Codec) and not isinstance(m, Int)]
         said += [Struct(mark) for mark in marks if isinstance(mark, str)]
         innermost = inner
         while get_origin(innermost) in (list, tuple, Sequence):

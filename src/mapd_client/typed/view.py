@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from mapd_api.uapi import MapType
 from mapd_client.btf import Types
 from mapd_client.classes import layout_of
-from mapd_client.codec import Codec, Int
+from mapd_client.codec import Codec
 from mapd_client.compare import differences, listed
 from mapd_client.errors import Incompatible, MapdError, Misuse, NoTypeInfo
 from mapd_client.failures import Asked
@@ -56,7 +56,7 @@ def wanted(key: Wish, value: Wish) -> MapLayout:
     layouts: dict[str, Layout] = {}
     for side, wish in classes:
         hints = hints_of_class(wish, side)
-        meant = {path: codec.size for path, codec in hints.items() if not isinstance(codec, Int)}
+        meant = {path: codec.size for path, codec in hints.items()}
         layouts[side] = _loosened(layout_of(wish), side, meant)
     return MapLayout(
         key=layouts.get("key"),
