@@ -91,7 +91,7 @@ def placed_rightly(kind: type[Any]) -> Layout:
     return reject()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(structures(), st.data())
 def test_a_layout_reads_what_ctypes_reads(kind: type[Any], data: st.DataObject) -> None:
     layout = placed_rightly(kind)
@@ -101,7 +101,7 @@ def test_a_layout_reads_what_ctypes_reads(kind: type[Any], data: st.DataObject) 
     assert values(layout, ours) == told(kind.from_buffer_copy(image))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(list(NUMBERS)), st.integers(0, 3)), min_size=1, max_size=8),
     st.booleans(),
@@ -133,7 +133,7 @@ def formats(draw: st.DrawFn) -> str:
     return draw(st.sampled_from(("", "@", "=", "<", ">", "!"))) + "".join(map("".join, tokens))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(formats(), st.data())
 def test_a_layout_reads_what_struct_reads(format: str, data: st.DataObject) -> None:
     layout = layout_of(format)
