@@ -202,7 +202,7 @@ def test_a_map_that_the_policy_refuses_ends_it_and_nothing_stays(
     told = nobody.create(objects / "modern.o")
     assert told["error"] == "PermissionDenied"
     assert "map 'ring': " in told["message"]
-    assert "; removed again: waiting, seen, untyped, routes, flows" in told["message"]
+    assert "; removed again: waiting, seen, untyped, by_number, with_kptr" in told["message"]
     assert pins(place) == []
 
 

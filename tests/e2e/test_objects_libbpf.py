@@ -85,9 +85,10 @@ async def test_every_map_is_as_libbpf_makes_it(client: Client, objects: Path) ->
             assert maps.convention == "libbpf"
             ours = {name: shape(one) for name, one in said_of(maps).items()}
             assert ours == theirs
-            assert len(ours) == 17
+            assert len(ours) == 21
             assert [maps[at].info.kernel_name for at in range(2)] == ["first", "second"]
-            assert {one.btf_refused for one in maps.declared} == {""}
+            assert [one.declared for one in maps.declared if one.btf_refused] == ["by_number"]
+            assert maps["with_lock"].info.has_lock
             assert [one.partition(";")[0] for one in maps.left_out] == [
                 "jumps[1]: program tail: mapd loads no programs"
             ]
@@ -195,3 +196,13 @@ async def test_types_of_a_map_come_from_the_object(objects: Path) -> None:
         types_from_object(objects / "modern.o", "flows")
     with pytest.raises(NoTypeInfo, match=r"declares 'untyped' by key_size 8 and value_size 16 alone"):
         types_from_object(objects / "modern.o", "untyped")
+
+
+async def test_the_same_call_with_exist_ok_takes_every_map_again(client: Client, objects: Path) -> None:
+    obj = objects / "modern.o"
+    async with (
+        client.create_from_object(obj) as first,
+        client.create_from_object(obj, exist_ok=True) as again,
+    ):
+        assert [one.info.id for one in again] == [one.info.id for one in first]
+        assert not any(one.created for one in again.declared)

@@ -33,6 +33,8 @@ _Map: TypeAlias = Map[Any, Any]
 _INDEX_0: Final = bytes(4)
 """Of the only element of a data section's map."""
 
+_NO_TYPES: Final = "the map that is there has none"
+
 
 async def create(client: Client, link: Link, plan: Plan, *, exist_ok: bool) -> ObjectMaps:
     """See ``Client.create_from_object``; ``link``: its tasks go on when the caller's is cancelled."""
@@ -188,9 +190,24 @@ class _Making:
                 raise
             why = error.message
             made = await self._ask(one, name, inner, None, exist_ok=exist_ok)
+        except Incompatible:
+            found = await self._untyped(one, name, exist_ok=exist_ok)
+            if found is None:
+                raise
+            made, why = found, _NO_TYPES
         if step is not None:
             await self._drop(step)
         return made, why
+
+    async def _untyped(self, one: Planned, name: str, *, exist_ok: bool) -> _Map | None:
+        """The map of that name if all it lacks are the types: its first creation was refused them, too."""
+        if not exist_ok or one.btf is None:
+            return None
+        found = await self._found(one, Name(name))
+        if found is None or (not found.info.btf_id and found.info.kernel_name == one.kernel_name):
+            return found
+        await found.aclose()
+        return None
 
     async def _ask(
         self, one: Planned, name: str, inner: MapRef | None, btf: Btf | None, *, exist_ok: bool

@@ -17,6 +17,35 @@ struct Prefix {
 	__u32 address;
 };
 
+/* What the kernel finds in values by the names and tags of their types. */
+struct bpf_spin_lock {
+	__u32 val;
+};
+
+struct bpf_timer {
+	__u64 __opaque[2];
+} __attribute__((aligned(8)));
+
+struct task_struct;
+
+struct locked {
+	struct bpf_spin_lock lock;
+	__u32 guarded;
+};
+
+struct timed {
+	struct bpf_timer timer;
+	__u64 then;
+};
+
+struct kept {
+	struct task_struct __attribute__((btf_type_tag("kptr"))) *task;
+};
+
+struct number {
+	__u32 of;
+};
+
 struct {
 	__uint(type, HASH);
 	__uint(max_entries, 64);
@@ -39,6 +68,34 @@ struct {
 	__type(key, struct Prefix);
 	__type(value, __u32);
 } routes SEC(".maps");
+
+struct {
+	__uint(type, HASH);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct locked);
+} with_lock SEC(".maps");
+
+struct {
+	__uint(type, ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct timed);
+} with_timer SEC(".maps");
+
+struct {
+	__uint(type, HASH);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct kept);
+} with_kptr SEC(".maps");
+
+struct {
+	__uint(type, ARRAY);
+	__uint(max_entries, 2);
+	__type(key, struct number); /* the kernel takes no BTF for this: an array's key is an int */
+	__type(value, __u64);
+} by_number SEC(".maps");
 
 struct {
 	__uint(type, LRU_HASH);
