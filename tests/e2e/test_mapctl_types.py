@@ -94,6 +94,19 @@ async def test_fields_are_written_and_shown_by_their_names(served: DaemonProcess
         assert await printed(run, "dump", "fields", "--limit", "1", "--as", "key.saddr=ipv4") == shown
 
 
+async def test_scripts_of_bpftool_read_its_form(served: DaemonProcess, run: Run) -> None:
+    async with flows(served, "form") as made:
+        assert await printed(run, "dump", "form", "-o", "bpftool") == "[]\n"
+        for at in range(2):
+            await made.update(bytes((at, *bytes(7))), bytes(16))
+
+        found = json.loads(await printed(run, "dump", "form", "-o", "bpftool"))
+
+        assert sorted(one["formatted"]["key"]["saddr"] for one in found) == [0, 1]
+        assert found[0]["value"] == ["0x00"] * 16
+        assert found[0]["formatted"]["value"] == {"packets": 0, "state": "OPEN"}
+
+
 async def test_what_was_printed_can_be_written_again(served: DaemonProcess, run: Run) -> None:
     async with flows(served, "again"):
         await printed(run, "update", "again", '{"saddr": 7, "dport": 53}', '{"packets": 1, "state": 9}')

@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import TextIOWrapper
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -32,6 +33,7 @@ class Options:
 
 Given = Annotated[Options, Parameter(parse=False)]
 Format = Annotated[Output, Parameter(name=["--output", "-o"])]
+Dumped = Annotated[Literal["table", "ndjson", "bpftool"], Parameter(name=["--output", "-o"])]
 
 _HELP = """eBPF maps through mapd.
 
@@ -230,7 +232,7 @@ def dump(
     prefix: str = "",
     limit: int | None = None,
     partial_ok: bool = False,
-    output: Format = "table",
+    output: Dumped = "table",
     types: Source | None = None,
     options: Given,
 ) -> int:
@@ -241,7 +243,7 @@ def dump(
         prefix: hex digits that the keys begin with.
         limit: at most so many elements.
         partial_ok: exit code 0 even if the daemon calls the dump incomplete.
-        output: table or ndjson.
+        output: table; ndjson; bpftool, as bpftool -j map dump prints it.
         types: where the map's types are from.
         options: of every verb.
     """
@@ -249,17 +251,19 @@ def dump(
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
         shown = await shown_by(opened, client, types or Source())
         begins = literals.parse_hex(prefix)
-        trailer = None
+        write = shown.bpftool(sys.stdout) if output == "bpftool" else partial(_write, shown, output)
         if limit is None:
             async with opened.chunks(prefix=begins, partial_ok=partial_ok) as chunks:
                 async for chunk in chunks:
-                    _write(shown, output, chunk.keys, chunk.values, chunk.count)
+                    write(chunk.keys, chunk.values, chunk.count)
             trailer = chunks.trailer
         else:
             async with opened.items(prefix=begins, limit=limit, partial_ok=partial_ok) as elements:
                 async for key, value in elements:
-                    _write(shown, output, key, value, 1)
+                    write(key, value, 1)
             trailer = elements.trailer
+        if output == "bpftool":
+            sys.stdout.write("]\n")
         sys.stderr.write(shown.note if output == "table" else "")
         if trailer is not None and not trailer.complete:
             sys.stderr.write(f"incomplete: {trailer.incomplete_reason}\n")
@@ -269,7 +273,7 @@ def dump(
 
 
 def _write(
-    shown: Shown, output: Output, keys: bytes | memoryview, values: bytes | memoryview, count: int
+    shown: Shown, output: str, keys: bytes | memoryview, values: bytes | memoryview, count: int
 ) -> None:
     if output == "table":
         sys.stdout.writelines(shown.rows(keys, values, count))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO
 
 from cyclopts import Parameter
 
@@ -22,6 +22,7 @@ from mapd_client.info import Btf, ByteOrder, MapInfo
 from mapd_client.layouts import Integer, Layout, MapLayout, Opaque, Record
 from mapd_client.map import Map
 from mapd_client.records import Records, Wide
+from mapd_client.records.bpftool import Bpftool
 from mapd_client.records.reading import from_json
 from mapd_client.typed.compiling import codec_of
 from mapd_client.typed.hints import resolve
@@ -106,6 +107,21 @@ class Shown:
                 slots = info.slots() if side == "value" and info.per_cpu else None
                 shown.append(_digits(column, count, size, slots, self._byteorder))
         return [f"{key}  {value}\n" for key, value in zip(*shown, strict=True)]
+
+    def bpftool(self, file: TextIO) -> Callable[[bytes | memoryview, bytes | memoryview, int], None]:
+        """Begins the list that ``bpftool -j map dump`` prints; writes elements to it. Its end is the caller's."""
+        printer = Bpftool(self.info, self.btf, self._byteorder)
+        before = "["
+
+        def write(keys: bytes | memoryview, values: bytes | memoryview, count: int) -> None:
+            nonlocal before
+            for one in printer.objects(keys, values, count):
+                file.write(before + one)
+                before = ","
+
+        file.write(before)
+        before = ""
+        return write
 
     def key(self, text: str) -> bytes:
         """The bytes of a key as it is typed; raises Misuse."""
