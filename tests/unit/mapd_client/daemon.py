@@ -20,7 +20,7 @@ from mapd_api.layout import value_stride
 from mapd_api.ops import ANSWERS_VALUE, TAKES_VALUE, Op
 from mapd_api.reasons import Reason, Refusal
 from mapd_api.uapi import MapType
-from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
+from mapd_api.v1 import elements_pb2, host_pb2, maps_pb2, types_pb2
 
 POSSIBLE_CPUS = 3
 EPOCH = "epoch-1"
@@ -288,7 +288,8 @@ class _Router(grpc.GenericRpcHandler):
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         service, name = handler_call_details.method.rsplit("/", 1)
-        module: Any = maps_pb2 if service.endswith("MapService") else elements_pb2
+        modules: dict[str, Any] = {"MapService": maps_pb2, "HostService": host_pb2}
+        module = modules.get(service.rpartition(".")[2], elements_pb2)
         behaviour = self._daemon.hooks.get(name) or getattr(self._daemon, name, None)
         if behaviour is None or name in self._daemon.missing:
             return None
