@@ -15,8 +15,8 @@ Ids: TypeAlias = tuple[Sequence[int], Sequence[int]]
 RENEW_S: Final = 1.0
 """However many unknown ids are met, the daemon is asked at most so often; it walks its cgroups no oftener either."""
 FRESH_S: Final = 30.0
-"""Facts in use that are older are asked for again: the host was suspended, its clock set, a device renamed. An id that
-the daemon did not know is not asked for again before."""
+"""Facts in use that are older are asked for again: the host was suspended, its clock set, a device renamed; what is
+decoded before the answer is told by the old ones. An id that the daemon did not know is not asked for again before."""
 ABSENT: Final = 4_096
 """Ids of a kind that the daemon did not know, and that are remembered as such."""
 
