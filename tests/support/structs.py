@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from typing import Final
 
@@ -84,6 +85,7 @@ def _names(draw: st.DrawFn) -> Iterator[str]:
     return (f"{stem}{at}" if at else stem for at in count())
 
 
+@cache
 def integers(wanted: Wanted = EVERYTHING, *, ordered: bool = True) -> st.SearchStrategy[Integer]:
     """Integers of every size and sign, some of a fixed byte order."""
     host = [
@@ -117,6 +119,7 @@ def enumerations(draw: st.DrawFn) -> Enumeration:
     )
 
 
+@cache
 def scalars(wanted: Wanted = EVERYTHING) -> st.SearchStrategy[Layout]:
     """What is not made of other layouts."""
     kinds: list[st.SearchStrategy[Layout]] = [
@@ -144,6 +147,7 @@ def _text(size: int) -> Layout:
     return Text(size=size)
 
 
+@cache
 def layouts(wanted: Wanted = EVERYTHING, depth: int | None = None) -> st.SearchStrategy[Layout]:
     """Any layout."""
     left = wanted.depth if depth is None else depth
@@ -226,14 +230,21 @@ def records(
     return Record(size=size, members=tuple(placed), union=union, type_name=kind)
 
 
+@cache
+def _bases() -> st.SearchStrategy[Integer | Boolean | Enumeration]:
+    """Types of bit-fields."""
+    numbers = integers(Wanted(wide=False), ordered=False)
+    return numbers | st.just(Boolean(type_name="_Bool")) | enumerations().filter(_of_an_int)
+
+
+def _of_an_int(layout: Enumeration) -> bool:
+    return layout.size == 4
+
+
 @st.composite
 def _bitfield(draw: st.DrawFn, wanted: Wanted, name: str, end: int) -> Member:
     """One that begins at or behind bit ``end``, in one unit of its type as C places it."""
-    base = draw(
-        integers(Wanted(wide=False), ordered=False)
-        | st.just(Boolean(type_name="_Bool"))
-        | enumerations().filter(lambda layout: layout.size == 4)
-    )
+    base = draw(_bases())
     bits = 1 if isinstance(base, Boolean) else draw(st.integers(1, 8 * base.size))
     if isinstance(base, Enumeration):
         bits = max(bits, _width(base))
