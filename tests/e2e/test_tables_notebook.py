@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 import pytest_asyncio
+from numpy.typing import NDArray
 
 import mapd_client
 from mapd_client import Client, Map
@@ -99,8 +100,8 @@ async def push(flows: Map[Any, Any], part: int) -> None:
 
 
 async def survivors(flows: Map[Any, Any]) -> int:
-    keys, _ = rows(0, OLD)
-    found: Any = await flows.lookup_many(keys)
+    keys: NDArray[Any] = rows(0, OLD)[0]
+    found = await flows.lookup_many(keys)
     return int(found.present.sum())
 
 

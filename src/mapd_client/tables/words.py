@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,11 +110,26 @@ class Enum(Column):
         return number
 
 
+_ESCAPE: Final = re.compile(rb"\\x([0-9a-f]{2})")
+_BACKSLASH: Final = re.compile(rb"\\(?=x[0-9a-f]{2})")
+
+
+def _byte(escape: re.Match[bytes]) -> bytes:
+    return bytes([int(escape[1], 16)])
+
+
+def _has_escapes(array: ArrowArray) -> bool:
+    pc = compute()
+    found: bool | None = pc.any(pc.match_substring(array, pattern="\\x")).as_py()
+    return bool(found)
+
+
 class Chars(Column):
     r"""An array of char: a string up to its first NUL.
 
-    Bytes that are no UTF-8 are written out as ``\xff``; what lies behind the NUL is not told. Who needs every byte
-    reads the field as bytes: ``hints={"value.comm": Bytes(16)}``.
+    Bytes that are no UTF-8 are written out as ``\xff``, and a backslash that begins what looks like that as ``\x5c``;
+    so written they are read too. What lies behind the NUL is not told: who needs it reads the field as bytes,
+    ``hints={"value.comm": Bytes(16)}``.
     """
 
     exact = False
@@ -138,10 +154,13 @@ class Chars(Column):
         buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(data.data)]
         found = pa.Array.from_buffers(pa.binary(), len(rows), buffers)
         try:
-            return found.cast(pa.string())
-        except pa.ArrowInvalid:  # some of it is no UTF-8: only then one by one
-            words: list[bytes] = found.to_pylist()
-            return pa.array([word.decode(errors="backslashreplace") for word in words], pa.string())
+            if not _has_escapes(found):
+                return found.cast(pa.string())
+        except pa.ArrowInvalid:  # some of it is no UTF-8
+            pass
+        words: list[bytes] = found.to_pylist()  # only then one by one
+        shown = [_BACKSLASH.sub(rb"\\x5c", word).decode(errors="backslashreplace") for word in words]
+        return pa.array(shown, pa.string())
 
     def write(self, array: ArrowArray, rows: Rows, path: str) -> None:
         """As Column; takes text and binary columns of at most ``size`` bytes without NULs."""
@@ -155,9 +174,10 @@ class Chars(Column):
             or types.is_large_binary(array.type)
             or types.is_binary_view(array.type)
         )
-        if not binary:
-            array = text(array, path)
-        array = array.cast(pa.large_binary())
+        array = (array if binary else text(array, path)).cast(pa.large_binary())
+        if not binary and _has_escapes(array):
+            given: list[bytes] = array.to_pylist()
+            array = pa.array([_ESCAPE.sub(_byte, word) for word in given], pa.large_binary())
         lengths: NDArray[Any] = pc.binary_length(array).to_numpy(zero_copy_only=False)
         long = lengths > self.size
         if long.any():

@@ -148,12 +148,12 @@ def test_members_of_a_union_are_all_there_and_some_of_them_are_enough() -> None:
 
 
 def test_text_ends_at_its_nul_and_what_is_no_utf8_is_written_out() -> None:
-    data = b"abcd" + b"a\0xy" + b"\0\0\0\0" + "é\0\0".encode() + b"\xffa\0\0"
-    assert read(Text(size=4), data) == ["abcd", "a", "", "é", "\\xffa"]
-    assert (
-        back(Text(size=4), pa.array(["abcd", "a", "", "é"]))
-        == b"abcd" + b"a\0\0\0" + bytes(4) + "é\0\0".encode()
-    )
+    data = b"abcd" + b"a\0xy" + b"\0\0\0\0" + "é\0\0".encode() + b"\xffa\0\0" + rb"\x41"
+    words = ["abcd", "a", "", "é", r"\xffa", r"\x5cx41"]
+    assert read(Text(size=4), data) == words
+    zeros = data.replace(b"a\0xy", b"a\0\0\0")
+    assert back(Text(size=4), pa.array(words)) == zeros
+    assert back(Text(size=4), pa.array([zeros[at : at + 4].rstrip(b"\0") for at in range(0, 24, 4)])) == zeros
 
 
 def test_a_bool_is_any_byte_but_zero_and_written_as_one() -> None:
