@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal, cast
 from cyclopts import App, CycloptsError, Parameter
 
 import mapd_api
-from mapd_client.cli import literals, outcomes, render
+from mapd_client.cli import interrupts, literals, outcomes, render
 from mapd_client.cli.render import Output
 from mapd_client.cli.types import Shown, Source, shown_by
 from mapd_client.client import Client, connect
@@ -288,7 +287,7 @@ def with_client(options: Options, work: Callable[[Client], Awaitable[int]]) -> i
         async with connect(options.address, timeout=options.timeout) as client:
             return await work(client)
 
-    return asyncio.run(connected())
+    return interrupts.run(connected())
 
 
 def _with_map(options: Options, ref: str, work: Callable[[Map[bytes, bytes], Client], Awaitable[int]]) -> int:
