@@ -146,3 +146,13 @@ def test_ports_are_those_that_are_configured() -> None:
     found = front.rules(config, None, People())
     assert found.bind_tcp == (7433, 0)
     assert "/c" in found.read
+
+
+@pytest.mark.parametrize("mount", ["/sys/fs/cgroup", ""])
+def test_of_cgroups_the_front_sees_names_and_reads_no_file(
+    monkeypatch: pytest.MonkeyPatch, mount: str
+) -> None:
+    monkeypatch.setattr(front, "cgroup_mount", lambda: mount)
+    found = front.rules(parse("", "test"), None, People())
+    assert found.lists == ((mount,) if mount else ())
+    assert not [path for path in (*found.read, *found.write) if path.startswith("/sys/fs")]
