@@ -8,7 +8,6 @@ was killed is followed by one with ``exist_ok``, which goes on where that stoppe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -18,6 +17,7 @@ from mapd_client.codec import Bytes, Codec
 from mapd_client.elf.naming import unfinished
 from mapd_client.elf.objects import ObjectMap, ObjectMaps
 from mapd_client.elf.plan import Plan, Planned
+from mapd_client.elf.undoing import Step, Undoing
 from mapd_client.errors import Incompatible, MapdError, MapExists, MapNotFound, Misuse, OutcomeUnknown
 from mapd_client.info import Btf
 from mapd_client.link import Link
@@ -67,7 +67,7 @@ class _Making:
         self._exist_ok = exist_ok
         self._maps: dict[int, _Map] = {}
         self._told: dict[int, ObjectMap] = {}
-        self._undo: list[_Step] = []
+        self._undo = Undoing(client)
         self.stopped = False
         self.undone = asyncio.Event()
 
@@ -150,22 +150,21 @@ class _Making:
         if not one.filled:
             made, why = await self._create(one, one.name, exist_ok=self._exist_ok)
             if made.created:
-                self._undo.append(self._removing(Name(one.name), made))
+                self._undo.made(Name(one.name), made)
             return made, made.created, why
         if self._exist_ok and (found := await self._found(one, Name(one.name))) is not None:
             return found, False, ""
         made, why = await self._create(one, unfinished(one.name), exist_ok=False)
-        step = self._removing(Name(made.info.name), made)
-        self._undo.append(step)
+        step = self._undo.made(Name(made.info.name), made)
         await self._fill(one, made)
         try:
             await self._client.rename_map(made.info.name, one.name)
         except MapExists:
             if not self._exist_ok or (found := await self._found(one, Name(one.name))) is None:
                 raise
-            await self._drop(step)
+            await self._undo.now(step)
             return found, False, ""
-        self._undo[self._undo.index(step)] = self._removing(Name(one.name), made)
+        step.ref = Name(one.name)
         # Under a name that stays: the handle is opened again by it after the daemon's restart.
         renamed = await self._open(one, Name(one.name))
         await made.aclose()
@@ -173,12 +172,11 @@ class _Making:
 
     async def _create(self, one: Planned, name: str, *, exist_ok: bool) -> tuple[_Map, str]:
         inner: MapRef | None = None
-        step: _Step | None = None
+        step: Step | None = None
         if isinstance(one.template, Planned):
             held, _ = await self._create(one.template, unfinished(one.name), exist_ok=False)
             own = inner = Name(held.info.name)
-            step = self._removing(own, held)
-            self._undo.append(step)
+            step = self._undo.made(own, held)
         elif one.template is not None:
             inner = self._ref(one.template)
         why = ""
@@ -196,7 +194,7 @@ class _Making:
                 raise
             made, why = found, _NO_TYPES
         if step is not None:
-            await self._drop(step)
+            await self._undo.now(step)
         return made, why
 
     async def _untyped(self, one: Planned, name: str, *, exist_ok: bool) -> _Map | None:
@@ -264,10 +262,10 @@ class _Making:
                 raise
             self._keep(at, found, found.info.name, created=False)
             if created:
-                await self._drop(self._undo[-1])
+                await self._undo.now(self._undo.last())
             await made.aclose()
             return
-        self._undo.append(self._removing(Pin(one.pin), made))
+        self._undo.made(Pin(one.pin), made)
 
     def _ref(self, at: int) -> MapRef:
         told = self._told[at]
@@ -302,54 +300,14 @@ class _Making:
         key, value = codecs(one)
         return await self._client.open_map(ref, key=key, value=value)
 
-    # Undoing
-
-    def _removing(self, ref: Name | Pin, held: _Map) -> _Step:
-        async def remove() -> None:
-            await held.aclose()
-            async with self._client.open_map(ref) as there:
-                if there.info.id == held.info.id:  # else somebody has put another one there
-                    await self._client.unpin_map(ref)
-
-        return _Step(str(ref), remove)
-
-    async def _drop(self, step: _Step) -> None:
-        """Undo one step now."""
-        await step.undo()
-        self._undo.remove(step)
-
     async def _undo_all(self) -> str:
-        """Everything, the last step first; a sentence about it."""
-        gone: list[str] = []
-        stay: list[str] = []
-        for step in reversed(self._undo):
-            try:
-                await step.undo()
-            except MapNotFound:
-                gone.append(step.what)
-            except MapdError as error:
-                stay.append(f"{step.what} ({error})")
-            else:
-                gone.append(step.what)
-        self._undo.clear()
+        """Everything, and all handles given back; a sentence about it."""
+        told = await self._undo.all()
         for held in self._maps.values():
             with suppress(MapdError):
                 await held.aclose()
         self.undone.set()
-        told = [f"removed again: {', '.join(gone)}"] if gone else []
-        if stay:
-            told.append(f"still there: {', '.join(stay)}")
-        return "; ".join(told) or "nothing had been created"
-
-
-class _Step:
-    """Something that was made, and how it is unmade."""
-
-    __slots__ = ("undo", "what")
-
-    def __init__(self, what: str, undo: Callable[[], Awaitable[None]]) -> None:
-        self.what = what
-        self.undo = undo
+        return told
 
 
 def codecs(one: Planned) -> tuple[Codec[Any], Codec[Any]]:
