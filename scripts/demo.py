@@ -198,6 +198,9 @@ def stage_client(folder: Path) -> Path:
         shutil.copytree(SOURCE / package, sources / package, ignore=shutil.ignore_patterns("__pycache__"))
     for script in ("demo_client.py", "demo_auditor.py"):
         shutil.copy(HERE / script, sources)
+    (sources / "scripts").mkdir()
+    for module in ("__init__.py", "demo_typed.py"):
+        shutil.copy(HERE / module, sources / "scripts")
     for path in (sources, *sources.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return sources
@@ -311,6 +314,8 @@ def answer_client(
             tell(client, "written")
         case "@bpftool":
             tell(client, bpftool_digest(f"{folder}/bpffs/mapd/admin/{rest}"))
+        case "@pretty":
+            tell(client, pretty(f"{folder}/bpffs/mapd/admin/{rest}"))
         case "@progress":
             if sys.stdout.isatty():
                 print(f"\r     {rest}", end="", flush=True)
@@ -336,6 +341,14 @@ def write_by_pin(path: str, key: bytes, value: bytes) -> None:
     )
 
 
+def pretty(path: str) -> str:
+    """What bpftool prints of a map with types, in one line."""
+    said = subprocess.run(
+        ["bpftool", "map", "dump", "pinned", path], check=True, capture_output=True, text=True
+    ).stdout
+    return " ".join(said.split())
+
+
 def bpftool_digest(path: str) -> str:
     """Entries, seconds and a digest of what bpftool reads: "count seconds sha256"."""
     began = time.monotonic()
@@ -352,7 +365,7 @@ def bpftool_digest(path: str) -> str:
 
 def audit(folder: Path, sources: Path) -> None:
     """Another user, whom the policy lets read one map."""
-    step(7, f"Rights: uid {AUDITOR} has a socket of its own, and the policy says")
+    step(8, f"Rights: uid {AUDITOR} has a socket of its own, and the policy says")
     for line in POLICY.splitlines()[-5:]:
         say(f"       {line}")
     result = subprocess.run(
@@ -380,7 +393,7 @@ def audit(folder: Path, sources: Path) -> None:
 
 def stop_daemon(process: subprocess.Popen[bytes], log: Path) -> None:
     """SIGTERM, and what comes of it."""
-    step(8, "The end: SIGTERM to the daemon")
+    step(9, "The end: SIGTERM to the daemon")
     before = log.read_text()
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import mapd_client
 from mapd_client import U32, U64, Cidr4, Client, Codec, Map, MapdError, MapFlag, PerCpu
+from scripts.demo_typed import typed_map
 
 PROGRESS_EVERY: Final = 100_000
 
@@ -119,7 +120,7 @@ async def shared_maps(client: Client, bpffs: str) -> None:
 
 async def big_dump(client: Client, entries: int) -> None:
     """A million entries, there and back, and bpftool's opinion of them."""
-    say(f"\n6  {entries:,} entries")
+    say(f"\n7  {entries:,} entries")
     async with client.create_map("big", "hash", key=U64, value=U64, max_entries=entries) as big:
         began = time.monotonic()
         check("load", await big.load((number, number * number) for number in range(entries)), entries)
@@ -171,6 +172,7 @@ async def main(socket: str, bpffs: str, entries: int) -> None:
     async with mapd_client.connect(socket) as client:
         await six_types(client)
         await shared_maps(client, bpffs)
+        await typed_map(client, say, ask)
         await big_dump(client, entries)
 
 
