@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mapd_client.btf import BadBtf, kinds
+from mapd_client.btf import BadBtf, Types, kinds
 from mapd_client.elf.image import Image
 
 _PREFIX: Final = "____btf_map_"
@@ -24,19 +24,20 @@ def annotated(image: Image, name: str, key_size: int, value_size: int, notes: li
         notes: gets a sentence where the annotation is not the map's; loaders then go on without it too.
     """
     types = image.types
-    if types is None or _PREFIX.encode() not in types.blob:
+    if types is None:
         return 0, 0
     struct_name = _PREFIX + name
     try:
-        ids = types.ids(struct_name, kinds.Struct)
-        if not ids:
+        if image.annotations is None:
+            image.annotations = _annotations(types)
+        if struct_name not in image.annotations:
             return 0, 0
-        found = types[ids[0]]
+        found = types[image.annotations[struct_name]]
         assert isinstance(found, kinds.Struct)
         named = {one.name: one.type for one in found.members}
         if len(found.members) != 2 or named.keys() != {"key", "value"}:
             notes.append(
-                f"{name}: struct {struct_name} has the members {', '.join(named) or 'none'}, not key and value: "
+                f"{name}: struct {struct_name} has the members {', '.join([*named][:8]) or 'none'}, not key and value: "
                 "the map has no types"
             )
             return 0, 0
@@ -50,3 +51,11 @@ def annotated(image: Image, name: str, key_size: int, value_size: int, notes: li
         )
         return 0, 0
     return named["key"], named["value"]
+
+
+def _annotations(types: Types) -> dict[str, int]:
+    """All such structs by their names. One walk: a search by name reads all strings, for each map."""
+    if _PREFIX.encode() not in types.blob:
+        return {}
+    structs = (at for at in range(1, len(types)) if types.kind(at) is kinds.Struct)
+    return {types.name(at): at for at in structs if types.name(at).startswith(_PREFIX)}

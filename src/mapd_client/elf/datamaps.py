@@ -66,13 +66,14 @@ def declared(image: Image, first: int, notes: list[str]) -> Sequence[Declared]:
                 notes.append(f"section {section.name}: {why}")
     found: list[Declared] = []
     left = len(image.data)
+    types = _datasecs(image)
     for section in _data_sections(image):
         raw = image.bytes_of(section)
         left -= len(raw)
         if left < 0:
             raise image.bad("it lies in another section of data", section=section.name, number=section.offset)
-        found.append(_of_section(image, section, raw, first + len(found)))
-    _note_kconfig(image, notes)
+        found.append(_of_section(image, section, raw, first + len(found), types.get(section.name, 0)))
+    _note_kconfig(image, types.get(_KCONFIG, 0), notes)
     return found
 
 
@@ -112,9 +113,8 @@ def _is_data(section: Section) -> bool:
     return section.type == PROGBITS and not section.flags & EXECUTABLE and base in (".data", ".rodata")
 
 
-def _of_section(image: Image, section: Section, raw: bytes, index: int) -> Declared:
+def _of_section(image: Image, section: Section, raw: bytes, index: int, of: int) -> Declared:
     read_only = section.name.startswith(".rodata")
-    of = _datasec(image, section.name)
     flags = MapFlag.RDONLY_PROG if read_only else 0
     if _mmapable(image, of):
         flags |= MapFlag.MMAPABLE
@@ -133,9 +133,19 @@ def _of_section(image: Image, section: Section, raw: bytes, index: int) -> Decla
     )
 
 
-def _datasec(image: Image, name: str) -> int:
-    ids = image.types.ids(name, kinds.Datasec) if image.types is not None else ()
-    return ids[0] if ids else 0
+def _datasecs(image: Image) -> dict[str, int]:
+    """Type ids of the sections of .BTF by their names, the first of each."""
+    found: dict[str, int] = {}
+    types = image.types
+    if types is None:
+        return found
+    try:
+        for at in range(1, len(types)):
+            if types.kind(at) is kinds.Datasec:
+                found.setdefault(types.name(at), at)
+    except BadBtf as error:
+        raise image.bad(str(error), section=".BTF", number=error.number) from None
+    return found
 
 
 def _mmapable(image: Image, datasec: int) -> bool:
@@ -151,9 +161,8 @@ def _mmapable(image: Image, datasec: int) -> bool:
     return any(isinstance(one, kinds.Var) and one.linkage != _STATIC for one in found)
 
 
-def _note_kconfig(image: Image, notes: list[str]) -> None:
+def _note_kconfig(image: Image, of: int, notes: list[str]) -> None:
     """Say that there is such a map: a loader fills it in with what it knows of its kernel."""
-    of = _datasec(image, _KCONFIG)
     if image.types is None or not of:
         return
     try:

@@ -33,10 +33,13 @@ def filled_in(types: Types, sections: Mapping[str, Placed]) -> Types:
     """
     blob = bytearray(types.blob)
     order = ORDER[types.byteorder]
-    for name, section in sections.items():
-        for at in types.ids(name, kinds.Datasec):
-            found = types[at]
-            assert isinstance(found, kinds.Datasec)
+    # One walk: a search by name reads all strings of the blob, for each section.
+    for at in range(1, len(types)):
+        if types.kind(at) is not kinds.Datasec:
+            continue
+        found = types[at]
+        assert isinstance(found, kinds.Datasec)
+        if (section := sections.get(found.name)) is not None:
             entries: list[tuple[int, int, int]] = []
             for one in found.vars:
                 variable = types[one.type]

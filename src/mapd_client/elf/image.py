@@ -16,6 +16,7 @@ from mapd_client.elf.bad import BadObject
 from mapd_client.info import ByteOrder
 
 _SYMBOLS_MAX: Final = 1 << 18
+_RELOCATIONS_MAX: Final = 1 << 16
 _NAME_MAX: Final = 512
 """Bytes of a section's or symbol's name: KSYM_NAME_LEN, the longest that the kernel's own tables take."""
 
@@ -91,6 +92,7 @@ class Image:
         byteorder: as its header says.
         sections: in their order; the first is the empty one.
         types: of its .BTF; None where it has none.
+        annotations: type ids of its structs ``____btf_map_NAME``; None until they are looked for.
     """
 
     label: str
@@ -98,6 +100,7 @@ class Image:
     byteorder: ByteOrder
     sections: Sequence[Section]
     types: Types | None = None
+    annotations: dict[str, int] | None = None
     _symbols: Sequence[tuple[int, int, int, int, int, int]] | None = None
     _symbol_names: Section | None = None
     _by_section: dict[int, list[int]] | None = None
@@ -221,8 +224,10 @@ class Image:
                     number=len(raw),
                 )
             read += len(raw) // _REL_BYTES
-            if read > _SYMBOLS_MAX:
-                raise self.bad(f"more than {_SYMBOLS_MAX} relocations", section=table.name, number=len(raw))
+            if read > _RELOCATIONS_MAX:
+                raise self.bad(
+                    f"more than {_RELOCATIONS_MAX} relocations", section=table.name, number=len(raw)
+                )
             for offset, info in struct.iter_unpack(ORDER[self.byteorder] + "QQ", raw):
                 yield offset, self.symbol(info >> 32)
 

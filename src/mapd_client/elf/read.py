@@ -16,6 +16,9 @@ from mapd_client.elf.image import EXECUTABLE, PROGBITS, Image
 from mapd_client.errors import Misuse
 
 _CONVENTIONS: Final[Sequence[str]] = (*get_args(Convention), "auto")
+_BTF_MAX: Final = 4 << 20
+"""Bytes; the types of a whole kernel have 6 MiB, those of large objects some hundred KiB."""
+
 _LICENSE_MAX: Final = 128
 """Bytes; MAX_LICENSE_LEN of loaders."""
 
@@ -91,6 +94,10 @@ def _types(image: Image) -> Types | None:
     section = image.find(".BTF")
     if section is None:
         return None
+    if section.size > _BTF_MAX:
+        raise image.bad(
+            f"{section.size} bytes; up to {_BTF_MAX} are read", section=".BTF", number=section.size
+        )
     try:
         types = Types(image.bytes_of(section))
     except BadBtf as error:

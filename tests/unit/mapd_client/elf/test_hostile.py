@@ -317,6 +317,21 @@ def test_sections_of_data_that_lie_in_each_other_do_not_multiply_the_file() -> N
     assert "there are 2 sections of this name" in str(refused(made_of.build()))
 
 
+def test_more_types_than_any_object_has_are_refused_unread() -> None:
+    made_of = structs({"one": WORDS})
+    made_of.section(".BTF", bytes((4 << 20) + 1), PROGBITS, 0)
+    error = refused(made_of.build())
+    assert (error.section, error.number) == (".BTF", (4 << 20) + 1)
+
+
+def test_more_relocations_than_any_object_has_are_refused() -> None:
+    assert "more than 65536 relocations" in str(refused(with_slots(*[(16, 1)] * 65537)))
+
+
+def test_a_file_that_is_too_large_is_refused() -> None:
+    assert "16777217 bytes; objects of up to 16777216 are read" in str(refused(bytes((16 << 20) + 1)))
+
+
 def test_a_name_without_an_end_is_refused() -> None:
     data = bytearray(structs({"m" * 600: WORDS}).build())
     assert "does not end within 512 bytes" in str(refused(bytes(data)))
