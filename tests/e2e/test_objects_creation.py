@@ -17,7 +17,9 @@ from mapd_client import (
     MapExists,
     MapNotFound,
     Misuse,
+    Name,
     PermissionDenied,
+    Pin,
     QuotaExceeded,
 )
 from mapd_client.elf.create import create
@@ -25,6 +27,7 @@ from mapd_client.elf.naming import is_unfinished
 from mapd_client.elf.objects import ObjectMaps
 from mapd_client.elf.plan import Plan, Planned
 from mapd_client.elf.reuse import Shape
+from mapd_client.elf.undoing import Undoing
 from tests.e2e.settling import until
 from tests.support.bpffs import require_bpf
 from tests.support.daemon import DaemonProcess, Place, daemon_process, private_place
@@ -353,3 +356,28 @@ async def test_what_a_map_that_was_there_holds_is_left_unless_it_is_inserted_at_
 def test_names_of_unfinished_maps_are_not_taken_for_names_of_maps() -> None:
     assert is_unfinished("admin/p_rodata--0123abcd")
     assert not is_unfinished("admin/p_rodata--0123abc")
+
+
+async def test_what_somebody_else_has_put_in_its_place_meanwhile_stays(client: Client, place: Place) -> None:
+    undoing = Undoing(client)
+    for name in ("kept", "gone", "replaced"):
+        held = await client.create_map(name, "hash", key=Bytes(4), value=Bytes(8), max_entries=4)
+        if name != "kept":
+            undoing.made(Name(name), held)
+    await client.unpin_map("replaced")
+    await client.create_map("replaced", "hash", key=Bytes(4), value=Bytes(8), max_entries=4)
+    await undoing.all()
+    assert pins(place) == ["mapd/admin/kept", "mapd/admin/replaced"]
+
+
+async def test_what_cannot_be_removed_is_told(place: Place) -> None:
+    """Here a pin at a path that the daemon does not serve; the rest is removed all the same."""
+    async with connected(place) as admin, connected(place, "narrow") as narrow:
+        held = await admin.create_map("few/a", "hash", key=Bytes(4), value=Bytes(8), max_entries=4)
+        own = await narrow.create_map("a", "hash", key=Bytes(4), value=Bytes(8), max_entries=4)
+        undoing = Undoing(admin)
+        undoing.made(Pin(str(place.bpffs.parent / "a")), held)
+        undoing.made(Name("narrow/a"), own)
+        told = await undoing.all()
+        assert told.startswith(f"removed again: narrow/a; still there: pin:{place.bpffs.parent}/a (open ")
+        assert pins(place) == ["mapd/few/a"]
