@@ -6,7 +6,7 @@
         * ``TypeMismatch`` (``TypeError``): a codec was given something else
         * ``IndexOutOfRange`` (``IndexError``): an array has ``max_entries`` indexes
         * ``Unsupported``: the map's type, this kernel or this daemon cannot do it
-        * ``NoTypeInfo``: a field by name, of a map whose types are not known
+        * ``NoTypeInfo``: fields by name, of a map whose types are not known
     * ``Refused``: the daemon or the kernel said no
         * ``MapNotFound`` (``LookupError``), ``MapExists``, ``Incompatible``
         * ``KeyMissing`` (``KeyError``), ``KeyExists``, ``MapFull``, ``MapFrozen``
@@ -134,7 +134,10 @@ class Unsupported(Misuse):
 
 
 class NoTypeInfo(Misuse):
-    """A field was named, and nothing says what the map's values are made of."""
+    """Fields by name were asked for, and nothing says what the map's keys and values are made of.
+
+    The message names the ways out: an object file, classes, codecs (``Map.typed``); or ``Field(offset, size)``.
+    """
 
 
 class Refused(MapdError):

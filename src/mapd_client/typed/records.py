@@ -80,6 +80,12 @@ class Fields(Mapping[str, Any]):
         parts = (f"{name}={_shown(read, self._data)}" for name, read in shape.readers.items())
         return f"{shape.layout.type_name or 'Fields'}({', '.join(parts)})"
 
+    def __copy__(self) -> Fields:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Fields:
+        return self
+
     def replace(self, **changes: Any) -> Fields:
         """These fields with some others' values; all else, padding too, is as it was read.
 

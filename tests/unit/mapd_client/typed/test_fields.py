@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -112,3 +113,10 @@ def test_replace_writes_the_member_of_a_union_that_is_named() -> None:
 
     assert found.replace(addr=found["addr"].replace(word=5))["addr"]["octets"] == {"a": 5, "b": 0}
     assert found.replace(n=2)["addr"]["word"] == 0x01020304
+
+
+def test_a_copy_is_the_same_for_nobody_can_change_it() -> None:
+    found = _key()
+
+    assert copy.copy(found) is found
+    assert copy.deepcopy({"key": found})["key"] is found
