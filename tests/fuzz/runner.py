@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ RSS_MIB: Final = 512
 START_S: Final = 60
 """Seconds until a process that does not end by itself is killed, over those that it was given."""
 
+_UNCAUGHT: Final = "=== Uncaught Python exception"
+"""What atheris prints, whatever code the process then ends with."""
 # libFuzzer's FuzzerOptions.h: error, timeout, out of memory.
 _ENDINGS: Final = {0: "ok", 70: "hang", 71: "memory", 77: "crash"}
 
@@ -70,7 +73,12 @@ def run(
     began = time.monotonic()
     running = [(name, _start(name, target, folder, limits)) for name, target in targets]
     try:
-        return [_ended(name, process, folder / _label(name), began, patience_s) for name, process in running]
+        with ThreadPoolExecutor(len(running)) as waiting:
+            ends = [
+                waiting.submit(_ended, name, process, folder / _label(name), began, patience_s)
+                for name, process in running
+            ]
+            return [end.result() for end in ends]
     finally:
         for _, process in running:
             process.kill()
@@ -119,10 +127,11 @@ def _ended(
     found = next(
         (path for path in sorted(place.iterdir()) if re.match("(crash|timeout|oom|leak)-", path.name)), None
     )
-    result = _ENDINGS.get(code, "broken")
-    if result == "ok" and not executions:
+    result = "crash" if _UNCAUGHT in log else _ENDINGS.get(code, "broken")
+    if not executions:
         result = "broken"
-    return Outcome(name, result, executions, seconds, peak, found, log[-4000:])
+    said = f"{log[-4000:]}\nexit code {code}"
+    return Outcome(name, result, executions, seconds, peak, found, said)
 
 
 def _statistic(log: str, name: str) -> int:

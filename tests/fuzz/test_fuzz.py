@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +14,6 @@ from tests.fuzz.__main__ import main
 from tests.fuzz.runner import START_S, Outcome, run
 from tests.fuzz.targets import TARGETS
 
-RUNS: Final = 300
-LIMITS: Final = ("-timeout=5", "-rss_limit_mb=512")
 CANARY_LIMITS: Final = ("-runs=500000", "-seed=1", "-timeout=1", "-rss_limit_mb=256")
 """The crash takes some 50,000 inputs where branches are seen, and 2**32 where they are not."""
 
@@ -36,10 +36,30 @@ def test_a_planted_fault_is_found_named_and_kept(planted: dict[str, Outcome], fa
     assert f"again: python -m tests.fuzz.child tests.fuzz.canaries:{fault} {outcome.found}" in outcome.line()
 
 
-def test_no_parser_breaks_on_some_hundred_inputs(tmp_path: Path) -> None:
-    outcomes = run(TARGETS.items(), tmp_path, (f"-runs={RUNS}", *LIMITS), START_S)
-    assert {one.target: one.result for one in outcomes} == dict.fromkeys(TARGETS, "ok"), outcomes
-    assert all(one.executions >= RUNS and one.found is None for one in outcomes)
+def test_no_parser_breaks_in_a_short_run_by_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    result = main(["1"])
+    said = capsys.readouterr().out
+    assert result == 0, said
+    first, *lines = said.splitlines()
+    assert first == "fuzz: btf, elf, keys, 1 s; an input may take 5 s, a process 512 MiB"
+    found = [
+        re.fullmatch(r"([a-z]+): ok: ([0-9,]+) executions in [0-9]+ s, at most [0-9]+ MiB", line)
+        for line in lines
+    ]
+    counts = {one[1]: int(one[2].replace(",", "")) for one in found if one is not None}
+    assert counts.keys() == TARGETS.keys(), said
+    assert all(count > len(TARGETS[name].seeds) for name, count in counts.items())
+    assert list(tmp_path.iterdir()) == [], "what found nothing leaves nothing"
+
+
+def test_a_fuzzer_that_does_not_start_is_no_success(tmp_path: Path) -> None:
+    target = canaries.TARGETS["hang"]
+    (outcome,) = run([("tests.fuzz.canaries:none", target)], tmp_path, CANARY_LIMITS, START_S)
+    assert (outcome.result, outcome.executions, outcome.found) == ("broken", 0, None)
+    assert "KeyError: 'none'" in outcome.said
 
 
 def test_every_seed_is_sound() -> None:

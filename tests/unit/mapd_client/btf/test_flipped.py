@@ -47,7 +47,7 @@ def flipped(draw: st.DrawFn) -> bytes:
     return bytes(blob[: len(blob) - cut])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(flipped())
 def test_a_changed_blob_is_refused_or_read_and_soon(blob: bytes) -> None:
     assert steps(lambda: read_all(blob)) < WORK * len(blob) + 20_000
