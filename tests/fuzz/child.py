@@ -54,7 +54,7 @@ def target(name: str) -> Target:
 def guarded(one: Callable[[bytes], None], prefix: str | None) -> Callable[[bytes], None]:
     """``one``, which keeps the input that it raises over, and says how many came before.
 
-    libFuzzer does both too, when the interpreter ends; of some thirty interpreters on a busy machine one ended before it did.
+    libFuzzer does both too, when the interpreter ends; of some thirty on a busy machine one ended before it did.
     """
     count = 0
 
