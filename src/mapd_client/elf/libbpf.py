@@ -184,7 +184,7 @@ class _Reader:
             if at is None:
                 raise self._bad("", f"a relocation at byte {offset}, where no map lies", offset)
             slots.setdefault(at, []).append(self._slot(variables[at], maps[at], offset, symbol, places))
-        return [replace(one, slots=slots[at]) if at in slots else one for at, one in enumerate(maps)]
+        return [replace(one, slots=tuple(slots[at])) if at in slots else one for at, one in enumerate(maps)]
 
     def _slot(
         self,

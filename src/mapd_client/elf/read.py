@@ -85,7 +85,7 @@ def read_bytes(
         license=_license(image),
         btf=image.types,
         byteorder=image.byteorder,
-        programs=programs,
+        programs=tuple(programs),
         left_out=tuple(notes),
     )
 

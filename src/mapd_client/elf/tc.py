@@ -137,10 +137,10 @@ def declared(
                 pinning=pinning,
                 pin=pin,
                 inner=_template(structs, maps, one) if one.type in OUTER else None,
-                slots=[
+                slots=tuple(
                     Slot(key=key.to_bytes(4, image.byteorder), map=place, program=program)
                     for key, place, program in slots
-                ],
+                ),
                 inserts=bool(slots),
                 key_type_id=key_type_id,
                 value_type_id=value_type_id,

@@ -52,7 +52,7 @@ def test_the_struct_of_20_bytes_has_flags(order: ByteOrder) -> None:
     found = fixture("samples20", order)
     assert found.convention == "samples"
     assert shapes(found) == [("my_map", 0, 2, 4, 8, 42, 0), ("lru", 1, 9, 8, 4, 100, 2)]
-    assert found.programs == ["socket1"]
+    assert found.programs == ("socket1",)
 
 
 @orders
@@ -130,8 +130,8 @@ def test_inner_maps_and_tail_calls_of_tc_are_slots(order: ByteOrder) -> None:
     found = fixture("tc36", order)
     jumps, inner, other, outer = found.maps
     assert outer.inner == inner.index == 1
-    assert outer.slots == [Slot(key=(2).to_bytes(4, order), map=1)]
-    assert jumps.slots == [Slot(key=(1).to_bytes(4, order), program="9/1")]
+    assert outer.slots == (Slot(key=(2).to_bytes(4, order), map=1),)
+    assert jumps.slots == (Slot(key=(1).to_bytes(4, order), program="9/1"),)
     assert outer.inserts
     assert jumps.inserts
     assert not inner.inserts
@@ -154,7 +154,7 @@ def test_an_annotation_gives_a_map_its_types(order: ByteOrder) -> None:
 @orders
 def test_maps_that_btf_defines(order: ByteOrder) -> None:
     found = fixture("libbpf", order)
-    assert (found.convention, found.license, found.programs) == ("libbpf", "Dual BSD/GPL", ["socket"])
+    assert (found.convention, found.license, found.programs) == ("libbpf", "Dual BSD/GPL", ("socket",))
     assert shapes(found) == [
         ("flows", 0, 1, 4, 16, 64, 1),
         ("first", 1, 1, 4, 16, 5, 0),
@@ -175,11 +175,11 @@ def test_maps_that_btf_defines(order: ByteOrder) -> None:
 @orders
 def test_slots_of_btf_defined_maps_are_relocations(order: ByteOrder) -> None:
     outer, jumps = fixture("libbpf", order).maps[3:5]
-    assert outer.slots == [
+    assert outer.slots == (
         Slot(key=(0).to_bytes(4, order), map=1),
         Slot(key=(2).to_bytes(4, order), map=2),
-    ]
-    assert jumps.slots == [Slot(key=(1).to_bytes(4, order), program="tail")]
+    )
+    assert jumps.slots == (Slot(key=(1).to_bytes(4, order), program="tail"),)
     assert isinstance(outer.inner, Declared)
     assert fields(outer.inner, "name", "type", "key_size", "value_size", "max_entries") == (
         "outer.inner", 1, 4, 16, 5,
