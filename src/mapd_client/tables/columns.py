@@ -267,6 +267,10 @@ class Flag(Column):
         self.size = size
         self._lowest = 0 if byteorder == "little" else size - 1
 
+    def weight(self) -> int:
+        """As Column; more than text, of which a bool may only say that it is there."""
+        return 1
+
     def type(self) -> ArrowType:
         """Arrow's bool."""
         pa = arrow()

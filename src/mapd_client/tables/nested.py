@@ -141,7 +141,10 @@ class Struct(Column):
         mine = np.zeros((len(rows), field.column.size), np.uint8)
         field.column.write(array, mine, f"{path}.{field.name}")
         mask, part = field.column.mask(), _part(rows, field)
-        part[...] = (part & ~mask) | (mine & mask)
+        # A byte that says the same already stays: a text's 2 where the bool over it is true, which would write 1.
+        there = np.zeros(mine.shape, np.uint8)
+        field.column.write(field.column.read(part), there, path)
+        part[...] = np.where(mine != there, (part & ~mask) | (mine & mask), part)
         return mine
 
 

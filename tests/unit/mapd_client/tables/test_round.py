@@ -23,7 +23,7 @@ from mapd_client.layouts import (
     Record,
     Text,
 )
-from mapd_client.tables.columns import Column, Moments, Number
+from mapd_client.tables.columns import BadRow, Column, Moments, Number
 from mapd_client.tables.plan import column_of_layout
 
 pa: Any = pyarrow  # its stubs know half of it
@@ -145,6 +145,18 @@ def test_members_of_a_union_are_all_there_and_some_of_them_are_enough() -> None:
     assert back(union, array) == data
     assert back(union, pa.array([{"raw": 7}])) == b"\7\0\0\0"
     assert back(union, pa.array([{"word": "ab"}])) == b"ab\0\0"
+
+
+def test_a_bool_over_a_text_leaves_it_as_it_is_and_what_disagrees_is_refused() -> None:
+    members = (
+        Member(name="set", offset=0, layout=Boolean()),
+        Member(name="word", offset=0, layout=Text(size=2)),
+    )
+    union = Record(size=2, union=True, members=members)
+    assert back(union, column(union).read(rows(b"\2a\0\0b\0", 2))) == b"\2a\0\0b\0"
+    with pytest.raises(BadRow, match="says other bytes than the members of its union") as caught:
+        back(union, pa.array([{"set": True, "word": "a"}, {"set": False, "word": "a"}]))
+    assert caught.value.at == 1
 
 
 def test_text_ends_at_its_nul_and_what_is_no_utf8_is_written_out() -> None:
