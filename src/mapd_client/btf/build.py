@@ -200,7 +200,7 @@ class _Types:
         return self.writer.enum(name, layout.size, layout.members, signed=layout.signed)
 
     def _opaque(self, layout: Opaque, path: str) -> int:
-        if layout.type_name == _FLOATS.get(layout.size) and layout.size > _POINTER_BYTES:
+        if _is_long_double(layout):
             return self.writer.float(layout.type_name, layout.size)
         octet = self.writer.integer(_C_INTS[1, False], 1, "")
         found = self.writer.array(octet, self._index, layout.size)
@@ -239,6 +239,11 @@ class _Types:
 
 def _refused(path: str, why: str) -> TypeMismatch:
     return TypeMismatch(f"{path}: {why}")
+
+
+def _is_long_double(layout: Layout) -> bool:
+    """Whether they are the bytes of a float that no Python number stands for."""
+    return isinstance(layout, Opaque) and layout.size in (12, 16) and layout.type_name == _FLOATS[layout.size]
 
 
 def _own_name(layout: Integer | Boolean | Float) -> str | None:
@@ -309,7 +314,7 @@ def _fitting(record: Record, member: Member, bitfields: bool, path: str) -> None
             f"an enum of {layout.size} bytes among bit-fields, {record.size - member.offset} bytes before the end: "
             "the kernel wants 4 there (btf_enum_check_kflag_member)",
         )
-    align = min(layout.size, 8) if isinstance(layout, Float) else 1
+    align = min(layout.size, 8) if isinstance(layout, Float) or _is_long_double(layout) else 1
     if align and member.offset % align:
         raise _refused(
             path,
