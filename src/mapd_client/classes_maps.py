@@ -66,6 +66,8 @@ def describe(key: object, value: object, *, byteorder: ByteOrder = sys.byteorder
         value: likewise; of a per-CPU map one CPU's.
         byteorder: of the daemon's host; this host's.
 
+    bpftool 7.1 shows no floats, and nothing that follows one; what is written is right nevertheless.
+
     Raises:
         TypeMismatch: what has no layout, or one that BTF cannot say; the message names the field.
     """

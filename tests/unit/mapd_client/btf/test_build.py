@@ -187,6 +187,7 @@ ENUM = Enumeration(size=4, signed=False, members=(("on", 1),), type_name="e")
         (member(Text(size=1), bits=3), r"value\.x: no bit-field of Text exists"),
         (member(replace(ENUM, size=8), bits=33), r"a bit-field of 33 bits, and its type takes 1 to 32"),
         (member(U32, size=1 << 22, offset=1 << 21, bits=3), r"BTF has room for offsets below 16777216"),
+        (member(Opaque(size=16, type_name="long double"), offset=4), r"a float of 16 bytes at offset 4"),
         (
             member(Float(size=8), offset=4),
             r"value\.x: a float of 8 bytes at offset 4: the kernel wants it aligned to 8",
