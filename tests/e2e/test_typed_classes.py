@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
@@ -273,3 +274,18 @@ async def test_a_map_whose_btf_the_daemon_may_not_ask_for_is_typed_by_classes(pl
             counted = await theirs.typed(key=IPv4Address, value=Count)
             await counted.update(IPv4Address("10.0.0.1"), Count(5))
             assert [pair async for pair in counted.items()] == [(IPv4Address("10.0.0.1"), Count(5))]
+
+
+async def test_after_a_restart_a_map_and_its_view_are_opened_again_together(place: Place) -> None:
+    async with aclosing(Client(str(place.socket))) as client:
+        with daemon_process(place):
+            opened = await client.create_map("flows", "hash", key=U32, value=codec_of(STATS), max_entries=4)
+            view = await opened.typed(key=IPv4Address, value=Stats)
+            await view.update(IPv4Address("1.0.0.0"), Stats(5, 6))
+        with daemon_process(place):
+            assert await view.lookup(IPv4Address("1.0.0.0")) == Stats(5, 6)
+            assert await opened.lookup(1) == {"packets": 5, "bytes": 6}
+            assert await view.fetch_add(IPv4Address("1.0.0.0"), 1, field="packets") == 5
+            await opened.aclose()
+            with pytest.raises(Misuse, match="this map is closed"):
+                await view.lookup(IPv4Address("1.0.0.0"))
