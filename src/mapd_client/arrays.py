@@ -199,9 +199,13 @@ def _fields(dtype: np.dtype[Any]) -> list[tuple[np.dtype[Any], int]]:
 
 
 def _has_padding(dtype: np.dtype[Any]) -> bool:
-    fields = [field for field, _ in _fields(dtype)]
-    total = sum(field.itemsize for field in fields)
-    return bool(fields) and (total != dtype.itemsize or any(_has_padding(field.base) for field in fields))
+    fields = sorted(_fields(dtype), key=lambda field: field[1])
+    end = 0
+    for field, offset in fields:  # those of a union lie over each other
+        if offset > end:
+            return True
+        end = max(end, offset + field.itemsize)
+    return bool(fields) and (end != dtype.itemsize or any(_has_padding(field.base) for field, _ in fields))
 
 
 def _copy_fields(target: NDArray[Any], source: NDArray[Any]) -> None:

@@ -28,6 +28,7 @@ from mapd_client import (
     Struct,
     TypeMismatch,
 )
+from mapd_client.btf.build import blob_of
 from mapd_client.codec import Codec
 from mapd_client.layouts import Array, Boolean, Enumeration, Integer, Layout, Member, Record, Text
 from mapd_client.netcodec import Cidr4
@@ -229,6 +230,32 @@ async def test_per_cpu_values_are_fixed_size_lists_and_come_back(client: Client)
         assert await contents(client, "percpu2") == await contents(client, "percpu")
     async with client.open_map("percpu", key=U32, value=PerCpu(Struct("<QI"))) as plain:
         assert (await plain.to_arrow()).num_rows == 1_000
+
+
+async def test_times_and_devices_of_the_daemons_host_are_moments_and_names(client: Client) -> None:
+    value = record(16, ("at", 0, U64L), ("device", 8, U32L))
+    btf = blob_of(U32L, value, (await client.server_info()).byteorder)
+    async with client.create_map(
+        "facts", "hash", key=U32, value=codec_of(value), max_entries=8, btf=btf
+    ) as made:
+        await made.update_many({1: {"at": 5_000_000_001, "device": 1}, 2: {"at": 2**64 - 1, "device": 2**31}})
+        typed = await made.typed(hints={"value.at": "ktime", "value.device": "ifindex"})
+        table: Any = await typed.to_arrow()
+        assert table.schema.field("value").type.field("at").type == pa.timestamp("ns", "UTC")
+        shown = {row["key"]: row["value"] for row in table.to_pylist()}
+        assert (shown[1]["device"], shown[2]["device"]) == ("lo", str(2**31))
+        # Each answer reads both clocks anew, one after the other.
+        assert abs(shown[1]["at"].value - (await zero(client) + 5_000_000_001)) < 1_000_000_000
+        before = await contents(client, "facts")
+        assert await typed.load(table) == 2
+        assert await contents(client, "facts") == before
+
+
+async def zero(client: Client) -> int:
+    """What the daemon host's clock showed when its monotonic clock was 0, as the client keeps it."""
+    clocks = (await client.host_info()).clocks
+    assert clocks is not None
+    return clocks.realtime - clocks.monotonic
 
 
 async def test_sums_over_cpus_are_numbers(client: Client) -> None:

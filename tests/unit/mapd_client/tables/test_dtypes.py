@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mapd_client.arrays import column
 from mapd_client.errors import TypeMismatch
 from mapd_client.info import ByteOrder
 from mapd_client.layouts import (
@@ -22,6 +23,7 @@ from mapd_client.layouts import (
     Text,
 )
 from mapd_client.tables.dtypes import dtype_of_layout
+from mapd_client.typed import codec_of
 
 U8 = Integer(size=1, signed=False)
 U16 = Integer(size=2, signed=False)
@@ -129,3 +131,14 @@ def test_two_fields_of_one_name_are_refused() -> None:
     twice = tuple(Member(name="a", offset=at, layout=U32) for at in (0, 4))
     with pytest.raises(TypeMismatch, match="two fields are called 'a'"):
         dtype(Record(size=8, members=twice, type_name="struct pair"))
+
+
+def test_padding_beside_a_union_is_not_sent_though_its_members_add_up_to_the_records_size() -> None:
+    union = Record(
+        size=4,
+        union=True,
+        members=(Member(name="a", offset=0, layout=U32), Member(name="b", offset=0, layout=U32)),
+    )
+    codec = codec_of(Record(size=8, members=(Member(name="", offset=0, layout=union),)))
+    array = np.ndarray((1,), np.dtype(codec.dtype), b"\1\2\3\4junk")
+    assert bytes(column(array, codec, "value")) == b"\1\2\3\4\0\0\0\0"
