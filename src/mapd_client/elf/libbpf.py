@@ -135,8 +135,6 @@ class _Reader:
                 name, f"pinning {pinned}; known are 0 (none) and {_BY_NAME} (LIBBPF_PIN_BY_NAME)", pinned
             )
         flags = numbers.get("map_flags", 0)
-        if "numa_node" in numbers:
-            flags |= int(MapFlag.NUMA_NODE)
         return Declared(
             name=name,
             kernel_name=name[:OBJ_NAME_LENGTH],
@@ -147,6 +145,7 @@ class _Reader:
             max_entries=numbers.get("max_entries", 0),
             flags=flags,
             map_extra=numbers.get("map_extra", 0),
+            # Without its flag the kernel looks at no node, and libbpf does not set it.
             numa_node=numbers.get("numa_node", 0) if flags & MapFlag.NUMA_NODE else None,
             pinning="by name" if pinned else "none",
             # libbpf's sanitize_pin_path(): bpffs takes no dots.

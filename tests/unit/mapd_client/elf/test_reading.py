@@ -162,12 +162,13 @@ def test_maps_that_btf_defines(order: ByteOrder) -> None:
         ("outer", 3, 12, 4, 4, 4, 0),
         ("jumps", 4, 3, 4, 4, 2, 0),
         ("bloom", 5, 30, 0, 16, 9, 0),
-        ("perf", 6, 4, 4, 4, 0, 4),
+        ("perf", 6, 4, 4, 4, 0, 0),
+        ("near", 7, 1, 4, 4, 1, 4),
     ]
-    flows, *_, bloom, perf = found.maps
+    flows, *_, bloom, perf, near = found.maps
     assert fields(flows, "pinning", "pin") == ("by name", "flows")
     assert bloom.map_extra == 0x1_0000_0003
-    assert perf.numa_node == 1
+    assert (perf.numa_node, near.numa_node) == (None, 1), "a node counts with its flag"
     assert found.btf is not None
     assert [found.btf.name(at) for at in (flows.key_type_id, flows.value_type_id)] == ["__u32", "count_t"]
 
