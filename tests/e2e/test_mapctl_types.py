@@ -14,6 +14,7 @@ import pytest
 from mapd_client import Bytes, Map, PerCpu, connect
 from mapd_client.btf.build import blob_of
 from mapd_client.layouts import Enumeration, Integer, Layout, Member, Record
+from tests.repo.sources import ROOT
 from tests.support.daemon import DaemonProcess, daemon_process, private_place
 from tests.unit.mapd_client.test_cli import Mapctl, Result, mapctl
 
@@ -73,6 +74,7 @@ async def flows(
         yield found
 
 
+OBJECT = ROOT / "tests" / "unit" / "mapd_client" / "elf" / "fixtures" / "libbpf.little.o"
 KEY = '{"saddr": "10.0.0.1", "dport": 443}'
 VALUE = '{"packets": 5, "state": "CLOSED"}'
 
@@ -156,6 +158,25 @@ async def test_types_come_from_a_file(served: DaemonProcess, run: Run, tmp_path:
             2,
             f"mapctl: {file}: type 'stats' has 16 bytes, the map's 8",
         )
+
+
+async def test_types_come_from_an_object_file(served: DaemonProcess, run: Run) -> None:
+    value = Bytes(16)
+    async with (
+        connect(str(served.place.socket)) as client,
+        client.create_map("from-object", "hash", key=Bytes(4), value=value, max_entries=8) as made,
+    ):
+        await made.update(bytes((7, 0, 0, 0)), b"\5" + bytes(15))
+
+        found = json.loads(
+            await printed(run, "dump", "from-object", "-o", "ndjson", "--elf", f"{OBJECT}:flows")
+        )
+        other = await run("dump", "from-object", "--elf", str(OBJECT))
+
+    assert (found["key"], found["value"]["packets"]) == (7, 5)
+    assert other.code == 2
+    assert "it declares flows, first" in other.err
+    assert f"--elf {OBJECT}:NAME" in other.err
 
 
 @pytest.mark.parametrize(

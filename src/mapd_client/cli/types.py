@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
@@ -17,7 +17,7 @@ from mapd_client.btf import Types
 from mapd_client.cli import literals
 from mapd_client.client import Client
 from mapd_client.codec import Codec
-from mapd_client.errors import DaemonCapability, MapdError, Misuse, PermissionDenied, Unsupported
+from mapd_client.errors import DaemonCapability, MapdError, Misuse, NoTypeInfo, PermissionDenied, Unsupported
 from mapd_client.info import Btf, ByteOrder, MapInfo
 from mapd_client.layouts import Integer, Layout, MapLayout, Opaque, Record
 from mapd_client.map import Map
@@ -261,31 +261,15 @@ def _named(types: Types, name: str | None, size: int, path: Path) -> Layout | No
 
 
 def _by_object(text: str, info: MapInfo) -> MapLayout:
-    from mapd_client.elf.read import read_object
+    from mapd_client.elf.types import types_from_object
 
-    path, name = text, ""
+    path, name = text, info.kernel_name
     if not Path(text).exists() and ":" in text:
         path, _, name = text.rpartition(":")
-    found = read_object(path)
-    own = {info.name.rpartition("/")[2], info.kernel_name} - {""}
-    for one in found.maps:
-        names = {one.name, one.kernel_name, one.name.lower().replace(".", "_")}
-        if (name and name in names) or (not name and own & names):
-            return _declared(found.btf, one.key_type_id, one.value_type_id, info, path, one.name)
-    declared = ", ".join(one.name for one in found.maps) or "no map"
-    raise Misuse(f"{path}: it declares {declared}, not {name or info.label}: write --elf {path}:NAME")
-
-
-def _declared(types: Types | None, key: int, value: int, info: MapInfo, path: str, name: str) -> MapLayout:
-    if types is None or not (key or value):
-        raise Misuse(f"{path}: it declares {name} without types: compile with -g, in a section .maps")
-    index = (
-        Integer(size=4, signed=False, type_name="__u32")
-        if info.type_name in ("array", "percpu_array")
-        else None
-    )
-    return MapLayout(
-        key=types.layout(key) if key else index,
-        value=types.layout(value) if value else None,
-        source=f"{path}, map {name}",
-    )
+    try:
+        found = types_from_object(path, name)
+    except NoTypeInfo as error:
+        raise Misuse(f"{error} (--elf {path}:NAME)") from None
+    if found.key is None and info.type_name in ("array", "percpu_array"):
+        return replace(found, key=Integer(size=4, signed=False, type_name="__u32"))
+    return found
