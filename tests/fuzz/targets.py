@@ -18,7 +18,9 @@ from mapd_client.layouts import Layout
 from mapd_client.refs import MapRef
 from mapd_client.tables.dtypes import dtype_of_layout
 from mapd_client.typed.compiling import codec_of
+from mapd_client.typed.hints import Parsing, known
 from mapd_client.typed.hintsfile import parse_hints
+from mapd_client.typed.paths import find
 from tests.fuzz.objects import objects
 from tests.fuzz.questions import read_all
 from tests.fuzz.target import Target
@@ -92,7 +94,7 @@ def elf(data: bytes) -> None:
 
 
 def keys(data: bytes) -> None:
-    """What a person types for a map, a key or a value, and a file of hints."""
+    """What a person types for a map, a key, a value or a field, and a file of hints."""
     text = data[1:].decode("utf-8", "surrogateescape")
     size = _SIZES[data[0] & 7] if data else 4
     order: ByteOrder = "big" if data and data[0] & 8 else "little"
@@ -105,6 +107,12 @@ def keys(data: bytes) -> None:
         assert MapRef.parse(str(ref)) == ref
     with suppress(Misuse):
         parse_hints(data[1:], "fuzz")
+    with suppress(Misuse):
+        find(_LAYOUT, text)
+    for codec in known().values():
+        if isinstance(codec, Parsing):
+            with suppress(Misuse):
+                codec.parse(text)
 
 
 _BLOBS: Final = (rich().blob(), *(every_kind(order)[0].blob() for order in ("little", "big")))
@@ -113,6 +121,8 @@ _RECORDS: Final = tuple(
     for side, made in ((b"L", rich()), (b"L", every_kind("little")[0]), (b"B", every_kind("big")[0]))
 )
 _WORDS: Final = tuple(kind.to_bytes(1, "little") for kind in range(1, 20))
+_TYPES: Final = Types(rich().blob())
+_LAYOUT: Final = _TYPES.layout(_TYPES.ids("value")[0])
 _HINTS: Final = b'\x03["web/flows"]\nkey.saddr = "ipv4"\nvalue = "mac"\n["*"]\nkey = "cidr4"\n'
 _TYPED: Final = tuple(
     bytes((first,)) + text
@@ -131,6 +141,8 @@ _TYPED: Final = tuple(
         (0, b"pin:/sys/fs/bpf/x"),
         (0, b"id:42"),
         (0, b"web/flows"),
+        (0, b"pair[1].mask"),
+        (0, b"2026-01-31T12:00:00+00:00"),
     )
 )
 
