@@ -1,4 +1,4 @@
-"""docs/how-to/types.md: what it shows runs, and prints what it says."""
+"""docs/how-to/types.md and object-files.md: what they show runs, and prints what they say."""
 
 from __future__ import annotations
 
@@ -70,3 +70,20 @@ async def test_the_line_of_a_mismatch_is_as_the_page_says(served: DaemonProcess)
         await names["flows"].aclose()
     assert "value.packets: wanted u32 at 0, is u64 at 0" in str(refused.value)
     assert "value.packets: wanted u32 at 0, is u64 at 0" in TEXT
+
+
+async def test_the_program_for_object_files_runs(
+    served: DaemonProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how-to/object-files.md").read_text(), re.DOTALL
+    )
+    path = ROOT / "tests/unit/mapd_client/elf/fixtures/samples16.little.o"
+    async with connect(str(served.place.socket)) as client:
+        names: dict[str, Any] = {"client": client, "__name__": "guide"}
+        await _run(program.replace('"prog.o"', repr(str(path))), names)
+
+    rule, *maps = capsys.readouterr().out.splitlines()
+    assert rule.startswith("samples, because ")
+    assert maps
+    assert all(str(served.place.names) in line for line in maps)

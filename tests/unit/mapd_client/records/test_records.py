@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapd_api.uapi import MapFlag, MapType
-from mapd_client import MapInfo, Misuse, SizeMismatch, Unsupported
+from mapd_client import MapInfo, Misuse, SizeMismatch, TypeMismatch, Unsupported
 from mapd_client.info import ByteOrder
 from mapd_client.layouts import (
     Array,
@@ -34,6 +34,7 @@ from mapd_client.layouts import (
     Text,
 )
 from mapd_client.records import Records
+from mapd_client.records.reading import from_json
 from mapd_client.records.schema import VERSION
 from mapd_client.typed import Fields, codec_of
 from tests.support.structs import EVERYTHING, images, layouts
@@ -196,6 +197,38 @@ def test_records_say_what_typed_access_reads(data: st.DataObject, layout: Layout
     schema = records.schema()["properties"]["value"]
     for value in found:
         assert _conforms(value, schema)
+
+
+def _writable(layout: Layout) -> bool:
+    """Whether what is read of it says all that is to be written: of a union one member is to be chosen."""
+    match layout:
+        case Record():
+            return not layout.union and all(_writable(one.layout) for one in layout.members)
+        case Array():
+            return _writable(layout.element)
+        case _:
+            return not isinstance(layout, Text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), layouts(EVERYTHING).filter(_writable), st.sampled_from(["number", "string"]))
+def test_what_was_written_as_json_is_read_again(data: st.DataObject, layout: Layout, wide: Any) -> None:
+    records = of(layout, wide=wide)
+    found = records.record(bytes(4), data.draw(images(layout)))["value"]
+
+    given_again = from_json(layout, found, {}, "value")
+
+    encoded = codec_of(layout).bind("little", 1).encode(given_again)
+    assert records.record(bytes(4), encoded)["value"] == found
+
+
+@pytest.mark.parametrize(
+    ("layout", "value", "why"),
+    [(U32, "ten", "value: 'ten' is no number"), (Opaque(size=2), "zz", "value: 'zz': two hex digits")],
+)
+def test_a_string_that_is_no_number_names_the_field(layout: Layout, value: str, why: str) -> None:
+    with pytest.raises(TypeMismatch, match=why):
+        from_json(layout, value, {}, "value")
 
 
 def _conforms(value: Any, schema: Mapping[str, Any]) -> bool:
