@@ -206,3 +206,16 @@ async def test_the_same_call_with_exist_ok_takes_every_map_again(client: Client,
     ):
         assert [one.info.id for one in again] == [one.info.id for one in first]
         assert not any(one.created for one in again.declared)
+
+
+async def test_fields_of_such_a_map_have_their_names(client: Client, objects: Path) -> None:
+    key = {"saddr": 1, "daddr": 2, "sport": 3, "dport": 4, "protocol": 6}
+    async with client.create_from_object(objects / "modern.o") as maps:
+        flows = await maps["Flows"].typed()
+        await flows.update(key, {"packets": 7, "bytes": 8})
+        again = await maps["Flows"].typed(elf=str(objects / "modern.o"))
+        found = await again[key]
+        assert (found["packets"], found["bytes"]) == (7, 8)
+        data = await maps[".rodata"].typed()
+        value = await data[0]
+        assert (value["limit"], value["word"]) == (0x01020304, "mapd")
