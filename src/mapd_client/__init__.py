@@ -22,7 +22,6 @@ from mapd_client.classes_maps import describe, instances
 from mapd_client.client import Client, connect
 from mapd_client.codec import I8, I16, I32, I64, U8, U16, U32, U64, Bytes, Codec
 from mapd_client.dump import Dump
-from mapd_client.elf.objects import ObjectMap, ObjectMaps
 from mapd_client.errors import (
     BatchFailed,
     DaemonCapability,
@@ -70,6 +69,7 @@ from mapd_client.listing import Listing
 from mapd_client.lpm import Lpm
 from mapd_client.map import Map
 from mapd_client.netcodec import Cidr4, Cidr6, Ipv4, Ipv6, Mac
+from mapd_client.objectmaps import ObjectMap, ObjectMaps
 from mapd_client.opening import Opening
 from mapd_client.percpu import PerCpu
 from mapd_client.references import ProgramRef

@@ -14,7 +14,6 @@ from mapd_client import hostinfo, hostinfo_asking, methods, references, replies,
 from mapd_client.agreeing import if_same_types
 from mapd_client.classes_maps import planned
 from mapd_client.codec import Bytes, Codec
-from mapd_client.elf.objects import ObjectMaps
 from mapd_client.errors import Incompatible, Misuse
 from mapd_client.failures import Asked
 from mapd_client.handing import check_codecs, check_per_cpu, give_back, in_session
@@ -26,6 +25,7 @@ from mapd_client.keyless import FILTERS, QUEUES, Bloom, Queue, check_type
 from mapd_client.link import Link, Links
 from mapd_client.listing import Listing
 from mapd_client.map import Map
+from mapd_client.objectmaps import ObjectMaps
 from mapd_client.opening import Opener, Opening
 from mapd_client.refs import MapRef, Name, as_ref
 from mapd_client.rights import Decision, Principal

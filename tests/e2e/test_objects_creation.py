@@ -24,10 +24,10 @@ from mapd_client import (
 )
 from mapd_client.elf.create import create
 from mapd_client.elf.naming import is_unfinished
-from mapd_client.elf.objects import ObjectMaps
 from mapd_client.elf.plan import Plan, Planned
 from mapd_client.elf.reuse import Shape
 from mapd_client.elf.undoing import Undoing
+from mapd_client.objectmaps import ObjectMaps
 from tests.e2e.settling import until
 from tests.support.bpffs import require_bpf
 from tests.support.daemon import DaemonProcess, Place, daemon_process, private_place

@@ -15,13 +15,13 @@ from mapd_api.reasons import Reason
 from mapd_api.uapi import PER_CPU_TYPES
 from mapd_client.codec import Bytes, Codec
 from mapd_client.elf.naming import unfinished
-from mapd_client.elf.objects import ObjectMap, ObjectMaps
 from mapd_client.elf.plan import Plan, Planned
 from mapd_client.elf.undoing import Step, Undoing
 from mapd_client.errors import Incompatible, MapdError, MapExists, MapNotFound, Misuse, OutcomeUnknown
 from mapd_client.info import Btf
 from mapd_client.link import Link
 from mapd_client.map import Map
+from mapd_client.objectmaps import ObjectMap, ObjectMaps
 from mapd_client.percpu import PerCpu
 from mapd_client.refs import MapRef, Name, Pin
 
