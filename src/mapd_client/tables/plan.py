@@ -24,10 +24,12 @@ from mapd_client.layouts import (
     Text,
 )
 from mapd_client.percpu import PerCpuReduced, has_slots
-from mapd_client.tables.columns import WIDE, Column, Flag, Moments, Number, Raw, Wide
+from mapd_client.tables.binary import WIDE, Raw, Wide
+from mapd_client.tables.columns import Column, Flag, Moments, Number
 from mapd_client.tables.dtypes import FLOATS, NUMBERS, Storage, order_of, units
+from mapd_client.tables.lists import Fixed, Reduced, per_cpu
 from mapd_client.tables.needs import ArrowType, arrow
-from mapd_client.tables.nested import Bits, Field, Fixed, Reduced, Struct, per_cpu
+from mapd_client.tables.nested import Bits, Field, Struct
 from mapd_client.tables.shown import Words, words_of
 from mapd_client.tables.words import Chars, Enum
 from mapd_client.typed.hints import Hinted
