@@ -21,6 +21,7 @@ from mapd_client.errors import SizeMismatch
 from mapd_client.info import Btf, ByteOrder, MapInfo
 
 _PRINTABLE: Final = (0x20, 0x7E)
+_DIGITS: Final = tuple(f'"0x{byte:02x}"' for byte in range(256))
 _FLOATS: Final = {2: "e", 4: "f", 8: "d"}
 _DEEPEST: Final = 64
 """Types within one another; the kernel takes 32."""
@@ -40,8 +41,7 @@ class Bpftool:
     def __init__(self, info: MapInfo, btf: Btf | None, byteorder: ByteOrder) -> None:
         self._info = info
         self._btf = btf
-        self._types = Types(btf.blob) if btf is not None else None
-        self._order: ByteOrder = byteorder
+        self._dumper = _Dumper(Types(btf.blob), byteorder) if btf is not None else None
         self._slots = info.slots() if info.per_cpu else None
 
     def objects(self, keys: Buffer, values: Buffer, count: int) -> Iterator[str]:
@@ -70,8 +70,8 @@ class Bpftool:
         else:
             cpus = [f'{{"cpu":{cpu},"value":{_hex(slot)}}}' for cpu, slot in self._cpus(value)]
             parts.append(f'"values":[{",".join(cpus)}]')
-        if self._btf is not None and self._types is not None:
-            parts.append(f'"formatted":{{{",".join(self._formatted(self._types, self._btf, key, value))}}}')
+        if self._btf is not None and self._dumper is not None:
+            parts.append(f'"formatted":{{{",".join(self._formatted(self._dumper, self._btf, key, value))}}}')
         return f"{{{','.join(parts)}}}"
 
     def _cpus(self, value: bytes) -> Iterator[tuple[int, bytes]]:
@@ -79,8 +79,7 @@ class Bpftool:
         for cpu in range(self._slots or 0):
             yield cpu, value[cpu * stride : cpu * stride + self._info.value_size]
 
-    def _formatted(self, types: Types, btf: Btf, key: bytes, value: bytes) -> Iterator[str]:
-        dumper = _Dumper(types, self._order)
+    def _formatted(self, dumper: _Dumper, btf: Btf, key: bytes, value: bytes) -> Iterator[str]:
         if btf.key_type_id:
             yield f'"key":{dumper.text(btf.key_type_id, key)}'
         if self._slots is None:
@@ -94,7 +93,7 @@ class Bpftool:
 
 
 def _hex(data: bytes) -> str:
-    return "[" + ",".join(f'"0x{byte:02x}"' for byte in data) + "]"
+    return "[" + ",".join([_DIGITS[byte] for byte in data]) + "]"
 
 
 def _wide(number: int) -> str:
@@ -106,12 +105,27 @@ class _Dumper:
     def __init__(self, types: Types, order: ByteOrder) -> None:
         self._types = types
         self._order: ByteOrder = order
+        self._kinds: dict[int, Kind] = {}
+        self._sizes: dict[int, int] = {}
+
+    def _kind(self, type_id: int) -> Kind:
+        """Decoded once, not for each element."""
+        found = self._kinds.get(type_id)
+        if found is None:
+            found = self._kinds[type_id] = self._types[type_id]
+        return found
+
+    def _size(self, type_id: int) -> int:
+        found = self._sizes.get(type_id)
+        if found is None:
+            found = self._sizes[type_id] = self._types.size(type_id)
+        return found
 
     def text(self, type_id: int, data: bytes, bit: int = 0, depth: int = 0) -> str:
         """A type's JSON; ``bit``: where an old compiler's bit-field begins."""
         if depth > _DEEPEST:
             raise BadBtf(f"BTF: more than {_DEEPEST} types within one another", number=type_id)
-        kind = self._types[type_id]
+        kind = self._kind(type_id)
         match kind:
             case kinds.Int():
                 return self._int(kind, data, bit)
@@ -173,7 +187,7 @@ class _Dumper:
         return f"{{{','.join(fields)}}}"
 
     def _array(self, kind: kinds.Array, data: bytes, depth: int) -> str:
-        size = self._types.size(kind.type)
+        size = self._size(kind.type)
         if self._is_char(kind.type):
             text, end, _ = data[: kind.nelems].partition(b"\0")
             if end and all(0x1F < byte < 0x7F for byte in text):
@@ -185,11 +199,11 @@ class _Dumper:
 
     def _is_char(self, type_id: int) -> bool:
         """A typedef of char is no char to bpftool."""
-        kind: Kind = self._types[type_id]
+        kind = self._kind(type_id)
         for _ in range(_DEEPEST):
             if not isinstance(kind, _Modifier):
                 break
-            kind = self._types[kind.type]
+            kind = self._kind(kind.type)
         return isinstance(kind, kinds.Int) and kind.bits == 8 and (kind.char or kind.name == "char")
 
     def _enum(self, kind: kinds.Enum | kinds.Enum64, data: bytes) -> str:
