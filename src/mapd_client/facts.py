@@ -89,7 +89,7 @@ class HostFacts:
     @property
     def remembered(self) -> int:
         """Ids of which it is known that nothing has them, and ids that are to be asked for."""
-        return sum(map(len, (*self._absent.values(), *self._missed.values())))
+        return sum(len(ids) for known in (self._absent, self._missed) for ids in known.values())
 
     def begin(self) -> Ids:
         """Devices and cgroups to ask for by id, beside all: those that were met and not known."""
