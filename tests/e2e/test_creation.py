@@ -203,7 +203,7 @@ async def test_a_client_may_give_every_attribute(ground: Ground) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"kernel_name": "other"}, "kernel_name: wanted other, is all.of_it"),
         ({"numa_node": None}, "flags: wanted 0x1, is 0x5"),
-        ({"btf": ClientBtf(BLOB, 1, 4)}, "btf: wanted types 1 and 4, is types 1 and 2"),
+        ({"btf": ClientBtf(BLOB, 1, 4)}, "value: wanted struct sample, is u64"),
         ({"max_entries": 9}, "max_entries: wanted 9, is 8"),
         ({"exclusive_program_hash": bytes(32)}, "exclusive_program_hash: wanted 0000"),
     ]

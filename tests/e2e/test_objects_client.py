@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import subprocess
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -93,19 +94,18 @@ class Unprivileged:
 
 
 @pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of compiled objects that everybody may read."""
+def objects() -> Generator[Path]:
+    """A folder of compiled objects that everybody may read: pytest's own are for one user."""
     clang()
-    folder = tmp_path_factory.mktemp("objects")
-    for source in ("modern", "pinned", "many", "samples"):
-        compiled(folder, source)
-    compiled(folder, "pinned", target="bpfeb", name="big")
-    (folder / "cut.o").write_bytes((folder / "modern.o").read_bytes()[:2000])
-    (folder / "text.o").write_text("no object\n")
-    for one in (folder, *folder.parents):
-        if one.owner() == "root" and str(one).startswith(str(tmp_path_factory.getbasetemp().parent)):
-            one.chmod(0o755)
-    return folder
+    with tempfile.TemporaryDirectory(prefix="mapd-objects-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for source in ("modern", "pinned", "many", "samples"):
+            compiled(folder, source)
+        compiled(folder, "pinned", target="bpfeb", name="big")
+        (folder / "cut.o").write_bytes((folder / "modern.o").read_bytes()[:2000])
+        (folder / "text.o").write_text("no object\n")
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -190,11 +190,10 @@ async def agent(sources: Path, user: User, *prefix: str) -> AsyncGenerator[Agent
         sources: a copy of the contract that everybody can read (``client_sources``).
         prefix: a command to run it under; that one changes the user then.
     """
-    identity: dict[str, Any] = (
-        {} if prefix else {"user": user.uid, "group": user.gid, "extra_groups": list(user.groups)}
-    )
+    # Not by the call's own user=, for which Python forks, with gRPC's threads and handlers in this process: an agent
+    # ended so before it had begun, with an epoll descriptor that was closed under gRPC's poller.
     process = await asyncio.create_subprocess_exec(
-        *prefix,
+        *(prefix or setpriv(user)),
         sys.executable,
         "-c",
         PROGRAM.read_text(),
@@ -203,7 +202,6 @@ async def agent(sources: Path, user: User, *prefix: str) -> AsyncGenerator[Agent
         env={**environment(), "PYTHONPATH": str(sources), "HOME": "/nonexistent"},
         cwd="/",
         limit=1 << 24,
-        **identity,
     )
     try:
         yield Agent(process)
