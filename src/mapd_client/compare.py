@@ -4,10 +4,13 @@ What counts is what the bytes mean: names of structs and typedefs do not matter,
 around some members, nor what lies in padding. Names of fields and of enum members do. Beyond that
 
 * integers are equal by size, sign and byte order; a pointer is an unsigned integer of its size;
-* an integer stands for an enum of its size and byte order, whose members it does not name;
+* an integer stands for an enum of its size and byte order, whose members it does not name; two enums have the same
+  names for the same bytes;
+* a bool is no integer, though it may have the size of one;
 * ``char[4]``, ``u8[4]`` and ``s8[4]`` are equal;
 * bytes of which nothing is known (``Opaque``) are equal to whatever has their size;
-* a bit-field is its first bit, its width and its sign, whatever integer it was declared in.
+* a bit-field is its first bit, its width and its sign, whatever integer it was declared in; of all bits of whole bytes
+  it is an integer.
 """
 
 from __future__ import annotations
@@ -108,7 +111,7 @@ class _Comparing:
                 self._members(path, wanted, there)
             case Array(), Array() if wanted.count == there.count and not (_chars(wanted) and _chars(there)):
                 self.layouts(f"{path}[]", wanted.element, there.element)
-            case Enumeration(), Enumeration() if self._number(wanted) == self._number(there):
+            case Enumeration(), Enumeration() if self._alike(wanted, there):
                 self._enum(path, wanted, there)
             case _ if not self._alike(wanted, there):
                 change: Change = "resized" if wanted.size != there.size else "retyped"
@@ -200,19 +203,23 @@ class _Comparing:
             self.layouts(path, wanted.layout, there.layout, at)
             return
         if self._same_bits(wanted, there):
+            if isinstance(wanted.layout, Enumeration) and isinstance(there.layout, Enumeration):
+                self._enum(path, wanted.layout, there.layout)
             return
-        if wanted.bits != there.bits:
+        first, width = _bits(wanted)
+        if width != _bits(there)[1]:
             change: Change = "resized"
         else:
-            change = "moved" if wanted.bit_offset != there.bit_offset else "retyped"
+            change = "moved" if first != _bits(there)[0] else "retyped"
         self.found.append(
             Difference(path=path, change=change, wanted=_member_text(wanted), there=_member_text(there))
         )
 
     def _same_bits(self, wanted: Member, there: Member) -> bool:
         ours, theirs = self._number(wanted.layout), self._number(there.layout)
-        same = (wanted.bits, wanted.bit_offset) == (there.bits, there.bit_offset)
-        return same and ours is not None and theirs is not None and ours[::3] == theirs[::3]
+        if _bits(wanted) != _bits(there) or ours is None or theirs is None:
+            return False
+        return (ours[0], *ours[2:]) == (theirs[0], *theirs[2:])
 
     def _renamed(self, member: Member, lost: Sequence[Member]) -> Member | None:
         """What lies where a field was wanted, of its type, under a name that was not wanted."""
@@ -225,29 +232,40 @@ class _Comparing:
 
     def _enum(self, path: str, wanted: Enumeration, there: Enumeration) -> None:
         ours, theirs = dict(wanted.members), dict(there.members)
+        # Older BTF has no sign, and says 4294967295 of the bytes that newer says -1 of.
+        same = 1 << 8 * wanted.size
         by_value: dict[int, list[str]] = {}
         for name, value in theirs.items():
             if name not in ours:
-                by_value.setdefault(value, []).append(name)
+                by_value.setdefault(value % same, []).append(name)
         for name, value in ours.items():
             mine = f"{path}.{name}"
             if name in theirs:
-                if theirs[name] != value:
+                if (theirs[name] - value) % same:
                     self.found.append(
                         Difference(path=mine, change="moved", wanted=str(value), there=str(theirs[name]))
                     )
-            elif others := by_value.get(value):
+            elif others := by_value.get(value % same):
                 other = others.pop(0)
                 self.found.append(
-                    Difference(path=mine, change="renamed", wanted=str(value), there=f"{other}, {value}")
+                    Difference(
+                        path=mine, change="renamed", wanted=str(value), there=f"{other}, {theirs[other]}"
+                    )
                 )
             else:
                 self.found.append(Difference(path=mine, change="added", wanted=str(value), there=""))
-        for value, names in by_value.items():
+        for names in by_value.values():
             for name in names:
                 self.found.append(
-                    Difference(path=f"{path}.{name}", change="removed", wanted="", there=str(value))
+                    Difference(path=f"{path}.{name}", change="removed", wanted="", there=str(theirs[name]))
                 )
+
+
+def _bits(member: Member) -> tuple[int, int]:
+    """Where a number lies: its first bit and its width."""
+    if member.bits is None:
+        return 8 * member.offset, 8 * member.layout.size
+    return member.bit_offset, member.bits
 
 
 def _chars(layout: Layout) -> bool:

@@ -38,6 +38,8 @@ BE32 = Integer(size=4, signed=False, order="big", type_name="__be32")
 LE32 = Integer(size=4, signed=False, order="little", type_name="__le32")
 STATE = Enumeration(size=4, signed=False, members=(("OPEN", 0), ("CLOSED", 1)), type_name="state")
 
+BELOW = Enumeration(size=4, signed=True, members=(("NONE", -1), ("SOME", 1)), type_name="below")
+
 
 def struct(name: str, size: int, *members: tuple[str, int, Layout], union: bool = False) -> Record:
     made = tuple(
@@ -79,6 +81,10 @@ def compared(wanted: Layout | None, there: Layout | None, **options: Any) -> lis
         ),
         (struct("a", 4, ("x", 0, U32)), struct("a", 4, ("x", 0, U32), union=True)),
         (bits("x", U32, 3, 2), bits("x", U8, 3, 2)),
+        (bits("x", STATE, 3, 2), bits("x", U8, 3, 2)),
+        (bits("x", U32, 8, 16), struct("flags", 4, ("x", 2, U8))),
+        (struct("flags", 4, ("x", 0, STATE)), bits("x", STATE, 32, 0)),
+        (BELOW, dataclasses.replace(BELOW, signed=False, members=(("NONE", 2**32 - 1), ("SOME", 1)))),
         (Special(size=4, type_name="bpf_spin_lock"), Special(size=4, type_name="bpf_spin_lock")),
     ],
 )
@@ -105,6 +111,21 @@ def test_types_of_the_same_bytes_are_compatible(wanted: Layout | None, there: La
             ["value: wanted bpf_spin_lock, is bpf_refcount"],
         ),
         (Special(size=4, type_name="bpf_spin_lock"), U32, ["value: wanted bpf_spin_lock, is u32"]),
+        (
+            BELOW,
+            dataclasses.replace(STATE, members=(("SOME", 1),)),
+            ["value.NONE: wanted -1, is not there"],
+        ),
+        (
+            bits("x", STATE, 3, 2),
+            bits("x", dataclasses.replace(STATE, members=(("OPEN", 1), ("CLOSED", 0))), 3, 2),
+            ["value.x.OPEN: wanted 0, is 1", "value.x.CLOSED: wanted 1, is 0"],
+        ),
+        (
+            bits("x", U32, 32, 0),
+            struct("flags", 4, ("x", 0, BE32)),
+            ["value.x: wanted u32:32 at bit 0, is be32 at 0"],
+        ),
     ],
 )
 def test_another_type_is_named(wanted: Layout, there: Layout, lines: list[str]) -> None:
