@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 from mapd_client.codec import Buffer
 from mapd_client.errors import MapdError, SizeMismatch
@@ -73,7 +73,12 @@ class Fields(Mapping[str, Any]):
         )
 
     def __hash__(self) -> int:
-        return hash(frozenset(self.items()))
+        return hash(frozenset((name, _hash(value)) for name, value in self.items()))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "Fields cannot be pickled: pickle bytes(fields), which the codec of the layout decodes"
+        )
 
     def __repr__(self) -> str:
         shape = self._shape
@@ -114,6 +119,13 @@ class Fields(Mapping[str, Any]):
     def byteorder(self) -> ByteOrder:
         """Of the host that they are from."""
         return self._shape.byteorder
+
+
+def _hash(value: Any) -> int:
+    """One for all NaNs: Python hashes each by its place, and a field is another object whenever it is read."""
+    if isinstance(value, tuple):
+        return hash(tuple(map(_hash, cast("tuple[Any, ...]", cast("object", value)))))
+    return hash(value) if value == value else 0  # NaN alone is not
 
 
 def _same(mine: Any, theirs: Any) -> bool:
