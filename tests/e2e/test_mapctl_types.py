@@ -130,6 +130,28 @@ async def test_a_per_cpu_value_is_shown_for_each_cpu(served: DaemonProcess, run:
         assert record["value"] == [{"packets": 5, "state": "CLOSED"}] * made.info.slots()
 
 
+async def test_what_was_printed_for_each_cpu_can_be_written_again(served: DaemonProcess, run: Run) -> None:
+    async with flows(served, "each-cpu", "percpu_hash") as made:
+        key = '{"saddr": 7, "dport": 53}'
+        values = [{"packets": cpu, "state": "OPEN"} for cpu in range(made.info.slots())]
+        await printed(run, "update", "each-cpu", key, json.dumps(values))
+        shown = json.loads(await printed(run, "dump", "each-cpu", "-o", "ndjson"))
+        short = await run("update", "each-cpu", key, json.dumps(values[1:]))
+
+    assert shown["value"] == values
+    assert short.code == 2
+    assert f"{len(values) - 1} elements given, {len(values)} needed: one per possible CPU" in short.err
+
+
+async def test_an_element_is_removed_by_its_fields(served: DaemonProcess, run: Run) -> None:
+    async with flows(served, "removed") as made:
+        await made.update(bytes((10, 0, 0, 1, 1, 187, 0, 0)), bytes(16))
+
+        await printed(run, "delete", "removed", KEY, "--as", "key.saddr=ipv4")
+
+        assert (await made.count()).entries == 0
+
+
 async def test_hex_stays_where_no_type_is_known_and_says_what_to_do(served: DaemonProcess, run: Run) -> None:
     async with flows(served, "untyped", btf=False) as made:
         await made.update(bytes(8), bytes(16))
@@ -156,7 +178,7 @@ async def test_types_come_from_a_file(served: DaemonProcess, run: Run, tmp_path:
         wrong = await run("dump", "by-file", *types[:3], "stats")
         assert (wrong.code, wrong.err.splitlines()[0]) == (
             2,
-            f"mapctl: {file}: type 'stats' has 16 bytes, the map's 8",
+            f"mapctl: dump by-file: {file}: type 'stats' has 16 bytes, the map's 8",
         )
 
 
@@ -172,7 +194,23 @@ async def test_types_come_from_an_object_file(served: DaemonProcess, run: Run) -
             await printed(run, "dump", "from-object", "-o", "ndjson", "--elf", f"{OBJECT}:flows")
         )
         other = await run("dump", "from-object", "--elf", str(OBJECT))
+        none = await run("dump", "from-object", "--elf", "/nowhere.o")
+        as_btf = await run("dump", "from-object", "--btf", str(OBJECT), "--value-type", "stats")
+    async with flows(served, "not-of-object", btf=False):
+        sizes = await run("dump", "not-of-object", "--elf", f"{OBJECT}:flows")
 
+    assert (none.code, none.err.splitlines()[0]) == (
+        2,
+        "mapctl: dump from-object: --elf /nowhere.o: No such file or directory",
+    )
+    assert (as_btf.code, as_btf.err.splitlines()[0]) == (
+        2,
+        f"mapctl: dump from-object: --btf {OBJECT}: this is an object file, no BTF file: give --elf {OBJECT}",
+    )
+    assert (sizes.code, sizes.err.splitlines()[0]) == (
+        2,
+        f"mapctl: dump not-of-object: --elf {OBJECT}: by 'flows' a key has 4 bytes, the map's 8",
+    )
     assert (found["key"], found["value"]["packets"]) == (7, 5)
     assert other.code == 2
     assert "it declares flows, first" in other.err
@@ -182,7 +220,8 @@ async def test_types_come_from_an_object_file(served: DaemonProcess, run: Run) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("lookup", "wrong", '{"saddr": 1}'), "key.dport: it is missing"),
+        (("lookup", "wrong", '{"saddr": 1}'), "mapctl: lookup wrong: key.dport: it is missing"),
+        (("update", "wrong", "hex:00", "7"), "mapctl: update wrong: 'hex:00' is 1 bytes, 8 are needed"),
         (("lookup", "wrong", "nonsense"), """a key of this map is written {"saddr": ..., "dport": ...}"""),
         (("lookup", "wrong", '{"saddr": '), "is no JSON"),
         (("dump", "wrong", "--as", "saddr=ipv4"), "--as 'saddr=ipv4': write FIELD=CODEC"),

@@ -15,7 +15,8 @@ from cyclopts import App, CycloptsError, Parameter
 import mapd_api
 from mapd_client.cli import interrupts, literals, outcomes, render
 from mapd_client.cli.render import Output
-from mapd_client.cli.types import Shown, Source, shown_by
+from mapd_client.cli.sources import Source
+from mapd_client.cli.types import Shown, saying, shown_by
 from mapd_client.client import Client, connect
 from mapd_client.errors import MapdError
 from mapd_client.info import UpdateFlag
@@ -39,7 +40,7 @@ _HELP = """eBPF maps through mapd.
 MAP is a name ("flows", "ns/flows"), "pin:/sys/fs/bpf/x" or "id:42".
 KEY and VALUE are hex:0a00 or 0x0a00 (bytes as in memory), u32:7 (u8 to u64, i8 to i64),
 7 (an integer of the map's size), 10.0.0.1, 10.0.0.0/8 (keys of LPM tries; a host is 10.0.0.1/32)
-or 02:00:5e:10:00:01.
+or 02:00:5e:10:00:01; and, where the map's types are known, fields as JSON: {"saddr": 7, "dport": 443}.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 permission, 5 unavailable or too late,
 6 conflict, 130 interrupted.
@@ -164,8 +165,9 @@ def lookup(
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        shown = await shown_by(opened, client, types or Source())
-        data = shown.key(key)
+        with saying("lookup", map):
+            shown = await shown_by(opened, client, types or Source())
+            data = shown.key(key)
         _write(shown, output, data, await opened[data], 1)
         sys.stderr.write(shown.note if output == "table" else "")
         return outcomes.OK
@@ -196,26 +198,29 @@ def update(
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        shown = await shown_by(opened, client, types or Source())
-        await opened.update(shown.key(key), shown.value(value), flags=flags)
+        with saying("update", map):
+            shown = await shown_by(opened, client, types or Source())
+            element = shown.key(key), shown.value(value)
+        await opened.update(*element, flags=flags)
         return outcomes.OK
 
     return _with_map(options, map, work)
 
 
 @app.command
-def delete(map: str, key: str, /, *, options: Given) -> int:
+def delete(map: str, key: str, /, *, types: Source | None = None, options: Given) -> int:
     """Remove one element; exit code 3 if it was not there.
 
     Args:
         map: name, pin:PATH or id:NUMBER.
-        key: hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
+        key: {"saddr": "10.0.0.1", ...}, hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
+        types: where the map's types are from.
         options: of every verb.
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        server = await client.server_info()
-        data = literals.parse_key(key, opened.info, server.byteorder)
+        with saying("delete", map):
+            data = (await shown_by(opened, client, types or Source())).key(key)
         if await opened.delete(data):
             return outcomes.OK
         return _complain(f"delete {map}: no such key {data.hex()}", "nothing was removed", outcomes.NOT_FOUND)
@@ -248,8 +253,9 @@ def dump(
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        shown = await shown_by(opened, client, types or Source())
-        begins = literals.parse_hex(prefix)
+        with saying("dump", map):
+            shown = await shown_by(opened, client, types or Source())
+            begins = literals.parse_hex(prefix)
         write = shown.bpftool(sys.stdout) if output == "bpftool" else partial(_write, shown, output)
         if limit is None:
             async with opened.chunks(prefix=begins, partial_ok=partial_ok) as chunks:

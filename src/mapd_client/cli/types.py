@@ -1,25 +1,22 @@
-"""Where mapctl knows a map's types from, and how it shows and takes keys and values by them."""
+"""How mapctl shows and takes keys and values by the types of a map."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Final, TextIO
-
-from cyclopts import Parameter
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, TextIO, cast
 
 from mapd_api.layout import round_up8
-from mapd_client.btf import Types
 from mapd_client.cli import literals
+from mapd_client.cli.sources import Source, by_source
 from mapd_client.client import Client
 from mapd_client.codec import Codec
-from mapd_client.errors import DaemonCapability, MapdError, Misuse, NoTypeInfo, PermissionDenied, Unsupported
+from mapd_client.errors import DaemonCapability, MapdError, Misuse, PermissionDenied, Unsupported
 from mapd_client.info import Btf, ByteOrder, MapInfo
-from mapd_client.layouts import Integer, Layout, MapLayout, Opaque, Record
+from mapd_client.layouts import Array, Layout, Opaque, Record
 from mapd_client.map import Map
 from mapd_client.records import Records, Wide
 from mapd_client.records.bpftool import Bpftool
@@ -34,31 +31,6 @@ _RAW: Final = re.compile(r"hex:|0x|[ui](8|16|32|64):", re.IGNORECASE)
 
 _NUMBERS: Final = (4, 8)
 """Bytes of what is shown as a number too, where nothing is known of it."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What the user says of a map's types.
-
-    Attributes:
-        btf: a BTF file (/sys/kernel/btf/vmlinux, or an object's .BTF) to look for --key-type and --value-type in.
-        elf: an object file that declares the map: FILE, or FILE:MAP where its name is another.
-        key_type: a type's name in the BTF file.
-        value_type: likewise.
-        as_: what a field is, PATH=CODEC: key.saddr=ipv4; also ipv6, cidr4, cidr6, mac, port, ktime, ktime_boot,
-            ifindex and cgroup_id.
-        hints: a file that says it for many maps (TOML).
-        strings: integers of 8 bytes as strings, for readers that round numbers beyond 2^53.
-    """
-
-    btf: Path | None = None
-    elf: str | None = None
-    key_type: str | None = None
-    value_type: str | None = None
-    as_: Annotated[Sequence[str], Parameter(name="--as", negative="")] = ()
-    hints: Path | None = None
-    strings: Annotated[bool, Parameter(name="--json-safe-ints", negative="")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +100,45 @@ class Shown:
         return self._bytes("key", text, literals.parse_key)
 
     def value(self, text: str) -> bytes:
-        """The bytes of a value; in a per-CPU map every CPU gets it. Raises Misuse."""
+        """The bytes of a value; in a per-CPU map every CPU gets it, or its own of a JSON list. Raises Misuse."""
+        for_each = self._of_each_cpu(text)
+        if for_each is not None:
+            return b"".join(self._slot(self._encoded("value", one)) for one in for_each)
         data = self._bytes("value", text, literals.parse_value)
         if self.info.per_cpu and len(data) == self.info.value_size != self.info.value_stride:
-            return data.ljust(round_up8(len(data)), b"\0") * self.info.slots()
+            return self._slot(data) * self.info.slots()
         return data
+
+    def _slot(self, data: bytes) -> bytes:
+        return data.ljust(round_up8(len(data)), b"\0")
+
+    def _of_each_cpu(self, text: str) -> Sequence[Any] | None:
+        """The elements of a list that has one for each CPU; None for any other value.
+
+        Where the value itself is an array, it is a list of lists that says each CPU's.
+        """
+        if not self.info.per_cpu or not text.startswith(("[", "json:")):
+            return None
+        value: Any = _json(text.removeprefix("json:"))
+        hint, layout, inside = self._hints.get("value"), self._layouts["value"], value
+        if hint is not None and hint.size == self.info.value_size:
+            layout = None
+        while isinstance(layout, Array) and isinstance(inside, list) and inside:
+            layout, inside = layout.element, cast("Sequence[Any]", inside)[0]
+        if not isinstance(inside, list) or isinstance(layout, Array):
+            return None
+        cpus: list[Any] = value
+        if len(cpus) != self.info.slots():
+            raise Misuse(
+                f"value: {len(cpus)} elements given, {self.info.slots()} needed: one per possible CPU; or give one "
+                "alone, for all of them"
+            )
+        return cpus
 
     def _bytes(self, side: str, text: str, literal: Callable[[str, MapInfo, ByteOrder], bytes]) -> bytes:
         layout, codec = self._layouts[side], self._codecs[side]
         if text.startswith(("{", "[", "json:")):
-            value = _json(text.removeprefix("json:"))
-            return codec.encode(from_json(layout or Opaque(size=codec.size), value, self._hints, side))
+            return self._encoded(side, _json(text.removeprefix("json:")))
         if not self.known[side] or _RAW.match(text):
             return literal(text, self.info, self._byteorder)
         try:
@@ -152,6 +152,21 @@ class Shown:
                 if not re.fullmatch(r"-?[0-9]+", text):
                     return data
             raise
+
+    def _encoded(self, side: str, value: Any) -> bytes:
+        codec = self._codecs[side]
+        layout = self._layouts[side] or Opaque(size=codec.size)
+        return codec.encode(from_json(layout, value, self._hints, side))
+
+
+@contextmanager
+def saying(verb: str, ref: str) -> Generator[None]:
+    """What is wrong in what was typed is told with the verb and the map."""
+    try:
+        yield
+    except Misuse as error:
+        error.message = f"{verb} {ref}: {error.message}"
+        raise
 
 
 def _json(text: str) -> Any:
@@ -190,7 +205,7 @@ async def shown_by(opened: Map[Any, Any], client: Client, source: Source) -> Sho
             btf = await opened.btf()
         except (Unsupported, DaemonCapability, PermissionDenied) as error:
             why = f"the daemon does not give the map's type information: {error}"
-    layout = _by_source(source, info)
+    layout = by_source(source, info)
     if layout is None and btf is not None:
         try:
             layout = of_btf(btf, info)
@@ -217,59 +232,3 @@ def _hint(text: str) -> tuple[str, Codec[Any]]:
     if not equals or path.split(".")[0] not in ("key", "value"):
         raise Misuse(f"--as {text!r}: write FIELD=CODEC, as in key.saddr=ipv4 or value=mac")
     return path, resolve(name)
-
-
-def _by_source(source: Source, info: MapInfo) -> MapLayout | None:
-    if source.elf is not None:
-        return _by_object(source.elf, info)
-    if source.btf is None:
-        if source.key_type or source.value_type:
-            raise Misuse("--key-type and --value-type name types of a BTF file: give --btf FILE too")
-        return None
-    if not (source.key_type or source.value_type):
-        raise Misuse("--btf: a file has many types: name the map's with --key-type and --value-type")
-    types = Types(_read(source.btf))
-    return MapLayout(
-        key=_named(types, source.key_type, info.key_size, source.btf),
-        value=_named(types, source.value_type, info.value_size, source.btf),
-        source=str(source.btf),
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Misuse(f"{path}: {error.strerror}") from None
-
-
-def _named(types: Types, name: str | None, size: int, path: Path) -> Layout | None:
-    """The type of that name and of the map's size."""
-    if name is None:
-        return None
-    found = types.ids(name.removeprefix("struct ").removeprefix("union ").removeprefix("enum "))
-    sizes: list[int] = []
-    for type_id in found:
-        try:
-            sizes.append(types.size(type_id))
-        except MapdError:
-            continue  # a function, a forward declaration
-        if sizes[-1] == size:
-            return types.layout(type_id)
-    what = f"has {', '.join(map(str, sizes))} bytes, the map's {size}" if sizes else "is not there"
-    raise Misuse(f"{path}: type {name!r} {what}")
-
-
-def _by_object(text: str, info: MapInfo) -> MapLayout:
-    from mapd_client.elf.types import types_from_object
-
-    path, name = text, info.kernel_name
-    if not Path(text).exists() and ":" in text:
-        path, _, name = text.rpartition(":")
-    try:
-        found = types_from_object(path, name)
-    except NoTypeInfo as error:
-        raise Misuse(f"{error} (--elf {path}:NAME)") from None
-    if found.key is None and info.type_name in ("array", "percpu_array"):
-        return replace(found, key=Integer(size=4, signed=False, type_name="__u32"))
-    return found
