@@ -92,7 +92,7 @@ class _Cidr(Codec[Network], Generic[Network]):
         try:
             return [self._make(address, length) for length, address in self._struct.iter_unpack(view)]
         except ValueError as error:
-            raise TypeMismatch(f"a key in the column is no {self!r}: {error}") from None
+            raise TypeMismatch(f"what is there is no {self!r}: {error}") from None
 
 
 def _check(codec: Codec[Any], kind: type, value: object) -> None:

@@ -105,7 +105,7 @@ class _Compiler:
             raise Misuse(f"hint {path!r}: struct {layout.type_name} belongs to the kernel, nobody reads it")
         if hint.size != layout.size:
             raise _of_another_size(path, hint, layout)
-        return Hinted(hint, layout)
+        return Hinted(hint, layout, path)
 
     def _array(self, layout: Array, path: str, hint: Codec[Any] | None) -> Codec[Any] | None:
         if hint is not None and hint.size not in _sizes(layout):

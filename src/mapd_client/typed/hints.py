@@ -76,10 +76,14 @@ class Parsing(Protocol):
 
 
 class Hinted(Codec[Any]):
-    """A field's codec by a hint, which takes text as well where the codec reads some (``parse``)."""
+    """A field's codec by a hint, which takes text as well where the codec reads some (``parse``).
 
-    def __init__(self, codec: Codec[Any], layout: Layout) -> None:
+    Bytes that the codec cannot express raise its error with the path of the field.
+    """
+
+    def __init__(self, codec: Codec[Any], layout: Layout, path: str) -> None:
         self.layout = layout
+        self.path = path
         self.codec = codec
         self.size = codec.size
         # To ask a protocol costs 4 us, more than all else that is done for a key.
@@ -95,7 +99,7 @@ class Hinted(Codec[Any]):
 
     def bind(self, byteorder: ByteOrder, possible_cpus: int) -> Codec[Any]:
         """As Codec.bind."""
-        return Hinted(self.codec.bind(byteorder, possible_cpus), self.layout)
+        return Hinted(self.codec.bind(byteorder, possible_cpus), self.layout, self.path)
 
     def encode(self, value: Any) -> bytes:
         """As Codec.encode."""
@@ -105,8 +109,14 @@ class Hinted(Codec[Any]):
 
     def decode(self, data: Buffer) -> Any:
         """As Codec.decode."""
-        return self.codec.decode(data)
+        try:
+            return self.codec.decode(data)
+        except Misuse as error:
+            raise type(error)(f"{self.path}: {error}") from None
 
     def decode_many(self, column: Buffer) -> list[Any]:
         """As Codec.decode_many."""
-        return self.codec.decode_many(column)
+        try:
+            return self.codec.decode_many(column)
+        except Misuse as error:
+            raise type(error)(f"{self.path}: {error}") from None

@@ -26,6 +26,8 @@ TABLE = struct(
     size=56,
 )
 
+MAP_KEY = struct("lpm", member("prefixlen", 0, U32_LAYOUT), member("data", 4, BE32))
+
 
 def test_a_path_leads_through_arrays_and_stands_for_each_element() -> None:
     codec = codec_of(
@@ -141,3 +143,15 @@ def test_a_codec_is_asked_lazily() -> None:
 
     assert found["addr"] == bytes(4)
     assert Loud.asked == 1
+
+
+def test_bytes_that_a_hint_cannot_express_are_named_by_their_path() -> None:
+    whole = codec_of(
+        struct("v", member("nets", 0, Array(element=MAP_KEY, count=2))), hints={"value.nets": Cidr4}
+    )
+    found = whole.decode(b"\x21\0\0\0\x0a\0\0\1" * 2)
+
+    with pytest.raises(
+        TypeMismatch, match=r"value\.nets: what is there is no Cidr4: 33 is not a valid netmask"
+    ):
+        found["nets"]
