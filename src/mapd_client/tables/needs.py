@@ -59,16 +59,23 @@ def need(what: str, *packages: str) -> None:
         packages: their names.
 
     Raises:
-        Unsupported: one is not installed; with the line that installs it.
+        Unsupported: some are not installed; with the line that installs them.
     """
+    missing: list[str] = []
     for package in packages:
         try:
             import_module(package)
         except ImportError:
-            line = _EXTRAS.get(package, package)
-            raise Unsupported(
-                f"{what} needs {package}, which is not installed: pip install '{line}'"
-            ) from None
+            missing.append(package)
+    if not missing:
+        return
+    wanted = [_EXTRAS.get(package, package) for package in missing]
+    if "pyarrow" in missing:
+        wanted = [one for one in wanted if one != _EXTRAS["numpy"]]  # Arrow's extra brings it
+    which = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+    verb = "is" if len(missing) == 1 else "are"
+    line = " ".join(f"'{one}'" if "[" in one else one for one in wanted)
+    raise Unsupported(f"{what} needs {which}, which {verb} not installed: pip install {line}")
 
 
 def need_arrow(what: str) -> None:
