@@ -216,7 +216,12 @@ def _element(hint: Any) -> type | None:
 
 
 def _maker(kind: type) -> Make:
-    """A function that makes an instance of the fields that were read."""
+    """A function that makes an instance of the fields that were read; raises TypeMismatch where it takes not all."""
+    for field in dataclasses.fields(kind):
+        if not field.init:
+            raise TypeMismatch(
+                f"{kind.__name__}.{field.name}: init=False: what is read cannot be given to it; leave init out"
+            )
     makers = {name: _value_maker(hint) for name, hint, _ in _members(kind)}
     plain = [name for name, make in makers.items() if make is None]
     others = {name: make for name, make in makers.items() if make is not None}

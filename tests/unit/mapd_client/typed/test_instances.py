@@ -191,6 +191,16 @@ def test_an_address_class_is_a_key_by_itself() -> None:
         codec_of_class(int, STATS, {}, "key")
 
 
+def test_a_field_that_cannot_be_given_is_refused_before_anything_is_read() -> None:
+    @dataclass
+    class Counted:
+        packets: Annotated[int, U32]
+        seen: Annotated[int, U32] = field(init=False, default=0)
+
+    with pytest.raises(TypeMismatch, match=r"Counted\.seen: init=False: what is read cannot be given to it"):
+        codec(Counted)
+
+
 def test_what_numpy_reads_is_the_layouts() -> None:
     for kind in (Peer, Native):
         assert codec(kind).dtype == codec_of(layout_of(kind)).bind(sys.byteorder, 2).dtype
