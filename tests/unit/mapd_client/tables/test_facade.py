@@ -137,7 +137,7 @@ async def test_packages_that_are_missing_are_named_with_the_line_that_installs_t
     for one in package.split():
         monkeypatch.setitem(sys.modules, one, None)
     async with opened(daemon) as flows:
-        with pytest.raises(Unsupported, match=package.split()[-1]) as caught:
+        with pytest.raises(Unsupported, match=package.rsplit(maxsplit=1)[-1]) as caught:
             await getattr(flows, call)(*([tmp_path / "file"] if call == "write_parquet" else []))
         assert str(caught.value).endswith(line)
 
