@@ -1,4 +1,7 @@
-"""Maps made of classes and codecs: the codec of a class, and the BTF that tells bpftool its fields. Sans-I/O."""
+"""Maps made of classes and codecs: the codec of a class, and the BTF that tells bpftool its fields. Sans-I/O.
+
+What reads classes and writes BTF is imported by who has classes: all programs import this module.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from mapd_api.uapi import PER_CPU_TYPES, MapType
-from mapd_client.btf.build import blob_of
-from mapd_client.classes import layout_of
-from mapd_client.classes_formats import integer, prefix
 from mapd_client.codec import Codec
 from mapd_client.errors import TypeMismatch
 from mapd_client.failures import Asked
@@ -18,7 +18,6 @@ from mapd_client.info import Btf, ByteOrder
 from mapd_client.layouts import Integer, Layout, MapLayout, Record
 from mapd_client.percpu import PerCpu, of_one_cpu
 from mapd_client.requests import naming
-from mapd_client.typed.instances import codec_of_class, hints_of_class
 
 if TYPE_CHECKING:
     from mapd_client.map import Map
@@ -42,7 +41,6 @@ _INTEGER_KEY: Final = frozenset(
 _DESCRIBED: Final = _ANY_KEY | _INTEGER_KEY | {MapType.LPM_TRIE}
 """Types whose elements BTF describes. Of queues, rings and the like the kernel takes none without keys."""
 
-_INDEX: Final = integer(4, signed=False)
 _PREFIXLEN_BYTES: Final = 4
 
 
@@ -54,6 +52,9 @@ def instances(kind: type[T]) -> Codec[T]:
     Raises:
         TypeMismatch: no such class, or one that does not say how it lies in memory.
     """
+    from mapd_client.classes import layout_of
+    from mapd_client.typed.instances import codec_of_class, hints_of_class
+
     layout, name = layout_of(kind), kind.__name__
     return cast("Codec[T]", codec_of_class(kind, layout, hints_of_class(kind, name), name))
 
@@ -71,6 +72,9 @@ def describe(key: object, value: object, *, byteorder: ByteOrder = sys.byteorder
     Raises:
         TypeMismatch: what has no layout, or one that BTF cannot say; the message names the field.
     """
+    from mapd_client.btf.build import blob_of
+    from mapd_client.classes import layout_of
+
     return blob_of(layout_of(key), layout_of(value), byteorder)
 
 
@@ -100,6 +104,8 @@ class Plan(Generic[K, V]):
         """
         if self.layout is None:
             return self.given
+        from mapd_client.btf.build import blob_of
+
         try:
             return blob_of(self.layout.key, self.layout.value, byteorder)
         except TypeMismatch as error:
@@ -151,6 +157,9 @@ def _as_codec(side: str, given: Codec[Any] | type[Any]) -> Codec[Any]:
         return given
     if not isinstance(cast("object", given), type):
         raise TypeMismatch(f"{side}={given!r}: a codec, a dataclass or a ctypes.Structure")
+    from mapd_client.classes import layout_of
+    from mapd_client.typed.instances import codec_of_class, hints_of_class
+
     return codec_of_class(given, layout_of(given), hints_of_class(given, side), side)
 
 
@@ -161,6 +170,8 @@ def _described(type: MapType, key: Codec[Any], value: Codec[Any], wanted: bool |
         wanted = _has_fields(key) or _has_fields(value)
     if not wanted or type not in _DESCRIBED or not key.size or not value.size:
         return None
+    from mapd_client.classes import layout_of
+
     return MapLayout(key=_key(type, layout_of(key)), value=layout_of(value), source=f"{key!r} and {value!r}")
 
 
@@ -172,8 +183,10 @@ def _has_fields(codec: Codec[Any]) -> bool:
 
 def _key(type: MapType, layout: Layout) -> Layout:
     """A key as the kernel wants it described: it takes one kind of type from arrays, another from tries."""
+    from mapd_client.classes_formats import integer, prefix
+
     if type in _INTEGER_KEY and (not isinstance(layout, Integer) or layout.order != "host"):
-        return _INDEX
+        return integer(4, signed=False)
     if type is MapType.LPM_TRIE and not isinstance(layout, Record):
         return prefix(layout.size - _PREFIXLEN_BYTES)
     return layout

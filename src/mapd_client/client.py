@@ -11,7 +11,6 @@ from typing import Any, TypeVar, overload
 from mapd_api.uapi import MapFlag, MapType
 from mapd_api.v1 import access_pb2, maps_pb2
 from mapd_client import hostinfo, hostinfo_asking, methods, references, replies, requests, rights
-from mapd_client.agreeing import if_same_types
 from mapd_client.classes_maps import planned
 from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import Incompatible, Misuse
@@ -371,6 +370,8 @@ class Client:
                 except Incompatible as refusal:
                     if name is None or types is None:
                         raise
+                    from mapd_client.agreeing import if_same_types
+
                     read_only = bool(flags & MapFlag.RDONLY)
                     response = await if_same_types(
                         refusal, link, name, types, asked, read_only=read_only, session=tenure.session

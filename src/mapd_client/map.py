@@ -26,7 +26,6 @@ from mapd_client.lpm import Lpm
 from mapd_client.references import ProgramRef
 from mapd_client.refs import MapRef
 from mapd_client.tables.facade import Tables
-from mapd_client.typed import view
 from mapd_client.typed.hints import Hint
 
 K = TypeVar("K")
@@ -185,6 +184,8 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
             Misuse: a hint for a field that is not there.
             TypeMismatch: a class that does not say how it lies in memory; BTF (BadBtf) that cannot be read.
         """
+        from mapd_client.typed import view
+
         asked = Asked("typed", self._name)
         with requests.naming(asked):
             given = view.hints_of(hints or {}, key, value)
@@ -241,6 +242,8 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
 
     async def _types_there(self, asked: Asked, *, needed: bool) -> MapLayout | None:
         """What the map's BTF says; None, where that is not needed, if it is not to be had."""
+        from mapd_client.typed import view
+
         why: MapdError | None = None
         if self.info.btf_id:
             try:

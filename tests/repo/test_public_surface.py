@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 import mapd_client
 from mapd_api.v1 import types_pb2
+from mapd_client.tables.plan import Plan
 
 API = ast.parse((Path(__file__).parent / "api" / "mapd_client.pyi").read_text())
 
@@ -169,7 +170,7 @@ def messages_in(thing: Any) -> list[str]:
     if not isinstance(thing, (type, FunctionType)):
         return []
     # Some annotations are imported for type checkers only; what they name is exported too.
-    names = {**vars(mapd_client), **vars(numpy.typing), "np": numpy, "pa": pyarrow, **FRAMES}
+    names = {**vars(mapd_client), **vars(numpy.typing), "np": numpy, "pa": pyarrow, "Plan": Plan, **FRAMES}
     hints = get_type_hints(thing, localns=names)
     return [
         repr(part)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from mapd_client.btf import BadBtf, Types
 from mapd_client.errors import MapdError, Misuse, NoTypeInfo, Unsupported
 from mapd_client.info import MapInfo
 from mapd_client.layouts import Integer, Layout, MapLayout
+
+if TYPE_CHECKING:
+    from mapd_client.btf import Types
 
 
 @Parameter(name="*")
@@ -63,6 +65,8 @@ def by_source(source: Source, info: MapInfo) -> MapLayout | None:
 
 
 def _types(path: Path) -> Types:
+    from mapd_client.btf import BadBtf, Types
+
     try:
         data = path.read_bytes()
     except OSError as error:

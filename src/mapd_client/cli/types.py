@@ -19,12 +19,9 @@ from mapd_client.info import Btf, ByteOrder, MapInfo
 from mapd_client.layouts import Array, Layout, Opaque, Record
 from mapd_client.map import Map
 from mapd_client.records import Records, Wide
-from mapd_client.records.bpftool import Bpftool
 from mapd_client.records.reading import from_json
 from mapd_client.typed.compiling import codec_of
 from mapd_client.typed.hints import resolve
-from mapd_client.typed.hintsfile import load_hints
-from mapd_client.typed.view import of_btf
 
 _RAW: Final = re.compile(r"hex:|0x|[ui](8|16|32|64):", re.IGNORECASE)
 """How a literal begins that says its bytes, or its type, by itself."""
@@ -82,6 +79,8 @@ class Shown:
 
     def bpftool(self, file: TextIO) -> Callable[[bytes | memoryview, bytes | memoryview, int], None]:
         """Begins the list that ``bpftool -j map dump`` prints; writes elements to it. Its end is the caller's."""
+        from mapd_client.records.bpftool import Bpftool
+
         printer = Bpftool(self.info, self.btf, self._byteorder)
         before = "["
 
@@ -207,11 +206,17 @@ async def shown_by(opened: Map[Any, Any], client: Client, source: Source) -> Sho
             why = f"the daemon does not give the map's type information: {error}"
     layout = by_source(source, info)
     if layout is None and btf is not None:
+        from mapd_client.typed.view import of_btf
+
         try:
             layout = of_btf(btf, info)
         except MapdError as error:
             why = f"its type information cannot be read: {error}"
-    given = {} if source.hints is None else load_hints(source.hints).for_map(info)
+    given: Mapping[str, Codec[Any]] = {}
+    if source.hints is not None:
+        from mapd_client.typed.hintsfile import load_hints
+
+        given = load_hints(source.hints).for_map(info)
     hints = dict(await client.known_hints({**given, **dict(map(_hint, source.as_))}))
     wide: Wide = "string" if source.strings else "number"
     records = Records(info, layout, byteorder=server.byteorder, hints=hints, wide=wide)

@@ -14,10 +14,11 @@ from mapd_client.errors import Misuse
 from mapd_client.info import MapInfo, Trailer
 from mapd_client.tables.metadata import metadata
 from mapd_client.tables.needs import arrow
-from mapd_client.tables.plan import Plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from mapd_client.tables.plan import Plan
 
 T = TypeVar("T")
 

@@ -156,6 +156,8 @@ async def main():
         await m.load({1: 2})
 asyncio.run(main())
 heavy = {"numpy", "pyarrow", "pandas", "polars", "elftools", "ctypes"} & set(sys.modules)
+readers = {"agreeing", "btf", "classes", "compare", "elf", "records", "tables.plan", "typed.instances", "typed.view"}
+heavy |= {f"mapd_client.{one}" for one in readers} & set(sys.modules)
 print(sorted(heavy))
 """
     child = await asyncio.create_subprocess_exec(
