@@ -235,8 +235,9 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         """What an object file says of the map."""
         from mapd_client.elf.types import types_from_object
 
+        pinned_as = (self.info.pin_path or self.info.name).rpartition("/")[2]
         try:
-            return await asyncio.to_thread(types_from_object, elf, self.info.kernel_name)
+            return await asyncio.to_thread(types_from_object, elf, self.info.kernel_name, pinned_as=pinned_as)
         except NoTypeInfo as error:
             raise NoTypeInfo(f"{asked}: {error}", operation=asked.operation, map=asked.map) from None
 

@@ -13,7 +13,7 @@ import pytest
 import mapd_client
 from mapd_client import Client, Misuse, NoTypeInfo, ObjectMaps
 from mapd_client.elf.types import types_from_object
-from mapd_client.layouts import Record
+from mapd_client.layouts import Integer, Record
 from tests.support.bpffs import mounted_bpffs, require_bpf
 from tests.support.compiled import bpftool, clang, compiled, loaded_alone, loaded_by_libbpf, shape
 from tests.support.daemon import DaemonProcess, Place, daemon_process, private_place
@@ -189,7 +189,7 @@ async def test_types_of_a_map_come_from_the_object(objects: Path) -> None:
     assert [one.name for one in layout.key.members] == ["saddr", "daddr", "sport", "dport", "protocol"]
     assert layout.source == "modern.o"
     data = types_from_object(objects / "modern.o", "modern.rodata")
-    assert data.key is None
+    assert data.key == Integer(size=4, signed=False, type_name="__u32")
     assert isinstance(data.value, Record)
     assert [(one.name, one.offset) for one in data.value.members] == [("limit", 0), ("word", 4)]
     with pytest.raises(NoTypeInfo, match=r"modern.o has no map 'flows'; it declares first, second, outer"):

@@ -100,10 +100,12 @@ def _by_object(text: str, info: MapInfo) -> MapLayout:
     from mapd_client.elf.types import types_from_object
 
     path, name = text, info.kernel_name
+    pinned_as: str | None = (info.pin_path or info.name).rpartition("/")[2]
     if not Path(text).exists() and ":" in text:
         path, _, name = text.rpartition(":")
+        pinned_as = None
     try:
-        found = types_from_object(path, name)
+        found = types_from_object(path, name, pinned_as=pinned_as)
     except NoTypeInfo as error:
         raise Misuse(f"{error} (--elf {path}:NAME)") from None
     except Unsupported as error:  # pyelftools is missing
