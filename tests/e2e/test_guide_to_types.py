@@ -40,18 +40,21 @@ async def test_every_program_and_every_command_runs(
 ) -> None:
     programs = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     commands = re.findall(r"^mapctl (.*)$", TEXT, re.MULTILINE)
-    assert (len(programs), len(commands)) == (5, 5)
+    assert (len(programs), len(commands)) == (5, 6)
     async with connect(str(served.place.socket)) as client:
         names: dict[str, Any] = {"client": client, "__name__": "guide"}
         for program in programs:
             await _run(program, names)
-        assert "Stats(packets=1, bytes=1500)" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "Stats(packets=1, bytes=1500)" in out
+        assert "Stats(packets=11, bytes=1500)" in out  # what the page adds to the field
         said: list[str] = []
         for command in commands:
             done = await mapctl("--address", str(served.place.socket), *shlex.split(command))
             assert (done.code, done.err) == (0, ""), command
             said.append(done.out)
-        assert '"packets":0' in said[-1]
+        assert '"packets":0' in said[-2]
+        assert (await names["flows"].count()).entries == 0
         await names["flows"].aclose()
 
 
