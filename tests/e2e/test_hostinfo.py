@@ -289,7 +289,9 @@ async def test_cgroups_are_told_by_id_and_together(ground: Ground) -> None:
         assert "/" in every.cgroups.values()
 
 
-async def test_without_the_right_values_stay_numbers_and_it_is_said_why(ground: Ground) -> None:
+async def test_without_the_right_values_stay_numbers_and_it_is_said_why(
+    ground: Ground, mapctl: Mapctl
+) -> None:
     async with mapd_client.connect(ground.target("web")) as client:
         with pytest.raises(PermissionDenied, match="no rule of the policy allows you host"):
             await client.host_info()
@@ -304,6 +306,11 @@ async def test_without_the_right_values_stay_numbers_and_it_is_said_why(ground: 
             assert (key["ifindex"], value["seen"]) == (FLOWS, 5)
             assert "(key.ifindex is a number: " in repr(typed)
             assert "allows you host" in repr(typed)
+            printed = await mapctl(
+                "--address", ground.target("web"), "dump", "own-typed", "--as", "key.ifindex=ifindex"
+            )
+            assert printed.out.startswith(f'{{"ifindex": "{FLOWS}"}}  ')
+            assert printed.err.startswith("mapctl: key.ifindex is a number: host_info")
         made = client.create_map("own", "hash", key=IfIndex, value=Ktime, max_entries=16)
         async with made as flows:
             await flows.update(FLOWS, 12_345)

@@ -15,6 +15,7 @@ from mapd_client.cli.sources import Source, by_source
 from mapd_client.client import Client
 from mapd_client.codec import Codec
 from mapd_client.errors import DaemonCapability, MapdError, Misuse, PermissionDenied, Unsupported
+from mapd_client.facts_codecs import HostCodec
 from mapd_client.info import Btf, ByteOrder, MapInfo
 from mapd_client.layouts import Array, Layout, Opaque, Record
 from mapd_client.map import Map
@@ -53,6 +54,15 @@ class Shown:
 
     @property
     def note(self) -> str:
+        """What who reads the lines should know: why there are hex digits, why numbers where names were asked for."""
+        told = [
+            f"mapctl: {path} is a number: {codec.why}\n"
+            for path, codec in self._hints.items()
+            if isinstance(codec, HostCodec) and codec.why
+        ]
+        return self._hidden() + "".join(told[:1])
+
+    def _hidden(self) -> str:
         """A line for who sees hex digits; "" where there are none, or a number beside them."""
         sizes = {"key": self.info.key_size, "value": self.info.value_size}
         hidden = [side for side, size in sizes.items() if not self.known[side] and size not in (0, *_NUMBERS)]
