@@ -220,7 +220,9 @@ class MapHandle(Asking):
     def _misused(self, op: Op, what: str, error: Misuse) -> Misuse:
         asked = self._asked(op)
         # What a record's field was given begins with the way to it: "key.saddr".
-        text = str(error) if str(error).startswith((f"{what}.", f"{what}[")) else f"{what}: {error}"
+        text = (
+            str(error) if str(error).startswith((f"{what}.", f"{what}[", f"{what}: ")) else f"{what}: {error}"
+        )
         return type(error)(f"{asked}: {text}", operation=asked.operation, map=asked.map)
 
     def _missized(self, op: Op, what: str, size: int, stride: int) -> SizeMismatch:

@@ -282,6 +282,17 @@ async def test_an_error_names_the_path_and_what_is_taken(flows: Map[Any, Any]) -
         await flows.lookup_many([KEY, {**KEY, "proto": 300}])
 
 
+async def test_an_error_of_the_whole_value_names_it_once(client: Client) -> None:
+    either = union("", ("v4", BE32), ("word", U32_LAYOUT))
+    opened = await (await _made(client, FLOW_KEY, struct("either", member("", 0, either)))).typed()
+
+    with pytest.raises(
+        TypeMismatch, match=r"update typed: value: v4, word given: union takes one of v4, word"
+    ):
+        await opened.update(KEY, {"v4": 1, "word": 2})
+    await opened.aclose()
+
+
 async def test_errors_of_the_kernel_show_keys_by_name(flows: Map[Any, Any]) -> None:
     await flows.update(KEY, VALUE)
 
