@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from os import PathLike
 from typing import Any, Generic, TypeVar, overload
 
@@ -17,7 +18,14 @@ from mapd_client.bulk import Bulk
 from mapd_client.codec import Codec
 from mapd_client.dump import Dump
 from mapd_client.elements import Elements
-from mapd_client.errors import DaemonCapability, MapdError, NoTypeInfo, PermissionDenied, Unsupported
+from mapd_client.errors import (
+    DaemonCapability,
+    Incompatible,
+    MapdError,
+    NoTypeInfo,
+    PermissionDenied,
+    Unsupported,
+)
 from mapd_client.failures import Asked
 from mapd_client.handing import check_codecs
 from mapd_client.info import Btf, Count, UpdateFlag
@@ -236,10 +244,12 @@ class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]
         from mapd_client.elf.types import types_from_object
 
         pinned_as = (self.info.pin_path or self.info.name).rpartition("/")[2]
+        server = await (await self._link()).server()
+        read = partial(types_from_object, pinned_as=pinned_as, byteorder=server.byteorder)
         try:
-            return await asyncio.to_thread(types_from_object, elf, self.info.kernel_name, pinned_as=pinned_as)
-        except NoTypeInfo as error:
-            raise NoTypeInfo(f"{asked}: {error}", operation=asked.operation, map=asked.map) from None
+            return await asyncio.to_thread(read, elf, self.info.kernel_name)
+        except (NoTypeInfo, Incompatible) as error:
+            raise type(error)(f"{asked}: {error}", operation=asked.operation, map=asked.map) from None
 
     async def _types_there(self, asked: Asked, *, needed: bool) -> MapLayout | None:
         """What the map's BTF says; None, where that is not needed, if it is not to be had."""

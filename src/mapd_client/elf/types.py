@@ -8,7 +8,8 @@ from typing import Final
 
 from mapd_api.uapi import MapType
 from mapd_client.elf import read_object
-from mapd_client.errors import NoTypeInfo
+from mapd_client.errors import Incompatible, NoTypeInfo
+from mapd_client.info import ByteOrder
 from mapd_client.layouts import Integer, MapLayout
 
 _INDEXED: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY)
@@ -16,7 +17,13 @@ _INDEX: Final = Integer(size=4, signed=False, type_name="__u32")
 """A key of these, of which the types of a section say nothing."""
 
 
-def types_from_object(path: str | PathLike[str], map_name: str, *, pinned_as: str | None = None) -> MapLayout:
+def types_from_object(
+    path: str | PathLike[str],
+    map_name: str,
+    *,
+    pinned_as: str | None = None,
+    byteorder: ByteOrder | None = None,
+) -> MapLayout:
     """What an object says of a map's keys and values. Blocking: reads a file.
 
     Args:
@@ -24,8 +31,10 @@ def types_from_object(path: str | PathLike[str], map_name: str, *, pinned_as: st
         map_name: as the object declares it; or as the kernel has it, at most 15 characters.
         pinned_as: ``map_name`` is the kernel's; the last part of the pin's path, which is the declared name where a
             loader pinned it, or "". Of maps that the kernel calls alike it says which.
+        byteorder: of the daemon's host.
 
     Raises:
+        Incompatible: it is compiled for hosts of the other byte order.
         NoTypeInfo: no such map, or several of different types, or one declared by sizes alone; the message says which
             there are.
         Misuse: no object file.
@@ -33,6 +42,11 @@ def types_from_object(path: str | PathLike[str], map_name: str, *, pinned_as: st
     """
     label = str(path)
     found = read_object(path)
+    if byteorder is not None and found.byteorder != byteorder:
+        raise Incompatible(
+            f"{label} is compiled for {found.byteorder} endian hosts, and the daemon's host is {byteorder} endian: "
+            f"compile it with -target {'bpfel' if byteorder == 'little' else 'bpfeb'}"
+        )
     alike = [one for one in found.maps if map_name in (one.name, one.kernel_name)]
     named = [one for one in alike if one.name == (map_name if pinned_as is None else pinned_as)]
     maps = named or alike

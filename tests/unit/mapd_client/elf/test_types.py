@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mapd_client import NoTypeInfo
+from mapd_client import Incompatible, NoTypeInfo
 from mapd_client.elf.types import types_from_object
 from mapd_client.layouts import Integer
 from tests.support.compiled import clang
@@ -30,8 +30,11 @@ unsigned limit = 5;
 @pytest.fixture(scope="module")
 def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An object whose maps the kernel gives the same names: it keeps 15 characters."""
-    made = tmp_path_factory.mktemp("alike") / "alike.o"
-    command = [clang(), "-target", "bpf", "-g", "-O2", "-c", "-x", "c", "-", "-o", str(made)]
+    return _built(tmp_path_factory.mktemp("alike") / "alike.o", "bpf")
+
+
+def _built(made: Path, target: str) -> Path:
+    command = [clang(), "-target", target, "-g", "-O2", "-c", "-x", "c", "-", "-o", str(made)]
     subprocess.run(command, input=SOURCE, text=True, check=True)
     return made
 
@@ -63,6 +66,16 @@ def test_the_kernels_name_of_several_maps_says_nothing(alike: Path, pinned_as: s
 
 def test_maps_of_one_name_and_the_same_types_need_not_be_told_apart(alike: Path) -> None:
     assert _value_size(alike, "packets_of_clas", pinned_as="") == 4
+
+
+def test_an_object_for_hosts_of_the_other_byte_order_is_refused(tmp_path: Path) -> None:
+    other = _built(tmp_path / "other.o", "bpfeb")
+
+    assert types_from_object(other, "packets_of_class_a", byteorder="big").value is not None
+    with pytest.raises(
+        Incompatible, match=r"other\.o is compiled for big endian hosts, .* little endian: .* bpfel"
+    ):
+        types_from_object(other, "packets_of_class_a", byteorder="little")
 
 
 def test_the_key_of_a_section_is_its_index(alike: Path) -> None:
