@@ -8,6 +8,7 @@ from typing import Any, cast
 from mapd_client.codec import Codec
 from mapd_client.errors import TypeMismatch
 from mapd_client.layouts import Array, Enumeration, Float, Integer, Layout, Opaque, Pointer, Record, Text
+from mapd_client.typed.naming import nearest
 
 
 def from_json(layout: Layout, value: Any, hints: Mapping[str, Codec[Any]], path: str) -> Any:
@@ -23,9 +24,9 @@ def from_json(layout: Layout, value: Any, hints: Mapping[str, Codec[Any]], path:
         return value
     match layout, value:
         case ((Integer() | Pointer()), str()):
-            return _number(value, path)
+            return _number(value, path, f"; where it is an address or a name, a hint says so: {path}=ipv4")
         case Enumeration(), str() if value not in dict(layout.members):
-            return _number(value, path)
+            return _number(value, path, ", and no name of this enum: " + nearest(value, dict(layout.members)))
         case Opaque(), str():
             return _bytes(value, path)
         case Float(), None:
@@ -45,11 +46,11 @@ def from_json(layout: Layout, value: Any, hints: Mapping[str, Codec[Any]], path:
             return value
 
 
-def _number(text: str, path: str) -> int:
+def _number(text: str, path: str, otherwise: str) -> int:
     try:
         return int(text, 0)
     except ValueError:
-        raise TypeMismatch(f"{path}: {text!r} is no number, and no name that is known there") from None
+        raise TypeMismatch(f"{path}: {text!r} is no number{otherwise}") from None
 
 
 def _bytes(text: str, path: str) -> bytes:

@@ -224,7 +224,15 @@ def test_what_was_written_as_json_is_read_again(data: st.DataObject, layout: Lay
 
 @pytest.mark.parametrize(
     ("layout", "value", "why"),
-    [(U32, "ten", "value: 'ten' is no number"), (Opaque(size=2), "zz", "value: 'zz': two hex digits")],
+    [
+        (U32, "10.0.0.1", "value: '10.0.0.1' is no number; where it is .* a hint says so: value=ipv4"),
+        (
+            Enumeration(size=4, signed=False, members=(("OPEN", 0),)),
+            "OPN",
+            "value: 'OPN' is no number, and no name of this enum: did you mean 'OPEN'?",
+        ),
+        (Opaque(size=2), "zz", "value: 'zz': two hex digits"),
+    ],
 )
 def test_a_string_that_is_no_number_names_the_field(layout: Layout, value: str, why: str) -> None:
     with pytest.raises(TypeMismatch, match=why):
