@@ -41,10 +41,11 @@ async def if_same_types(
     Cancelled: the handle is given back.
 
     Raises:
-        Incompatible: the refusal itself where it is of other things, or the types cannot be compared; else one that
-            names the fields that differ.
+        Incompatible: the refusal itself where the types are not among what differs, or cannot be compared; else one
+            that names the fields that differ.
     """
-    if refusal.metadata.get("fields") != "btf" or "map_id" not in refusal.metadata:
+    refused = refusal.metadata.get("fields", "").split(", ")
+    if "btf" not in refused or "map_id" not in refusal.metadata:
         raise refusal
     try:
         request = requests.open_map(Name(name), read_only=read_only, session=session)
@@ -55,8 +56,13 @@ async def if_same_types(
         if str(replies.map_info(opened.info).id) != refusal.metadata["map_id"]:
             raise refusal
         found = await _differing(refusal, link, opened.handle, btf, asked)
+        if refused != ["btf"]:
+            raise _said(refusal, f"{refusal.message}\n{found}") if found else refusal
         if found:
-            raise _said(refusal, found)
+            what = f"create {refusal.map}: it exists with other types:\n{found}"
+            raise _said(
+                refusal, f"{what}\nmapd never recreates a map: use another name, or unpin the old one"
+            )
     except BaseException:
         await give_back(link, opened.handle, asked)
         raise
@@ -94,10 +100,9 @@ def layouts(btf: Btf, source: str) -> MapLayout:
     )
 
 
-def _said(refusal: Incompatible, lines: str) -> Incompatible:
+def _said(refusal: Incompatible, message: str) -> Incompatible:
     return Incompatible(
-        f"create {refusal.map}: it exists with other types:\n{lines}\nmapd never recreates a map: use another name, "
-        "or unpin the old one",
+        message,
         reason=refusal.reason,
         operation=refusal.operation,
         map=refusal.map,

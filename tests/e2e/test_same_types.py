@@ -84,6 +84,17 @@ async def test_another_shape_is_refused_whatever_the_types(client: Client) -> No
             await create(client, typed(stats(U64, name="other")), max_entries=8)
 
 
+async def test_fields_are_named_beside_another_shape(client: Client) -> None:
+    inner = Record(size=8, members=(Member(name="bytes", offset=0, layout=U64),), type_name="inner")
+    nested = stats(inner)  # its id in the blob is another, which the daemon compares beside the shape
+    async with create(client, typed(stats(U64))):
+        with pytest.raises(Incompatible, match="max_entries: wanted 8, is 4") as refused:
+            await create(client, typed(nested), max_entries=8)
+
+    assert refused.value.metadata["fields"] == "max_entries, btf"
+    assert str(refused.value).endswith("\n  value.packets: wanted struct inner at 0, is u64 at 0")
+
+
 async def test_a_blob_that_cannot_be_compared_is_refused_as_the_daemon_says_it(client: Client) -> None:
     async with create(client, typed(stats(U64))):
         with pytest.raises(Incompatible, match="btf: wanted"):
