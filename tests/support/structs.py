@@ -7,7 +7,7 @@ What the kernel or bpftool does not take is left out by ``Wanted``, and each exc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from typing import Final
@@ -216,7 +216,7 @@ def records(
         offset = 0 if union else -(-end // (8 * align)) * align
         anonymous = isinstance(layout, Record) and draw(st.booleans())
         if anonymous and isinstance(layout, Record):
-            layout = _renamed(layout, names)
+            layout = replace(_renamed(layout, names), type_name="")  # C's have no tag
         placed.append(
             Member(name="" if anonymous else next(names), offset=offset, layout=layout, bit_offset=8 * offset)
         )

@@ -9,7 +9,7 @@ Source: Documentation/bpf/btf.rst; kernel/bpf/btf.c, the ``check_meta`` and ``ch
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from mapd_client.btf.writer import Encoding, Writer, WrittenMember
@@ -80,8 +80,8 @@ def blob_of(key: Layout | None, value: Layout | None, byteorder: ByteOrder) -> B
     """BTF for BPF_MAP_CREATE that says just this, smallest first and each type once.
 
     Read again it gives the same layouts, but for what BTF cannot say: a type without a name has C's own
-    (``unsigned int``), opaque bytes are an array of ``unsigned char``, and only integers of 2, 4 and 8 bytes have a
-    byte order of their own.
+    (``unsigned int``), opaque bytes are an array of ``unsigned char``, the struct of an anonymous member has no tag,
+    and only integers of 2, 4 and 8 bytes have a byte order of their own.
 
     Args:
         key: of one key; None: nothing is said of it (key_type_id 0), which only arrays of sections take.
@@ -231,7 +231,10 @@ class _Types:
             below = f"{path}.{member.name or f'<anonymous {at}>'}"
             _fitting(layout, member, bitfields, below)
             bit_offset = 8 * member.offset if member.bits is None else member.bit_offset
-            members.append((member.name, self.add(member.layout, below), bit_offset, member.bits))
+            inner = member.layout
+            if isinstance(inner, Record) and not member.name:
+                inner = replace(inner, type_name="")  # with a tag C declares no member
+            members.append((member.name, self.add(inner, below), bit_offset, member.bits))
         members.sort(key=lambda one: one[2])  # "Invalid member bits_offset" else
         name = _identifier(layout.type_name, path, "its type's name") if layout.type_name else ""
         return self.writer.record(name, layout.size, members, union=layout.union)

@@ -120,6 +120,15 @@ def test_what_btf_cannot_say_is_what_is_nearest_to_it(given_: Layout, read: Layo
     assert read_again(given_) == read
 
 
+def test_an_anonymous_member_is_of_a_struct_without_a_tag() -> None:
+    """C declares nothing by ``struct inner { ... };`` in another struct, and so bpftool would print it."""
+    hidden = Member(name="", offset=0, layout=struct_of(U32, name="inner"))
+    read = read_again(Record(size=4, members=(hidden,), type_name="outer"))
+
+    assert isinstance(read, Record)
+    assert [member.layout.type_name for member in read.members] == [""]
+
+
 def test_each_type_and_each_name_is_there_once() -> None:
     point = struct_of(U32, U32, name="point")
     both = blob_of(
