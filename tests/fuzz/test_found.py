@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mapd_client.btf import BadBtf, Types
 from mapd_client.elf.bad import BadObject
 from mapd_client.elf.read import read_object
 from tests.support.elfwriter import ALLOC, PROGBITS, WRITE, BtfMaps, Object
@@ -27,3 +28,14 @@ def test_a_slot_far_behind_its_map_is_refused() -> None:
     made.section(".BTF", raw.blob(), PROGBITS, 0)
     with pytest.raises(BadObject, match=f"slot {1 << 33}, a key has 32 bits"):
         read_object(made.build())
+
+
+def test_a_message_has_no_more_than_the_beginning_of_a_name() -> None:
+    """A name may fill the strings, and a control character takes four characters of a message."""
+    raw = Raw()
+    name = "\x17" * 5_000
+    byte = raw.integer("unsigned char", 1)
+    twice = raw.struct("s", 2, (name, byte, 0), (name, byte, 8))
+    with pytest.raises(BadBtf, match="two members are called") as refused:
+        Types(raw.blob()).layout(twice)
+    assert len(str(refused.value)) < 500

@@ -22,6 +22,9 @@ STRINGS_MAX: Final = 0x7FFF_FFFF
 _ORDERS: Final[dict[bytes, ByteOrder]] = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
 _PREFIXES: Final = {"little": "<", "big": ">"}
 
+_TOLD: Final = 64
+"""Characters of a name in a message."""
+
 
 class BadBtf(TypeMismatch):
     """Bytes that are no BTF, or types that contradict themselves.
@@ -38,6 +41,11 @@ class BadBtf(TypeMismatch):
         super().__init__(message, metadata={"offset": str(offset), "number": str(number)})
         self.offset = offset
         self.number = number
+
+
+def told(name: str) -> str:
+    """A name for a message: its beginning, for a blob may give a type one of a megabyte of control characters."""
+    return repr(name if len(name) <= _TOLD else f"{name[:_TOLD]}...")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mapd_client.btf import kinds
+from mapd_client.btf.blob import told
 from mapd_client.btf.resolving import CHAIN, LEVELS, Resolved, Resolver
 from mapd_client.btf.scalars import SPECIAL_STRUCTS, bit_field, enumeration, integer, is_char, pointer, real
 from mapd_client.layouts import Array, Layout, Member, Record, Special, Text
@@ -134,7 +135,7 @@ class Builder:
                 if not member.name and isinstance(member.layout, Record):
                     left.append(member.layout)
                 elif member.name in seen:
-                    raise self._resolver.bad(id, f"two members are called {member.name!r}")
+                    raise self._resolver.bad(id, f"two members are called {told(member.name)}")
                 else:
                     seen.add(member.name)
 
@@ -152,11 +153,11 @@ class Builder:
             built = self._build(member.type, path)
             if bits > 8 * built.layout.size:
                 raise self._resolver.bad(
-                    id, f"member {member.name!r} has {bits} bits of {built.layout.size} bytes", bits
+                    id, f"member {told(member.name)} has {bits} bits of {built.layout.size} bytes", bits
                 )
             if at % 8 and not bits:
                 raise self._resolver.bad(
-                    id, f"member {member.name!r} begins at bit {at}, and is no bit-field", at
+                    id, f"member {told(member.name)} begins at bit {at}, and is no bit-field", at
                 )
         else:
             built = _Built(bit_field(self._resolver, id, found, member.name, bits))
@@ -164,7 +165,7 @@ class Builder:
         if end > 8 * size:
             raise self._resolver.bad(
                 id,
-                f"member {member.name!r}, bits {at} to {end}, lies outside of {size} bytes",
+                f"member {told(member.name)}, bits {at} to {end}, lies outside of {size} bytes",
                 member.bit_offset,
             )
         return built, Member(
@@ -176,7 +177,7 @@ class Builder:
         if kind.size == 0:
             raise self._resolver.bad(
                 id,
-                f"the section {kind.name!r} has size 0, as in an object that no loader has filled in; its ELF"
+                f"the section {told(kind.name)} has size 0, as in an object that no loader has filled in; its ELF"
                 " section says its size, its symbols the offsets",
                 0,
             )
@@ -185,7 +186,7 @@ class Builder:
             var = self._resolver.kind(each.type)
             if not isinstance(var, kinds.Var) or not var.name:
                 raise self._resolver.bad(
-                    id, f"type {each.type} in the section {kind.name!r} is no named VAR", each.type
+                    id, f"type {each.type} in the section {told(kind.name)} is no named VAR", each.type
                 )
             built = self._build(each.type, (*path, id))
             nodes += built.nodes
@@ -195,8 +196,8 @@ class Builder:
             if each.size < built.layout.size or each.offset + each.size > kind.size:
                 raise self._resolver.bad(
                     id,
-                    f"{var.name!r} of {built.layout.size} bytes has bytes {each.offset} to {each.offset + each.size}"
-                    f" of {kind.size}",
+                    f"{told(var.name)} of {built.layout.size} bytes has bytes {each.offset} to "
+                    f"{each.offset + each.size} of {kind.size}",
                     each.offset,
                 )
             members.append(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mapd_client.btf import kinds
-from mapd_client.btf.blob import BadBtf
+from mapd_client.btf.blob import BadBtf, told
 from mapd_client.btf.kinds import Kind
 from mapd_client.layouts import Order
 
@@ -110,7 +110,9 @@ class Resolver:
             ):
                 return kind.size
             case kinds.Fwd():
-                raise self.bad(id, f"{kind.name!r} is only declared in this BTF; its size is not known", id)
+                raise self.bad(
+                    id, f"{told(kind.name)} is only declared in this BTF; its size is not known", id
+                )
             case _:
                 raise self.bad(id, f"a {type(kind).__name__.upper()} is no data", id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mapd_client.btf import kinds
+from mapd_client.btf.blob import told
 from mapd_client.btf.kinds import Kind
 from mapd_client.btf.resolving import CHAIN, POINTER_BYTES, Qualifier, Resolved, Resolver
 from mapd_client.layouts import (
@@ -94,12 +95,12 @@ def enumeration(resolver: Resolver, found: Resolved, kind: kinds.Enum | kinds.En
     for name, value in values:
         if not low <= value < high:
             raise resolver.bad(
-                found.id, f"{name} = {value} does not fit in an enum of {kind.size} bytes", value
+                found.id, f"{told(name)} = {value} does not fit in an enum of {kind.size} bytes", value
             )
         # Else what is read by its name were written as another number.
         if not name or seen.setdefault(name, value) != value:
             raise resolver.bad(
-                found.id, f"value {value} has the name {name!r}, which is none of its own", value
+                found.id, f"value {value} has the name {told(name)}, which is none of its own", value
             )
     return Enumeration(size=kind.size, signed=signed, members=values, type_name=found.name)
 
@@ -133,11 +134,11 @@ def bit_field(resolver: Resolver, id: int, found: Resolved, name: str, bits: int
     else:
         raise resolver.bad(
             id,
-            f"member {name!r} has {bits} bits of a {type(kind).__name__.upper()}, not of an integer",
+            f"member {told(name)} has {bits} bits of a {type(kind).__name__.upper()}, not of an integer",
             bits,
         )
     if bits > 8 * layout.size:
-        raise resolver.bad(id, f"member {name!r} has {bits} bits of {layout.size} bytes", bits)
+        raise resolver.bad(id, f"member {told(name)} has {bits} bits of {layout.size} bytes", bits)
     return layout
 
 
