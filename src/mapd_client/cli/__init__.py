@@ -1,4 +1,4 @@
-"""mapctl: maps from the command line. ``app`` and ``rights`` hold the verbs; this only finds out whether it can run."""
+"""mapctl: maps from the command line. ``app`` has the verbs; this only finds out whether it can run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ def main() -> None:
             "pip install 'bpf-mapd[cli]' (or, in a checkout, pip install '.[cli]')\n"
         )
         sys.exit(2)
-    from mapd_client.cli import rights
-    from mapd_client.cli.app import app, run
+    from mapd_client.cli.app import run
 
-    rights.register(app)
     sys.exit(run(sys.argv[1:]))

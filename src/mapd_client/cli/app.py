@@ -1,39 +1,33 @@
-"""The verbs of mapctl. Data goes to stdout, everything else to stderr."""
+"""The table of mapctl's verbs, each loaded when it is called. Data goes to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Final, cast
 
 from cyclopts import App, CycloptsError, Parameter
 
 import mapd_api
-from mapd_client.cli import interrupts, literals, outcomes, render
-from mapd_client.cli.render import Output
-from mapd_client.cli.sources import Source
-from mapd_client.cli.types import Shown, saying, shown_by
-from mapd_client.client import Client, connect
+from mapd_client.cli import outcomes, render
+from mapd_client.cli.options import Options
+from mapd_client.cli.running import complain
 from mapd_client.errors import MapdError
-from mapd_client.info import UpdateFlag
-from mapd_client.map import Map
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What stands before or after any verb."""
-
-    address: str | None
-    timeout: float
-
-
-Given = Annotated[Options, Parameter(parse=False)]
-Format = Annotated[Output, Parameter(name=["--output", "-o"])]
-Dumped = Annotated[Literal["table", "ndjson", "bpftool"], Parameter(name=["--output", "-o"])]
+VERBS: Final = (
+    ("list", "listing:list_"),
+    ("show", "listing:show"),
+    ("rename", "listing:rename"),
+    ("lookup", "reading_verbs:lookup"),
+    ("dump", "reading_verbs:dump"),
+    ("update", "writing:update"),
+    ("delete", "writing:delete"),
+    ("whoami", "rights:whoami"),
+    ("can", "rights:can"),
+)
+"""Names of a verb, separated by blanks, its own first; and the function behind it."""
 
 _HELP = """eBPF maps through mapd.
 
@@ -52,7 +46,11 @@ app = App(
     version=mapd_api.__version__,
     result_action="return_value",
     console=render.QuietConsole(),
+    default_parameter=Parameter(negative=""),
 )
+for _names, _where in VERBS:
+    _name, *_aliases = _names.split()
+    app.command(f"mapd_client.cli.{_where}", name=_name, alias=_aliases)
 
 
 @app.meta.default
@@ -70,249 +68,23 @@ def _launch(
         timeout: seconds that any one call may take.
     """
     command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=True)
-    given = {name: Options(address, timeout) for name in ignored}
-    result: Any = command(*bound.args, **bound.kwargs, **given)
+    options = Options(address=address, timeout=timeout)
+    result: Any = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, options))
     return result if isinstance(result, int) else outcomes.OK
 
 
-@app.command(name="list")
-def list_(
-    glob: str = "*",
-    /,
-    *,
-    pins: bool = False,
-    ids: bool = False,
-    holders: bool = False,
-    output: Format = "table",
-    options: Given,
-) -> int:
-    """The maps that you may see.
-
-    Args:
-        glob: shell pattern over "namespace/name"; over pins and kernel name of maps without a name.
-        pins: also maps that other programs have pinned.
-        ids: also all others of the host.
-        holders: which processes and programs hold each.
-        output: table or ndjson.
-        options: of every verb.
-    """
-
-    async def work(client: Client) -> int:
-        listing = client.list_maps(glob, pins=pins, ids=ids, holders=holders)
-        found = [info async for info in listing]
-        if output == "table":
-            render.write_maps(found, sys.stdout, holders=holders)
-        else:
-            for info in found:
-                render.write_record(render.map_record(info), sys.stdout)
-        for place in listing.not_looked_at:
-            sys.stderr.write(f"not looked at: {place}\n")
-        return outcomes.OK
-
-    return with_client(options, work)
-
-
-@app.command
-def rename(name: str, new_name: str, /, *, options: Given) -> int:
-    """Give a map another name; what has the new name already stays.
-
-    Args:
-        name: "flows" or "ns/flows".
-        new_name: the same.
-        options: of every verb.
-    """
-
-    async def work(client: Client) -> int:
-        sys.stdout.write(await client.rename_map(name, new_name) + "\n")
-        return outcomes.OK
-
-    return with_client(options, work)
-
-
-@app.command
-def show(map: str, /, *, output: Format = "table", options: Given) -> int:
-    """One map: its type, sizes, flags, and what it supports.
-
-    Args:
-        map: name, pin:PATH or id:NUMBER.
-        output: table or ndjson.
-        options: of every verb.
-    """
-
-    async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        del client
-        if output == "table":
-            render.write_map(opened.info, sys.stdout)
-        else:
-            render.write_record(render.map_record(opened.info), sys.stdout)
-        return outcomes.OK
-
-    return _with_map(options, map, work)
-
-
-@app.command
-def lookup(
-    map: str, key: str, /, *, output: Format = "table", types: Source | None = None, options: Given
-) -> int:
-    """The value of one key; exit code 3 if it is not there.
-
-    Args:
-        map: name, pin:PATH or id:NUMBER.
-        key: {"saddr": "10.0.0.1", ...}, hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
-        output: table or ndjson.
-        types: where the map's types are from.
-        options: of every verb.
-    """
-
-    async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        with saying("lookup", map):
-            shown = await shown_by(opened, client, types or Source())
-            data = shown.key(key)
-        _write(shown, output, data, await opened[data], 1)
-        sys.stderr.write(shown.note if output == "table" else "")
-        return outcomes.OK
-
-    return _with_map(options, map, work)
-
-
-@app.command
-def update(
-    map: str,
-    key: str,
-    value: str,
-    flags: UpdateFlag = "any",
-    /,
-    *,
-    types: Source | None = None,
-    options: Given,
-) -> int:
-    """Create or replace one element; in a per-CPU map every CPU gets the value.
-
-    Args:
-        map: name, pin:PATH or id:NUMBER.
-        key: {"saddr": "10.0.0.1", ...}, hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
-        value: in the same forms.
-        flags: any; noexist (only create); exist (only replace).
-        types: where the map's types are from.
-        options: of every verb.
-    """
-
-    async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        with saying("update", map):
-            shown = await shown_by(opened, client, types or Source())
-            element = shown.key(key), shown.value(value)
-        await opened.update(*element, flags=flags)
-        return outcomes.OK
-
-    return _with_map(options, map, work)
-
-
-@app.command
-def delete(map: str, key: str, /, *, types: Source | None = None, options: Given) -> int:
-    """Remove one element; exit code 3 if it was not there.
-
-    Args:
-        map: name, pin:PATH or id:NUMBER.
-        key: {"saddr": "10.0.0.1", ...}, hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
-        types: where the map's types are from.
-        options: of every verb.
-    """
-
-    async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        with saying("delete", map):
-            data = (await shown_by(opened, client, types or Source())).key(key)
-        if await opened.delete(data):
-            return outcomes.OK
-        return _complain(f"delete {map}: no such key {data.hex()}", "nothing was removed", outcomes.NOT_FOUND)
-
-    return _with_map(options, map, work)
-
-
-@app.command
-def dump(
-    map: str,
-    /,
-    *,
-    prefix: str = "",
-    limit: int | None = None,
-    partial_ok: bool = False,
-    output: Dumped = "table",
-    types: Source | None = None,
-    options: Given,
-) -> int:
-    """Every element.
-
-    Args:
-        map: name, pin:PATH or id:NUMBER.
-        prefix: hex digits that the keys begin with.
-        limit: at most so many elements.
-        partial_ok: exit code 0 even if the daemon calls the dump incomplete.
-        output: table; ndjson; bpftool, as bpftool -j map dump prints it.
-        types: where the map's types are from.
-        options: of every verb.
-    """
-
-    async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        with saying("dump", map):
-            shown = await shown_by(opened, client, types or Source())
-            begins = literals.parse_hex(prefix)
-        write = shown.bpftool(sys.stdout) if output == "bpftool" else partial(_write, shown, output)
-        if limit is None:
-            async with opened.chunks(prefix=begins, partial_ok=partial_ok) as chunks:
-                async for chunk in chunks:
-                    write(chunk.keys, chunk.values, chunk.count)
-            trailer = chunks.trailer
-        else:
-            async with opened.items(prefix=begins, limit=limit, partial_ok=partial_ok) as elements:
-                async for key, value in elements:
-                    write(key, value, 1)
-            trailer = elements.trailer
-        if output == "bpftool":
-            sys.stdout.write("]\n")
-        sys.stderr.write(shown.note if output == "table" else "")
-        if trailer is not None and not trailer.complete:
-            sys.stderr.write(f"incomplete: {trailer.incomplete_reason}\n")
-        return outcomes.OK
-
-    return _with_map(options, map, work)
-
-
-def _write(
-    shown: Shown, output: str, keys: bytes | memoryview, values: bytes | memoryview, count: int
-) -> None:
-    if output == "table":
-        sys.stdout.writelines(shown.rows(keys, values, count))
-    else:
-        sys.stdout.write(shown.records.lines(keys, values, count))
-
-
-def with_client(options: Options, work: Callable[[Client], Awaitable[int]]) -> int:
-    """Connect, work, disconnect; the exit code."""
-
-    async def connected() -> int:
-        async with connect(options.address, timeout=options.timeout) as client:
-            return await work(client)
-
-    return interrupts.run(connected())
-
-
-def _with_map(options: Options, ref: str, work: Callable[[Map[bytes, bytes], Client], Awaitable[int]]) -> int:
-    async def opened(client: Client) -> int:
-        async with client.open_map(ref) as found:
-            return await work(found, client)
-
-    return with_client(options, opened)
-
-
-def _complain(what: str, advice: str, code: int) -> int:
-    sys.stderr.write(f"mapctl: {what}\n{advice}\n")
-    return code
+def load_all() -> None:
+    """Load every verb, for what tells of all of them: the help, completion, their documentation."""
+    for names, _ in VERBS:
+        _ = app[names.split()[0]]
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code."""
     # A path that the locale cannot write is no reason to fail.
     cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
+    if not arguments or arguments[0] in ("--help", "-h"):
+        load_all()
     try:
         code: int = app.meta(list(arguments), exit_on_error=False, print_error=True) or outcomes.OK
         sys.stdout.flush()
@@ -320,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
         return outcomes.USAGE  # said already
     except MapdError as error:
         code, advice = outcomes.of_error(error)
-        return _complain(str(error), advice, code)
+        return complain(str(error), advice, code)
     except BrokenPipeError:
         _drop_output()
         return outcomes.BROKEN_PIPE

@@ -5,18 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from cyclopts import App
-
 from mapd_client.cli import literals, outcomes, render
-from mapd_client.cli.app import Format, Given, with_client
+from mapd_client.cli.options import Format, Given
+from mapd_client.cli.running import with_client
 from mapd_client.client import Client
 from mapd_client.rights import Principal, Share
-
-
-def register(app: App) -> None:
-    """Add these verbs to the others."""
-    app.command(whoami)
-    app.command(can)
 
 
 def whoami(*, output: Format = "table", options: Given) -> int:

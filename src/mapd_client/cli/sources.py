@@ -37,9 +37,9 @@ class Source:
     elf: str | None = None
     key_type: str | None = None
     value_type: str | None = None
-    as_: Annotated[Sequence[str], Parameter(name="--as", negative="")] = ()
+    as_: Annotated[Sequence[str], Parameter(name="--as")] = ()
     hints: Path | None = None
-    strings: Annotated[bool, Parameter(name="--json-safe-ints", negative="")] = False
+    strings: Annotated[bool, Parameter(name="--json-safe-ints")] = False
 
 
 def by_source(source: Source, info: MapInfo) -> MapLayout | None:
