@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final, cast
 from cyclopts import App, CycloptsError, Parameter
 
 import mapd_api
-from mapd_client.cli import outcomes, render
+from mapd_client.cli import outcomes, references, render
+from mapd_client.cli.complaints import complain, failed, usage, wants_json
 from mapd_client.cli.options import Options
-from mapd_client.cli.running import complain
 from mapd_client.errors import MapdError
 
 VERBS: Final = (
@@ -26,6 +26,7 @@ VERBS: Final = (
     ("delete", "writing:delete"),
     ("whoami", "rights:whoami"),
     ("can", "rights:can"),
+    ("context", "contexts:context"),
 )
 """Names of a verb, separated by blanks, its own first; and the function behind it."""
 
@@ -57,18 +58,21 @@ for _names, _where in VERBS:
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     address: str | None = None,
-    timeout: float = 30.0,
+    context: str | None = None,
+    timeout: float | None = None,
 ) -> int:
     """Run one verb.
 
     Args:
         tokens: the verb and its arguments.
-        address: the daemon's socket, or host:port with $MAPD_TLS_CA, $MAPD_TLS_CERT and $MAPD_TLS_KEY; default:
-            $MAPD_ADDRESS, then /run/mapd.
-        timeout: seconds that any one call may take.
+        address: the daemon's socket, or host:port with $MAPD_TLS_CA, $MAPD_TLS_CERT and $MAPD_TLS_KEY; default: the
+            context that is named, $MAPD_ADDRESS, the current context, /run/mapd.
+        context: a context of the configuration: see 'mapctl context'.
+        timeout: seconds that any one call may take; default: the context's, 30.
     """
-    command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=True)
-    options = Options(address=address, timeout=timeout)
+    tokens = tuple(references.one_token_each(tokens))
+    command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    options = Options(address=address, context=context, timeout=timeout)
     result: Any = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, options))
     return result if isinstance(result, int) else outcomes.OK
 
@@ -85,21 +89,20 @@ def run(arguments: Sequence[str]) -> int:
     cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("--help", "-h"):
         load_all()
+    as_json = wants_json(arguments)
     try:
-        code: int = app.meta(list(arguments), exit_on_error=False, print_error=True) or outcomes.OK
+        code: int = app.meta(list(arguments), exit_on_error=False, print_error=False) or outcomes.OK
         sys.stdout.flush()
-    except CycloptsError:
-        return outcomes.USAGE  # said already
+    except CycloptsError as error:
+        return usage(error, as_json=as_json)
     except MapdError as error:
-        code, advice = outcomes.of_error(error)
-        return complain(str(error), advice, code)
+        return failed(error, as_json=as_json)
     except BrokenPipeError:
         _drop_output()
         return outcomes.BROKEN_PIPE
     except OSError as error:  # behind MapdError, of which some are OSErrors too
         _drop_output()
-        sys.stderr.write(f"mapctl: cannot write: {error.strerror or error}\n")
-        return outcomes.FAILURE
+        return complain(f"cannot write: {error.strerror or error}", "", outcomes.FAILURE, as_json=as_json)
     except KeyboardInterrupt:
         return outcomes.INTERRUPTED
     return code

@@ -18,7 +18,7 @@ class Options:
 
     Attributes:
         address: the daemon's socket, or host:port; None: as the context, the environment and discovery say.
-        timeout: seconds that any one call may take.
+        timeout: seconds that any one call may take; None: as the context says, or 30.
         hosts: addresses of several daemons, or names in ``hosts_file``.
         hosts_file: the daemons of several hosts; TOML, or the JSON of Prometheus' file_sd.
         context: the name of a context of the configuration; None: the current one.
@@ -27,7 +27,7 @@ class Options:
     """
 
     address: str | None = None
-    timeout: float = 30.0
+    timeout: float | None = None
     hosts: Sequence[str] = ()
     hosts_file: Path | None = None
     context: str | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mapd_client.cli import outcomes
+from mapd_client.cli.complaints import complain
 from mapd_client.cli.options import Given
-from mapd_client.cli.running import complain, with_map
+from mapd_client.cli.running import with_map
 from mapd_client.cli.sources import Source
 from mapd_client.cli.types import saying, shown_by
 from mapd_client.client import Client

@@ -1,0 +1,1 @@
+"""mapctl without a daemon."""

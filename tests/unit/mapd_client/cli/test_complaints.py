@@ -1,0 +1,69 @@
+"""What is wrong is told as text, or as one JSON object where JSON was asked for; on stderr, with the exit code."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mapd_client.cli import outcomes
+from mapd_client.cli.app import VERBS, app, load_all, run
+from mapd_client.cli.complaints import wants_json
+
+_NOWHERE = "/nowhere/mapd.sock"
+
+
+def _error(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    said = capsys.readouterr()
+    assert not said.out, "data only"
+    found: dict[str, Any] = json.loads(said.err)["error"]
+    return found
+
+
+@pytest.mark.parametrize("how", ["-o ndjson", "-ondjson", "-o=ndjson", "--output ndjson", "--output=ndjson"])
+def test_a_failure_is_an_object_where_json_was_asked_for(
+    how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["show", "flows", "--address", _NOWHERE, *how.split()]) == outcomes.UNAVAILABLE
+    found = _error(capsys)
+    assert found["exit_code"] == outcomes.UNAVAILABLE
+    assert "/nowhere/mapd.sock" in found["message"]
+    assert "--address" in found["hint"]
+
+
+def test_a_wrong_command_line_is_an_object_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["lookup", "flows", "-o", "ndjson"]) == outcomes.USAGE
+    found = _error(capsys)
+    assert "KEY" in found["message"]
+    assert found["hint"] == "see 'mapctl lookup --help'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ("dump flows", False),
+        ("dump flows -o table", False),
+        ("dump flows -o", False),
+        ("lookup flows -- -ojson", False),
+        ("dump -o json flows", True),
+        ("list --output=ndjson", True),
+    ],
+)
+def test_json_is_asked_for_by_the_option_alone(arguments: str, wanted: bool) -> None:
+    assert wants_json(arguments.split()) is wanted
+
+
+def test_an_unknown_verb_names_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fetch", "flows"]) == outcomes.USAGE
+    assert "see 'mapctl --help'" in capsys.readouterr().err
+
+
+def test_each_verb_is_there_with_a_line_of_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == outcomes.OK
+    shown = capsys.readouterr().out
+    load_all()
+    for names, _ in VERBS:
+        for name in names.split():
+            assert app[name].help.strip(), name
+        assert names.split()[0] in shown
