@@ -43,6 +43,7 @@ from mapd_client.errors import (
     PermissionDenied,
     QuotaExceeded,
     Refused,
+    RemovalsRefused,
     SizeMismatch,
     TypeMismatch,
     Unavailable,
@@ -76,7 +77,9 @@ from mapd_client.references import ProgramRef
 from mapd_client.refs import Id, MapRef, Name, Pin
 from mapd_client.rights import Decision, Principal, Share
 from mapd_client.selecting import Reduce
+from mapd_client.stats import MapStats, StatsSample
 from mapd_client.structcodec import Struct
+from mapd_client.syncing.report import SyncReport
 from mapd_client.tables.arrays import Arrays
 from mapd_client.tables.needs import ArrowTable
 from mapd_client.tables.streaming import Batches
@@ -142,6 +145,7 @@ __all__ = [
     "MapInfo",
     "MapNotFound",
     "MapRef",
+    "MapStats",
     "MapType",
     "MapdError",
     "Misuse",
@@ -165,10 +169,13 @@ __all__ = [
     "Reason",
     "Reduce",
     "Refused",
+    "RemovalsRefused",
     "ServerInfo",
     "Share",
     "SizeMismatch",
+    "StatsSample",
     "Struct",
+    "SyncReport",
     "Tls",
     "Trailer",
     "TypeMismatch",

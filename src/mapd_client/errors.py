@@ -11,6 +11,7 @@
         * ``MapNotFound`` (``LookupError``), ``MapExists``, ``Incompatible``
         * ``KeyMissing`` (``KeyError``), ``KeyExists``, ``MapFull``, ``MapFrozen``
         * ``BatchFailed``: some elements of many; ``.applied``, ``.errors``, ``.cause``, ``.sent``
+        * ``RemovalsRefused``: by ``Map.sync`` itself, what it would remove
         * ``PermissionDenied`` (``PermissionError``): the policy, or a read-only handle
         * ``QuotaExceeded``: ``.retry_after``
         * ``DaemonCapability``: ``.capability``, ``.fix``
@@ -56,6 +57,7 @@ __all__ = [
     "PermissionDenied",
     "QuotaExceeded",
     "Refused",
+    "RemovalsRefused",
     "SizeMismatch",
     "TypeMismatch",
     "Unavailable",
@@ -170,6 +172,13 @@ class MapFull(Refused):
 
 class MapFrozen(Refused):
     """The map is frozen: no writes from user space, for ever."""
+
+
+class RemovalsRefused(Refused):
+    """``Map.sync`` would remove a larger share of the map than it may (``max_removals``); nothing was written.
+
+    ``metadata`` has the numbers: removals, entries, max_removals.
+    """
 
 
 class PermissionDenied(Refused, PermissionError):

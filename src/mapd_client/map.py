@@ -14,7 +14,6 @@ from mapd_api.v1 import elements_pb2, maps_pb2
 from mapd_client import hostinfo_asking, methods, references, replies, requests
 from mapd_client.atomics import Atomics
 from mapd_client.batches import Batch
-from mapd_client.bulk import Bulk
 from mapd_client.codec import Codec
 from mapd_client.dump import Dump
 from mapd_client.elements import Elements
@@ -33,6 +32,7 @@ from mapd_client.layouts import MapLayout
 from mapd_client.lpm import Lpm
 from mapd_client.references import ProgramRef
 from mapd_client.refs import MapRef
+from mapd_client.syncing.facade import Syncing
 from mapd_client.tables.facade import Tables
 from mapd_client.typed.hints import Hint
 
@@ -42,7 +42,7 @@ K2 = TypeVar("K2")
 V2 = TypeVar("V2")
 
 
-class Map(Elements[K, V], Bulk[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]):
+class Map(Elements[K, V], Syncing[K, V], Atomics[K, V], Tables[K, V], Generic[K, V]):
     """One open map; from ``Client.open_map`` or ``Client.create_map``.
 
     Where the values have a bpf_spin_lock (``info.has_lock``), every read and write holds it.

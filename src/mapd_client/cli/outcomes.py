@@ -16,6 +16,7 @@ NOT_FOUND: Final = 3  # key or map
 PERMISSION: Final = 4
 UNAVAILABLE: Final = 5  # or the deadline passed
 CONFLICT: Final = 6  # exists, frozen
+DIFFERS: Final = 8  # diff: the sides differ; sync --exit-code: something was changed
 INTERRUPTED: Final = 130  # SIGINT
 BROKEN_PIPE: Final = 141  # the reader went away, as SIGPIPE would end it
 
@@ -66,6 +67,11 @@ _TABLE: Final[tuple[tuple[type[errors.MapdError], int, str], ...]] = (
     (errors.KeyExists, CONFLICT, "use 'any' or 'exist' to replace it"),
     (errors.MapFrozen, CONFLICT, "only BPF programs can still write it"),
     (errors.Incompatible, CONFLICT, "see its shape with 'mapctl show'"),
+    (
+        errors.RemovalsRefused,
+        CONFLICT,
+        "look at what would go ('mapctl sync --dry-run'); if that is meant, allow it with --max-removals",
+    ),
     (errors.MapFull, FAILURE, "delete something first, or create a larger map"),
     (errors.QuotaExceeded, FAILURE, "wait, or ask the daemon's administrator for more"),
     (

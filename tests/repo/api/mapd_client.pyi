@@ -72,6 +72,7 @@ class Client:
     def list_maps(
         self, glob: str = "*", *, pins: bool = False, ids: bool = False, holders: bool = False
     ) -> Listing: ...
+    async def map_stats(self, glob: str = "*", *, pins: bool = False, ids: bool = False) -> StatsSample: ...
     @overload
     def open_map(self, ref: MapRef | str, *, read_only: bool = False) -> Opening[Map[bytes, bytes]]: ...
     @overload
@@ -261,6 +262,13 @@ class Map(MapHandle, Generic[K, V]):
         *,
         flags: UpdateFlag = "any",
     ) -> int: ...
+    async def sync(
+        self,
+        desired: Mapping[K, V] | Iterable[tuple[K, V]] | tuple[NDArray[Any], NDArray[Any]] | ArrowTable,
+        *,
+        max_removals: float = 0.2,
+        dry_run: bool = False,
+    ) -> SyncReport: ...
     async def count(self) -> Count: ...
     @property
     def layout(self) -> MapLayout | None: ...
@@ -470,6 +478,18 @@ class Decision:
     def __bool__(self) -> bool: ...
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReport:
+    added: int
+    removed: int
+    changed: int
+    unchanged: int
+    merged: int
+    canonicalised: int = 0
+    removed_first: bool = False
+    dry_run: bool = False
+    def __bool__(self) -> bool: ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
     version: str
     epoch: str
@@ -550,6 +570,32 @@ class Count:
     entries: int
     exact: bool
     method: str
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapStats:
+    id: int
+    name: str
+    pin_path: str
+    kernel_name: str
+    type: MapType | int
+    max_entries: int
+    memlock_bytes: int
+    entries: int | None
+    exact: bool
+    method: str
+    read_elements: int | None
+    written_elements: int | None
+    @property
+    def label(self) -> str: ...
+    @property
+    def type_name(self) -> str: ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsSample:
+    maps: Sequence[MapStats]
+    epoch: str
+    uptime: float
+    not_looked_at: Sequence[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostClocks:
@@ -689,6 +735,8 @@ class KeyExists(Refused): ...
 class MapFull(Refused): ...
 class MapFrozen(Refused): ...
 class PermissionDenied(Refused, PermissionError): ...
+class RemovalsRefused(Refused): ...
+
 class QuotaExceeded(Refused): ...
 
 class DaemonCapability(Refused):
