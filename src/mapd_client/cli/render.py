@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal, TextIO
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 from mapd_client.cli.literals import split_value
 from mapd_client.info import MapInfo, ProcessHolder, ProgramHolder
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Output = Literal["table", "ndjson"]
 
@@ -60,7 +60,7 @@ def write_record(record: Mapping[str, object], file: TextIO) -> None:
 
 def write_maps(maps: Iterable[MapInfo], file: TextIO, *, holders: bool = False) -> None:
     """A table of maps; with who holds each, where it was asked for."""
-    table = Table(box=None, pad_edge=False, show_edge=False)
+    table = _table()
     for title in ("ID", "NAME", "TYPE", "KEY", "VALUE", "MAX", "FROZEN", "PIN", *["HELD BY"] * holders):
         numeric = title in ("ID", "KEY", "VALUE", "MAX")
         table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
@@ -95,7 +95,7 @@ def write_map(info: MapInfo, file: TextIO) -> None:
 
 def write_fields(fields: Mapping[str, str], file: TextIO) -> None:
     """A line per field."""
-    table = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
+    table = _table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in fields.items():
@@ -108,16 +108,16 @@ def write_element(key: bytes, value: bytes, info: MapInfo, file: TextIO) -> None
     file.write(f"{key.hex()}  {' '.join(one.hex() for one in split_value(value, info))}\n")
 
 
-class QuietConsole(Console):
-    """A console that says nothing of its own when its reader has gone away; rich would exit with 1."""
+def _table(*, show_header: bool = True) -> Table:
+    from rich.table import Table  # 22 ms, which most verbs need not pay
 
-    def on_broken_pipe(self) -> None:
-        """Raise what rich caught, for ``run`` to end as every verb does."""
-        raise BrokenPipeError
+    return Table(box=None, pad_edge=False, show_edge=False, show_header=show_header)
 
 
 def _print(table: Table, file: TextIO) -> None:
     # Names and paths are data: neither markup nor emoji is to be read into them.
+    from mapd_client.cli.console import QuietConsole
+
     width = None if file.isatty() else _PIPE_WIDTH
     console = QuietConsole(file=file, width=width, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
