@@ -37,6 +37,7 @@ FEATURES: Final = (
     "one-cpu",
     "count",
     "host-facts",
+    "map-stats",
 )
 """What this version can do beyond the plain calls; clients ask for these names."""
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 
 from mapd_api.uapi import MapFlag, MapType
 from mapd_api.v1 import access_pb2, maps_pb2
-from mapd_client import hostinfo, hostinfo_asking, methods, references, replies, requests, rights
+from mapd_client import hostinfo, hostinfo_asking, methods, references, replies, requests, rights, stats
 from mapd_client.classes_maps import planned
 from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import Incompatible, Misuse
@@ -28,6 +28,7 @@ from mapd_client.objectmaps import ObjectMaps
 from mapd_client.opening import Opener, Opening
 from mapd_client.refs import MapRef, Name, as_ref
 from mapd_client.rights import Decision, Principal
+from mapd_client.stats import StatsSample
 from mapd_client.tls import Tls
 from mapd_client.typed.hints import Hint, resolve
 
@@ -175,6 +176,22 @@ class Client:
             holders: tell of each which processes and programs hold it.
         """
         return Listing(self._links, requests.Wanted(glob, pins, ids, holders))
+
+    async def map_stats(self, glob: str = "*", *, pins: bool = False, ids: bool = False) -> StatsSample:
+        """The same maps with their entries, memory and what went through the daemon: for who asks again and again.
+
+        No element is read: the daemon asks the kernel for its counters, about 0.5 ms for each map. Cancelling costs
+        nothing.
+
+        Args:
+            glob: as for ``list_maps``.
+            pins: as for ``list_maps``.
+            ids: as for ``list_maps``.
+
+        Raises:
+            Unsupported: an older daemon, without the feature "map-stats".
+        """
+        return await stats.ask(await self._links.current(), requests.Wanted(glob, pins, ids))
 
     @overload
     def open_map(self, ref: MapRef | str, *, read_only: bool = False) -> Opening[Map[bytes, bytes]]: ...

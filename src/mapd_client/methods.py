@@ -44,6 +44,9 @@ CREATE_MAP: Final = Method(
 )
 OPEN_MAP: Final = Method(f"{_MAPS}/OpenMap", maps_pb2.OpenMapRequest, maps_pb2.OpenMapResponse.FromString)
 LIST_MAPS: Final = Method(f"{_MAPS}/ListMaps", maps_pb2.ListMapsRequest, maps_pb2.ListMapsResponse.FromString)
+LIST_MAP_STATS: Final = Method(
+    f"{_MAPS}/ListMapStats", maps_pb2.ListMapStatsRequest, maps_pb2.ListMapStatsResponse.FromString
+)
 CLOSE_MAP: Final = Method(f"{_MAPS}/CloseMap", maps_pb2.CloseMapRequest, maps_pb2.CloseMapResponse.FromString)
 PIN_MAP: Final = Method(f"{_MAPS}/PinMap", maps_pb2.PinMapRequest, maps_pb2.PinMapResponse.FromString)
 UNPIN_MAP: Final = Method(f"{_MAPS}/UnpinMap", maps_pb2.UnpinMapRequest, maps_pb2.UnpinMapResponse.FromString)

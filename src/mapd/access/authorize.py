@@ -120,6 +120,10 @@ class View:
         """Whether this map may be listed; of one whose type is not known: whatever it is."""
         return decide.grants(self.policy, self.principal.name, subject).reveal
 
+    def reads(self, subject: Subject) -> bool:
+        """Whether all elements of this map may be read, whatever their keys."""
+        return Verb.READ in decide.grants(self.policy, self.principal.name, subject).whole
+
     def by_id(self, subject: Subject) -> bool:
         """Whether this map may be reached by its kernel id."""
         return Verb.OPEN_BY_ID in decide.grants(self.policy, self.principal.name, subject).whole

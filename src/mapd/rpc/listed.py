@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from mapd.maps.listing import PINS, ListedMap, ProcessHolder, ProgramHolder, SortKey
 from mapd.rpc import convert
-from mapd_api.v1 import types_pb2
+from mapd.runtime.statistics import Watched
+from mapd.runtime.traffic import Flow
+from mapd_api.v1 import maps_pb2, types_pb2
 
 
 def info(found: ListedMap) -> types_pb2.MapInfo:
@@ -12,6 +16,27 @@ def info(found: ListedMap) -> types_pb2.MapInfo:
     message = convert.map_info(found)
     message.pins.extend(found.pins[:PINS])
     message.holders.extend(map(holder, found.holders))
+    return message
+
+
+def stats(watched: Watched, flow: Flow) -> maps_pb2.MapStats:
+    """What a client is told of a map that it watches."""
+    one = watched.listed
+    raw = one.facts.info
+    message = maps_pb2.MapStats(
+        id=raw.id,
+        name=one.name,
+        pin_path=one.pin_path,
+        kernel_name=raw.name,
+        type=cast("types_pb2.MapType", raw.map_type),
+        max_entries=raw.max_entries,
+        memlock_bytes=raw.memlock,
+    )
+    if watched.readable:
+        message.read_elements, message.written_elements = flow.read, flow.written
+    if watched.counted is not None:
+        message.entries, message.exact = watched.counted.entries, watched.counted.exact
+        message.method = watched.counted.method
     return message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -17,6 +18,7 @@ from mapd.rpc import convert, listed
 from mapd.rpc.admit import Use, admitted, check_name, check_unpin, decided, unlisted, used, wanted
 from mapd.rpc.guard import Call, Handler
 from mapd.rpc.server_info import Facts
+from mapd.runtime import statistics
 from mapd.runtime.host import HandleRef, MapHost
 from mapd.runtime.reach import Unlisted
 from mapd_api.ops import Verb
@@ -33,12 +35,17 @@ LIST_LIMIT: Final = 1_000
 """Maps of one ListMaps answer; about 300 bytes each, and at most 64 holders of 30."""
 
 
+STATS_LIMIT: Final = statistics.MOST
+"""Maps of one ListMapStats answer; at most about 5 KiB each, of which a pin's path may take 4."""
+
+
 class MapHandlers:
     """One coroutine for each method of the service."""
 
     def __init__(self, host: MapHost, facts: Facts) -> None:
         self._host = host
         self._facts = facts
+        self._started_ns = time.monotonic_ns()
 
     def methods(self) -> Mapping[str, Handler]:
         """Handlers by method name."""
@@ -48,6 +55,7 @@ class MapHandlers:
             "OpenMap": self.open_map,
             "GetMap": self.get_map,
             "ListMaps": self.list_maps,
+            "ListMapStats": self.list_map_stats,
             "CloseMap": self.close_map,
             "PinMap": self.pin_map,
             "UnpinMap": self.unpin_map,
@@ -125,18 +133,7 @@ class MapHandlers:
         looked_for = Wanted(
             glob=request.glob or "*", pins=request.pins, ids=request.ids, holders=request.holders
         )
-        if request.ids:
-            # On no map: a walk over ids meets every one. So the refusal tells of none.
-            asked = Asked(operation="list", what="maps by id", selector="")
-            refused = MapError(
-                Reason.POLICY,
-                f"list: a walk over kernel ids meets every map of the host, so a rule must give you, "
-                f"{call.principal.name!r}, open_by_id with every_map = true; list without ids for those that you may "
-                "see by name or pin",
-                operation="list",
-                principal=call.principal.name,
-            )
-            decided(call, looked_for, frozenset({Verb.OPEN_BY_ID}), None, asked, refused)
+        _check_ids(call, looked_for)
         after = listed.after(request.page_token)
         listing = await self._host.list(looked_for, call.authorizer.view(call.principal))
         rest = [one for one in listing.maps if after is None or one.order > after]
@@ -147,6 +144,24 @@ class MapHandlers:
             sources=listing.sources,
             not_looked_at=listing.not_looked_at,
         )
+
+    async def list_map_stats(self, call: Call, request: pb.ListMapStatsRequest) -> pb.ListMapStatsResponse:
+        """The same maps, counted."""
+        looked_for = Wanted(glob=request.glob or "*", pins=request.pins, ids=request.ids)
+        _check_ids(call, looked_for)
+        after = listed.after(request.page_token)
+        size = min(request.page_size or STATS_LIMIT, STATS_LIMIT)
+        view = call.authorizer.view(call.principal)
+        look = await self._host.look(looked_for, view, after, size)
+        flows = self._host.traffic.of(one.listed.facts.id for one in look.maps)
+        response = pb.ListMapStatsResponse(
+            stats=[listed.stats(one, flow) for one, flow in zip(look.maps, flows, strict=True)],
+            next_page_token=listed.token(look.maps[-1].listed) if look.more else "",
+            not_looked_at=look.not_looked_at,
+            epoch=self._facts.epoch,
+        )
+        response.uptime.FromNanoseconds(time.monotonic_ns() - self._started_ns)
+        return response
 
     async def close_map(self, call: Call, request: pb.CloseMapRequest) -> pb.CloseMapResponse:
         """Give a handle back."""
@@ -235,3 +250,19 @@ class MapHandlers:
         return pb.GetBtfResponse(
             btf=Btf(blob=btf.blob, key_type_id=btf.key_type_id, value_type_id=btf.value_type_id)
         )
+
+
+def _check_ids(call: Call, looked_for: Wanted) -> None:
+    """Refuse a walk over ids to whom no rule about every map gives one."""
+    if looked_for.ids:
+        # On no map: a walk over ids meets every one. So the refusal tells of none.
+        asked = Asked(operation="list", what="maps by id", selector="")
+        refused = MapError(
+            Reason.POLICY,
+            f"list: a walk over kernel ids meets every map of the host, so a rule must give you, "
+            f"{call.principal.name!r}, open_by_id with every_map = true; list without ids for those that you may "
+            "see by name or pin",
+            operation="list",
+            principal=call.principal.name,
+        )
+        decided(call, looked_for, frozenset({Verb.OPEN_BY_ID}), None, asked, refused)

@@ -24,7 +24,7 @@ from mapd.maps.groups import Group, Plan, plan
 from mapd.maps.hostfacts import Facts, HostFacts
 from mapd.maps.hostfacts import Wanted as HostWanted
 from mapd.maps.job import Outcome
-from mapd.maps.listing import Listing, Wanted
+from mapd.maps.listing import Listing, SortKey, Wanted
 from mapd.maps.opened import Described, MapFacts, OpenMap
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
@@ -35,39 +35,22 @@ from mapd.runtime.budget import ByteBudget
 from mapd.runtime.charges import Account, Charges, Held
 from mapd.runtime.filtered import execute_permitted
 from mapd.runtime.handles import Handle, HandleTable
+from mapd.runtime.inline import passes
 from mapd.runtime.pool import Done, Lane, SyscallPool
 from mapd.runtime.rates import Rates
 from mapd.runtime.reach import Reach, Reached
 from mapd.runtime.scans import Dump
 from mapd.runtime.sessions import Order
+from mapd.runtime.statistics import Look, Statistics
+from mapd.runtime.traffic import Traffic, elements
 from mapd_api import contract
 from mapd_api.ops import MUTATES, Op, Verb
 from mapd_api.reasons import Reason
-from mapd_api.uapi import MapType
 
 T = TypeVar("T")
 
 BULK_FROM = 512
 """Elements from which a group runs in the bulk lane: about a millisecond of syscalls."""
-
-INLINE_BYTES: Final = 64 << 10
-"""Keys and values of a group that runs in the loop's own turn: some 10 us to copy."""
-
-_NEVER_BLOCKING: Final = frozenset(
-    {
-        MapType.HASH,
-        MapType.ARRAY,
-        MapType.PERCPU_HASH,
-        MapType.PERCPU_ARRAY,
-        MapType.LRU_HASH,
-        MapType.LRU_PERCPU_HASH,
-        MapType.QUEUE,
-        MapType.STACK,
-        MapType.BLOOM_FILTER,
-    }
-)
-"""Elements of these are reached under rcu_read_lock and spin locks (kernel/bpf/hashtab.c, arraymap.c,
-queue_stack_maps.c, bloom_filter.c); an LPM trie is walked as a whole for an exact prefix."""
 
 _OP_VERBS = contract.op_verbs()
 
@@ -138,6 +121,8 @@ class MapHost:
         self.charges: Final = Charges(store)
         self.shares: Final = handles.shares
         self.rates: Final = Rates(handles.shares.quotas_of)
+        self.traffic: Final = Traffic()
+        self._statistics: Final = Statistics(store, self.reach)
         self._inline = inline_elements
         self._pool = pool
         self._budget = budget
@@ -307,6 +292,15 @@ class MapHost:
         call = partial(self.reach.listing, wanted, view)
         return await self._pool.run(Lane.BULK, ("list", owner), call, owner=owner)
 
+    async def look(self, wanted: Wanted, view: View | None, after: SortKey | None, size: int) -> Look:
+        """Maps that match, counted: ``size`` of those behind ``after``.
+
+        Of each principal one look runs at a time, and a listing is such a look. Cancelling costs nothing.
+        """
+        owner = None if view is None else view.principal
+        call = partial(self._statistics.look, wanted, view, after, size)
+        return await self._pool.run(Lane.BULK, ("list", owner), call, owner=owner)
+
     async def describe(self, opened: Authorized[OpenMap], right: Verb = Verb.LIST) -> Described:
         """A map as it is now: frozen, memory, whether its name and pin still lead to it.
 
@@ -332,7 +326,7 @@ class MapHost:
             call = partial(_execute, self._store, target, checked, opened.grants)
             return await self._on(target, lane, call, expires=expires, owner=opened.principal)
         except MapError as error:
-            self._refund(opened, count, error)
+            self._refund(opened, checked, count, error)
             raise
 
     def _charge(self, opened: Authorized[OpenMap], checked: Plan) -> int:
@@ -345,12 +339,17 @@ class MapHost:
         self.rates.take(
             opened.principal, count, lambda: f"{checked.group.operation} {opened.target.facts.label}"
         )
+        self.traffic.add(opened.target.facts.id, *elements(checked))
         return count
 
-    def _refund(self, opened: Authorized[OpenMap], count: int, error: BaseException | None) -> None:
+    def _refund(
+        self, opened: Authorized[OpenMap], checked: Plan, count: int, error: BaseException | None
+    ) -> None:
         """Give operations back that were refused after all, before they were begun."""
         if isinstance(error, MapError) and error.reason in _NOT_BEGUN:
             self.rates.give_back(opened.principal, count)
+            read, written = elements(checked)
+            self.traffic.add(opened.target.facts.id, -read, -written)
 
     def submit(
         self,
@@ -381,13 +380,13 @@ class MapHost:
             lease.release()
             raise
         run = partial(_execute, self._store, target, checked, opened.grants, lease.fd)
-        if self._inline and _passes(target, checked, self._inline) and self._pool.idle(key):
+        if self._inline and passes(target, checked, self._inline) and self._pool.idle(key):
             with lease:
                 return run()
 
         def ended(outcome: Outcome | None, error: BaseException | None) -> None:
             order.leave(key)
-            self._refund(opened, count, error)
+            self._refund(opened, checked, count, error)
             done(outcome, error)
 
         lane = order.enter(key, lane)
@@ -397,7 +396,7 @@ class MapHost:
             )
         except MapError as error:
             order.leave(key)
-            self._refund(opened, count, error)
+            self._refund(opened, checked, count, error)
             raise
         return None
 
@@ -419,11 +418,13 @@ class MapHost:
         references.check(outer, key, op, named)
         call = partial(_update_reference, self._store, outer, key, op, named)
         lane = _lane(outer, writes=True)
+        self.traffic.add(outer.facts.id, 0, 1)
         await self._on(outer, lane, call, expires=expires, owner=opened.principal)
 
     async def next_key(self, opened: Authorized[OpenMap], key: bytes | None) -> bytes | None:
         """The key after ``key`` (None: the first), or None."""
         target = opened.demand({Verb.READ})
+        self.traffic.add(target.facts.id, 1, 0)
         return await self._on(
             target, Lane.POINT, partial(_next_key, self._store, target.facts, key), owner=opened.principal
         )
@@ -452,7 +453,7 @@ class MapHost:
         if only is not None:
             options, ranges = replace(options, only=only), 1  # no marks of keys in its tokens
         scan = self._store.scan(opened.demand({Verb.READ}), options, ranges=ranges)
-        return Dump(self._pool, self._budget, opened, scan, self.shares, self.rates)
+        return Dump(self._pool, self._budget, opened, scan, self.shares, self.rates, self.traffic)
 
     async def pin(self, opened: Authorized[OpenMap], path: str) -> None:
         """Pin a map at one more path."""
@@ -513,17 +514,6 @@ def _placed(opened: Authorized[OpenMap], checked: Plan) -> tuple[OpenMap, Lane]:
     """The map of a group, whose rights are there, and the lane that it belongs to."""
     target = opened.demand(verb for op in checked.ops for verb in _OP_VERBS[op])
     return target, _lane(target, writes=not MUTATES.isdisjoint(checked.ops), count=checked.group.count)
-
-
-def _passes(target: OpenMap, checked: Plan, most: int) -> bool:
-    """Whether a group is so short that the loop may run it. The program of COMPARE_UPDATE is found by trial."""
-    group = checked.group
-    return (
-        group.count <= most
-        and target.facts.info.map_type in _NEVER_BLOCKING
-        and Op.COMPARE_UPDATE not in checked.ops
-        and len(group.keys) + len(group.values) + checked.answer_bytes <= INLINE_BYTES
-    )
 
 
 def _create(

@@ -6,7 +6,7 @@ opened is decided on what it is, with every name and pin that leads to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -119,6 +119,17 @@ class Reach:
                 maps.append(one if view.by_id(subject) else replace(one, holders=()))
         notes = [note for note in listing.notes if not note.path or view.lists(self._place(note.path))]
         return replace(listing, maps=maps, notes=notes)
+
+    def readable(self, maps: Sequence[ListedMap], view: View | None) -> frozenset[int]:
+        """The ids of those whose every element the caller may read."""
+        if view is None:
+            return frozenset(one.facts.id for one in maps)
+        known = self.index.all_of(one.facts.id for one in maps)
+        return frozenset(
+            one.facts.id
+            for one, its in zip(maps, known, strict=True)
+            if view.reads(self._subject(replace(its, pins=its.pins | frozenset(one.pins)), one.facts))
+        )
 
     def check(self, held: Iterable[tuple[MapFacts, str]]) -> list[tuple[Subject, int]]:
         """What each of these maps is called now, and which other map the path it was opened by leads to; 0: none."""

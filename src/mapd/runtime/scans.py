@@ -18,6 +18,7 @@ from mapd.runtime.budget import ByteBudget, Share
 from mapd.runtime.pool import Lane, SyscallPool
 from mapd.runtime.rates import Rates
 from mapd.runtime.shares import Shares
+from mapd.runtime.traffic import Traffic
 from mapd_api import limits
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
@@ -68,6 +69,7 @@ class Dump:
         scan: Scan,
         shares: Shares,
         rates: Rates,
+        traffic: Traffic,
         *,
         progress_s: float = limits.STREAM_PROGRESS_S,
         wait_s: float = limits.DUMP_WAIT_S,
@@ -79,6 +81,7 @@ class Dump:
         self._principal = authorized.principal
         self._shares = shares
         self._rates = rates
+        self._traffic = traffic
         self._scan = scan
         self._progress_s = progress_s
         self._wait_s = wait_s
@@ -139,6 +142,7 @@ class Dump:
                 self._read_on(group)
             if self._wants(page):
                 await self._rates.pace(self._principal, max(1, page.count))
+                self._traffic.add(self._opened.facts.id, page.count, 0)
                 writing = emit(page)
                 del page
                 await self._write(writing, partial(self._shrink, share, size))

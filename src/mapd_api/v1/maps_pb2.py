@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from mapd_api.v1 import types_pb2 as mapd__api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16mapd_api/v1/maps.proto\x12\x0bmapd_api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17mapd_api/v1/types.proto\"\x16\n\x14GetServerInfoRequest\"@\n\x15GetServerInfoResponse\x12\'\n\x06server\x18\x01 \x01(\x0b\x32\x17.mapd_api.v1.ServerInfo\"m\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\r\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\r\x12\x16\n\x0e\x62\x61tch_elements\x18\x03 \x01(\r\x12\x0e\n\x06groups\x18\x04 \x01(\r\x12\x0f\n\x07handles\x18\x05 \x01(\r\"\xd7\x02\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x16\n\x0ekernel_release\x18\x05 \x01(\t\x12\x11\n\tbyteorder\x18\x06 \x01(\t\x12\x15\n\rpossible_cpus\x18\x07 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x08 \x03(\t\x12#\n\x06limits\x18\t \x01(\x0b\x32\x13.mapd_api.v1.Limits\x12\x0f\n\x07profile\x18\n \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x0b \x01(\t\x12\x11\n\tprincipal\x18\x0c \x01(\t\x12\x11\n\tnamespace\x18\r \x01(\t\x12\x10\n\x08pin_root\x18\x0e \x01(\t\x12%\n\x05types\x18\x0f \x03(\x0b\x32\x16.mapd_api.v1.TypeTrial\x12\x10\n\x08programs\x18\x10 \x03(\t\"h\n\tTypeTrial\x12\"\n\x04type\x18\x01 \x01(\x0e\x32\x14.mapd_api.v1.MapType\x12(\n\x06\x61nswer\x18\x02 \x01(\x0e\x32\x18.mapd_api.v1.TrialAnswer\x12\r\n\x05\x65rrno\x18\x03 \x01(\t\"\x15\n\x05Named\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xd1\x03\n\x10\x43reateMapRequest\x12\"\n\x04type\x18\x01 \x01(\x0e\x32\x14.mapd_api.v1.MapType\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x12\n\nvalue_size\x18\x03 \x01(\r\x12\x13\n\x0bmax_entries\x18\x04 \x01(\r\x12\x11\n\tmap_flags\x18\x05 \x01(\r\x12\x13\n\x0bkernel_name\x18\x06 \x01(\t\x12\x11\n\tmap_extra\x18\x07 \x01(\x04\x12\x16\n\tnuma_node\x18\x08 \x01(\rH\x01\x88\x01\x01\x12\"\n\x05inner\x18\t \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x1d\n\x03\x62tf\x18\n \x01(\x0b\x32\x10.mapd_api.v1.Btf\x12#\n\x05named\x18\x0b \x01(\x0b\x32\x12.mapd_api.v1.NamedH\x00\x12#\n\x05lease\x18\x0c \x01(\x0b\x32\x12.mapd_api.v1.LeaseH\x00\x12\x10\n\x08\x65xist_ok\x18\r \x01(\x08\x12\x1e\n\x16\x65xclusive_program_hash\x18\x0e \x01(\x0c\x12\x0f\n\x07session\x18\x0f \x01(\t\x12!\n\x19\x62tf_vmlinux_value_type_id\x18\x10 \x01(\rB\n\n\x08lifetimeB\x0c\n\n_numa_node\"X\n\x11\x43reateMapResponse\x12\x0e\n\x06handle\x18\x01 \x01(\x06\x12\"\n\x04info\x18\x02 \x01(\x0b\x32\x14.mapd_api.v1.MapInfo\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"V\n\x0eOpenMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x11\n\tread_only\x18\x02 \x01(\x08\x12\x0f\n\x07session\x18\x03 \x01(\t\"E\n\x0fOpenMapResponse\x12\x0e\n\x06handle\x18\x01 \x01(\x06\x12\"\n\x04info\x18\x02 \x01(\x0b\x32\x14.mapd_api.v1.MapInfo\"1\n\rGetMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\"4\n\x0eGetMapResponse\x12\"\n\x04info\x18\x01 \x01(\x0b\x32\x14.mapd_api.v1.MapInfo\"r\n\x0fListMapsRequest\x12\x0c\n\x04glob\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04pins\x18\x04 \x01(\x08\x12\x0b\n\x03ids\x18\x05 \x01(\x08\x12\x0f\n\x07holders\x18\x06 \x01(\x08\"w\n\x10ListMapsResponse\x12\"\n\x04maps\x18\x01 \x03(\x0b\x32\x14.mapd_api.v1.MapInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07sources\x18\x03 \x03(\t\x12\x15\n\rnot_looked_at\x18\x04 \x03(\t\"!\n\x0f\x43loseMapRequest\x12\x0e\n\x06handle\x18\x01 \x01(\x06\"\x12\n\x10\x43loseMapResponse\"?\n\rPinMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x10\n\x0ePinMapResponse\"3\n\x0fUnpinMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\"\x12\n\x10UnpinMapResponse\"2\n\x10RenameMapRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08new_name\x18\x02 \x01(\t\"%\n\x11RenameMapResponse\x12\x10\n\x08pin_path\x18\x01 \x01(\t\"4\n\x10\x46reezeMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\"\x13\n\x11\x46reezeMapResponse\"1\n\rGetBtfRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\"/\n\x0eGetBtfResponse\x12\x1d\n\x03\x62tf\x18\x01 \x01(\x0b\x32\x10.mapd_api.v1.Btf*t\n\x0bTrialAnswer\x12\x1c\n\x18TRIAL_ANSWER_UNSPECIFIED\x10\x00\x12\x13\n\x0fTRIAL_ANSWER_OK\x10\x01\x12\x18\n\x14TRIAL_ANSWER_REFUSED\x10\x02\x12\x18\n\x14TRIAL_ANSWER_UNKNOWN\x10\x03\x32\x93\x07\n\nMapService\x12^\n\rGetServerInfo\x12!.mapd_api.v1.GetServerInfoRequest\x1a\".mapd_api.v1.GetServerInfoResponse\"\x06\xca\xf3\x18\x02\x18\x01\x12S\n\tCreateMap\x12\x1d.mapd_api.v1.CreateMapRequest\x1a\x1e.mapd_api.v1.CreateMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x05\x12M\n\x07OpenMap\x12\x1b.mapd_api.v1.OpenMapRequest\x1a\x1c.mapd_api.v1.OpenMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x01\x12J\n\x06GetMap\x12\x1a.mapd_api.v1.GetMapRequest\x1a\x1b.mapd_api.v1.GetMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x01\x12P\n\x08ListMaps\x12\x1c.mapd_api.v1.ListMapsRequest\x1a\x1d.mapd_api.v1.ListMapsResponse\"\x07\xca\xf3\x18\x03\n\x01\x01\x12O\n\x08\x43loseMap\x12\x1c.mapd_api.v1.CloseMapRequest\x1a\x1d.mapd_api.v1.CloseMapResponse\"\x06\xca\xf3\x18\x02\x18\x01\x12J\n\x06PinMap\x12\x1a.mapd_api.v1.PinMapRequest\x1a\x1b.mapd_api.v1.PinMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x06\x12P\n\x08UnpinMap\x12\x1c.mapd_api.v1.UnpinMapRequest\x1a\x1d.mapd_api.v1.UnpinMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x06\x12S\n\tRenameMap\x12\x1d.mapd_api.v1.RenameMapRequest\x1a\x1e.mapd_api.v1.RenameMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x06\x12S\n\tFreezeMap\x12\x1d.mapd_api.v1.FreezeMapRequest\x1a\x1e.mapd_api.v1.FreezeMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x07\x12J\n\x06GetBtf\x12\x1a.mapd_api.v1.GetBtfRequest\x1a\x1b.mapd_api.v1.GetBtfResponse\"\x07\xca\xf3\x18\x03\n\x01\x01\x42\x31Z/github.com/bpf-mapd/mapd/gen/mapd_api/v1;mapdv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16mapd_api/v1/maps.proto\x12\x0bmapd_api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17mapd_api/v1/types.proto\"\x16\n\x14GetServerInfoRequest\"@\n\x15GetServerInfoResponse\x12\'\n\x06server\x18\x01 \x01(\x0b\x32\x17.mapd_api.v1.ServerInfo\"m\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\r\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\r\x12\x16\n\x0e\x62\x61tch_elements\x18\x03 \x01(\r\x12\x0e\n\x06groups\x18\x04 \x01(\r\x12\x0f\n\x07handles\x18\x05 \x01(\r\"\xd7\x02\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x16\n\x0ekernel_release\x18\x05 \x01(\t\x12\x11\n\tbyteorder\x18\x06 \x01(\t\x12\x15\n\rpossible_cpus\x18\x07 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x08 \x03(\t\x12#\n\x06limits\x18\t \x01(\x0b\x32\x13.mapd_api.v1.Limits\x12\x0f\n\x07profile\x18\n \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x0b \x01(\t\x12\x11\n\tprincipal\x18\x0c \x01(\t\x12\x11\n\tnamespace\x18\r \x01(\t\x12\x10\n\x08pin_root\x18\x0e \x01(\t\x12%\n\x05types\x18\x0f \x03(\x0b\x32\x16.mapd_api.v1.TypeTrial\x12\x10\n\x08programs\x18\x10 \x03(\t\"h\n\tTypeTrial\x12\"\n\x04type\x18\x01 \x01(\x0e\x32\x14.mapd_api.v1.MapType\x12(\n\x06\x61nswer\x18\x02 \x01(\x0e\x32\x18.mapd_api.v1.TrialAnswer\x12\r\n\x05\x65rrno\x18\x03 \x01(\t\"\x15\n\x05Named\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xd1\x03\n\x10\x43reateMapRequest\x12\"\n\x04type\x18\x01 \x01(\x0e\x32\x14.mapd_api.v1.MapType\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x12\n\nvalue_size\x18\x03 \x01(\r\x12\x13\n\x0bmax_entries\x18\x04 \x01(\r\x12\x11\n\tmap_flags\x18\x05 \x01(\r\x12\x13\n\x0bkernel_name\x18\x06 \x01(\t\x12\x11\n\tmap_extra\x18\x07 \x01(\x04\x12\x16\n\tnuma_node\x18\x08 \x01(\rH\x01\x88\x01\x01\x12\"\n\x05inner\x18\t \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x1d\n\x03\x62tf\x18\n \x01(\x0b\x32\x10.mapd_api.v1.Btf\x12#\n\x05named\x18\x0b \x01(\x0b\x32\x12.mapd_api.v1.NamedH\x00\x12#\n\x05lease\x18\x0c \x01(\x0b\x32\x12.mapd_api.v1.LeaseH\x00\x12\x10\n\x08\x65xist_ok\x18\r \x01(\x08\x12\x1e\n\x16\x65xclusive_program_hash\x18\x0e \x01(\x0c\x12\x0f\n\x07session\x18\x0f \x01(\t\x12!\n\x19\x62tf_vmlinux_value_type_id\x18\x10 \x01(\rB\n\n\x08lifetimeB\x0c\n\n_numa_node\"X\n\x11\x43reateMapResponse\x12\x0e\n\x06handle\x18\x01 \x01(\x06\x12\"\n\x04info\x18\x02 \x01(\x0b\x32\x14.mapd_api.v1.MapInfo\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"V\n\x0eOpenMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x11\n\tread_only\x18\x02 \x01(\x08\x12\x0f\n\x07session\x18\x03 \x01(\t\"E\n\x0fOpenMapResponse\x12\x0e\n\x06handle\x18\x01 \x01(\x06\x12\"\n\x04info\x18\x02 \x01(\x0b\x32\x14.mapd_api.v1.MapInfo\"1\n\rGetMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\"4\n\x0eGetMapResponse\x12\"\n\x04info\x18\x01 \x01(\x0b\x32\x14.mapd_api.v1.MapInfo\"r\n\x0fListMapsRequest\x12\x0c\n\x04glob\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04pins\x18\x04 \x01(\x08\x12\x0b\n\x03ids\x18\x05 \x01(\x08\x12\x0f\n\x07holders\x18\x06 \x01(\x08\"w\n\x10ListMapsResponse\x12\"\n\x04maps\x18\x01 \x03(\x0b\x32\x14.mapd_api.v1.MapInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07sources\x18\x03 \x03(\t\x12\x15\n\rnot_looked_at\x18\x04 \x03(\t\"e\n\x13ListMapStatsRequest\x12\x0c\n\x04glob\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04pins\x18\x04 \x01(\x08\x12\x0b\n\x03ids\x18\x05 \x01(\x08\"\xa6\x01\n\x14ListMapStatsResponse\x12$\n\x05stats\x18\x01 \x03(\x0b\x32\x15.mapd_api.v1.MapStats\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x15\n\rnot_looked_at\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\t\x12)\n\x06uptime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbe\x02\n\x08MapStats\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08pin_path\x18\x03 \x01(\t\x12\x13\n\x0bkernel_name\x18\x04 \x01(\t\x12\"\n\x04type\x18\x05 \x01(\x0e\x32\x14.mapd_api.v1.MapType\x12\x13\n\x0bmax_entries\x18\x06 \x01(\r\x12\x15\n\rmemlock_bytes\x18\x07 \x01(\x04\x12\x14\n\x07\x65ntries\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05\x65xact\x18\t \x01(\x08\x12\x0e\n\x06method\x18\n \x01(\t\x12\x1a\n\rread_elements\x18\x0b \x01(\x04H\x01\x88\x01\x01\x12\x1d\n\x10written_elements\x18\x0c \x01(\x04H\x02\x88\x01\x01\x42\n\n\x08_entriesB\x10\n\x0e_read_elementsB\x13\n\x11_written_elements\"!\n\x0f\x43loseMapRequest\x12\x0e\n\x06handle\x18\x01 \x01(\x06\"\x12\n\x10\x43loseMapResponse\"?\n\rPinMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x10\n\x0ePinMapResponse\"3\n\x0fUnpinMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\"\x12\n\x10UnpinMapResponse\"2\n\x10RenameMapRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08new_name\x18\x02 \x01(\t\"%\n\x11RenameMapResponse\x12\x10\n\x08pin_path\x18\x01 \x01(\t\"4\n\x10\x46reezeMapRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\"\x13\n\x11\x46reezeMapResponse\"1\n\rGetBtfRequest\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.mapd_api.v1.MapRef\"/\n\x0eGetBtfResponse\x12\x1d\n\x03\x62tf\x18\x01 \x01(\x0b\x32\x10.mapd_api.v1.Btf*t\n\x0bTrialAnswer\x12\x1c\n\x18TRIAL_ANSWER_UNSPECIFIED\x10\x00\x12\x13\n\x0fTRIAL_ANSWER_OK\x10\x01\x12\x18\n\x14TRIAL_ANSWER_REFUSED\x10\x02\x12\x18\n\x14TRIAL_ANSWER_UNKNOWN\x10\x03\x32\xf1\x07\n\nMapService\x12^\n\rGetServerInfo\x12!.mapd_api.v1.GetServerInfoRequest\x1a\".mapd_api.v1.GetServerInfoResponse\"\x06\xca\xf3\x18\x02\x18\x01\x12S\n\tCreateMap\x12\x1d.mapd_api.v1.CreateMapRequest\x1a\x1e.mapd_api.v1.CreateMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x05\x12M\n\x07OpenMap\x12\x1b.mapd_api.v1.OpenMapRequest\x1a\x1c.mapd_api.v1.OpenMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x01\x12J\n\x06GetMap\x12\x1a.mapd_api.v1.GetMapRequest\x1a\x1b.mapd_api.v1.GetMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x01\x12P\n\x08ListMaps\x12\x1c.mapd_api.v1.ListMapsRequest\x1a\x1d.mapd_api.v1.ListMapsResponse\"\x07\xca\xf3\x18\x03\n\x01\x01\x12\\\n\x0cListMapStats\x12 .mapd_api.v1.ListMapStatsRequest\x1a!.mapd_api.v1.ListMapStatsResponse\"\x07\xca\xf3\x18\x03\n\x01\x01\x12O\n\x08\x43loseMap\x12\x1c.mapd_api.v1.CloseMapRequest\x1a\x1d.mapd_api.v1.CloseMapResponse\"\x06\xca\xf3\x18\x02\x18\x01\x12J\n\x06PinMap\x12\x1a.mapd_api.v1.PinMapRequest\x1a\x1b.mapd_api.v1.PinMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x06\x12P\n\x08UnpinMap\x12\x1c.mapd_api.v1.UnpinMapRequest\x1a\x1d.mapd_api.v1.UnpinMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x06\x12S\n\tRenameMap\x12\x1d.mapd_api.v1.RenameMapRequest\x1a\x1e.mapd_api.v1.RenameMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x06\x12S\n\tFreezeMap\x12\x1d.mapd_api.v1.FreezeMapRequest\x1a\x1e.mapd_api.v1.FreezeMapResponse\"\x07\xca\xf3\x18\x03\n\x01\x07\x12J\n\x06GetBtf\x12\x1a.mapd_api.v1.GetBtfRequest\x1a\x1b.mapd_api.v1.GetBtfResponse\"\x07\xca\xf3\x18\x03\n\x01\x01\x42\x31Z/github.com/bpf-mapd/mapd/gen/mapd_api/v1;mapdv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MAPSERVICE'].methods_by_name['GetMap']._serialized_options = b'\312\363\030\003\n\001\001'
   _globals['_MAPSERVICE'].methods_by_name['ListMaps']._loaded_options = None
   _globals['_MAPSERVICE'].methods_by_name['ListMaps']._serialized_options = b'\312\363\030\003\n\001\001'
+  _globals['_MAPSERVICE'].methods_by_name['ListMapStats']._loaded_options = None
+  _globals['_MAPSERVICE'].methods_by_name['ListMapStats']._serialized_options = b'\312\363\030\003\n\001\001'
   _globals['_MAPSERVICE'].methods_by_name['CloseMap']._loaded_options = None
   _globals['_MAPSERVICE'].methods_by_name['CloseMap']._serialized_options = b'\312\363\030\002\030\001'
   _globals['_MAPSERVICE'].methods_by_name['PinMap']._loaded_options = None
@@ -56,8 +58,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MAPSERVICE'].methods_by_name['FreezeMap']._serialized_options = b'\312\363\030\003\n\001\007'
   _globals['_MAPSERVICE'].methods_by_name['GetBtf']._loaded_options = None
   _globals['_MAPSERVICE'].methods_by_name['GetBtf']._serialized_options = b'\312\363\030\003\n\001\001'
-  _globals['_TRIALANSWER']._serialized_start=2383
-  _globals['_TRIALANSWER']._serialized_end=2499
+  _globals['_TRIALANSWER']._serialized_start=2976
+  _globals['_TRIALANSWER']._serialized_end=3092
   _globals['_GETSERVERINFOREQUEST']._serialized_start=96
   _globals['_GETSERVERINFOREQUEST']._serialized_end=118
   _globals['_GETSERVERINFORESPONSE']._serialized_start=120
@@ -88,30 +90,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMAPSREQUEST']._serialized_end=1783
   _globals['_LISTMAPSRESPONSE']._serialized_start=1785
   _globals['_LISTMAPSRESPONSE']._serialized_end=1904
-  _globals['_CLOSEMAPREQUEST']._serialized_start=1906
-  _globals['_CLOSEMAPREQUEST']._serialized_end=1939
-  _globals['_CLOSEMAPRESPONSE']._serialized_start=1941
-  _globals['_CLOSEMAPRESPONSE']._serialized_end=1959
-  _globals['_PINMAPREQUEST']._serialized_start=1961
-  _globals['_PINMAPREQUEST']._serialized_end=2024
-  _globals['_PINMAPRESPONSE']._serialized_start=2026
-  _globals['_PINMAPRESPONSE']._serialized_end=2042
-  _globals['_UNPINMAPREQUEST']._serialized_start=2044
-  _globals['_UNPINMAPREQUEST']._serialized_end=2095
-  _globals['_UNPINMAPRESPONSE']._serialized_start=2097
-  _globals['_UNPINMAPRESPONSE']._serialized_end=2115
-  _globals['_RENAMEMAPREQUEST']._serialized_start=2117
-  _globals['_RENAMEMAPREQUEST']._serialized_end=2167
-  _globals['_RENAMEMAPRESPONSE']._serialized_start=2169
-  _globals['_RENAMEMAPRESPONSE']._serialized_end=2206
-  _globals['_FREEZEMAPREQUEST']._serialized_start=2208
-  _globals['_FREEZEMAPREQUEST']._serialized_end=2260
-  _globals['_FREEZEMAPRESPONSE']._serialized_start=2262
-  _globals['_FREEZEMAPRESPONSE']._serialized_end=2281
-  _globals['_GETBTFREQUEST']._serialized_start=2283
-  _globals['_GETBTFREQUEST']._serialized_end=2332
-  _globals['_GETBTFRESPONSE']._serialized_start=2334
-  _globals['_GETBTFRESPONSE']._serialized_end=2381
-  _globals['_MAPSERVICE']._serialized_start=2502
-  _globals['_MAPSERVICE']._serialized_end=3417
+  _globals['_LISTMAPSTATSREQUEST']._serialized_start=1906
+  _globals['_LISTMAPSTATSREQUEST']._serialized_end=2007
+  _globals['_LISTMAPSTATSRESPONSE']._serialized_start=2010
+  _globals['_LISTMAPSTATSRESPONSE']._serialized_end=2176
+  _globals['_MAPSTATS']._serialized_start=2179
+  _globals['_MAPSTATS']._serialized_end=2497
+  _globals['_CLOSEMAPREQUEST']._serialized_start=2499
+  _globals['_CLOSEMAPREQUEST']._serialized_end=2532
+  _globals['_CLOSEMAPRESPONSE']._serialized_start=2534
+  _globals['_CLOSEMAPRESPONSE']._serialized_end=2552
+  _globals['_PINMAPREQUEST']._serialized_start=2554
+  _globals['_PINMAPREQUEST']._serialized_end=2617
+  _globals['_PINMAPRESPONSE']._serialized_start=2619
+  _globals['_PINMAPRESPONSE']._serialized_end=2635
+  _globals['_UNPINMAPREQUEST']._serialized_start=2637
+  _globals['_UNPINMAPREQUEST']._serialized_end=2688
+  _globals['_UNPINMAPRESPONSE']._serialized_start=2690
+  _globals['_UNPINMAPRESPONSE']._serialized_end=2708
+  _globals['_RENAMEMAPREQUEST']._serialized_start=2710
+  _globals['_RENAMEMAPREQUEST']._serialized_end=2760
+  _globals['_RENAMEMAPRESPONSE']._serialized_start=2762
+  _globals['_RENAMEMAPRESPONSE']._serialized_end=2799
+  _globals['_FREEZEMAPREQUEST']._serialized_start=2801
+  _globals['_FREEZEMAPREQUEST']._serialized_end=2853
+  _globals['_FREEZEMAPRESPONSE']._serialized_start=2855
+  _globals['_FREEZEMAPRESPONSE']._serialized_end=2874
+  _globals['_GETBTFREQUEST']._serialized_start=2876
+  _globals['_GETBTFREQUEST']._serialized_end=2925
+  _globals['_GETBTFRESPONSE']._serialized_start=2927
+  _globals['_GETBTFRESPONSE']._serialized_end=2974
+  _globals['_MAPSERVICE']._serialized_start=3095
+  _globals['_MAPSERVICE']._serialized_end=4104
 # @@protoc_insertion_point(module_scope)

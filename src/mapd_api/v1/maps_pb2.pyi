@@ -212,6 +212,62 @@ class ListMapsResponse(_message.Message):
     not_looked_at: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, maps: _Optional[_Iterable[_Union[_types_pb2.MapInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., sources: _Optional[_Iterable[str]] = ..., not_looked_at: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ListMapStatsRequest(_message.Message):
+    __slots__ = ("glob", "page_size", "page_token", "pins", "ids")
+    GLOB_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PINS_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    glob: str
+    page_size: int
+    page_token: str
+    pins: bool
+    ids: bool
+    def __init__(self, glob: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., pins: bool = ..., ids: bool = ...) -> None: ...
+
+class ListMapStatsResponse(_message.Message):
+    __slots__ = ("stats", "next_page_token", "not_looked_at", "epoch", "uptime")
+    STATS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NOT_LOOKED_AT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_FIELD_NUMBER: _ClassVar[int]
+    stats: _containers.RepeatedCompositeFieldContainer[MapStats]
+    next_page_token: str
+    not_looked_at: _containers.RepeatedScalarFieldContainer[str]
+    epoch: str
+    uptime: _duration_pb2.Duration
+    def __init__(self, stats: _Optional[_Iterable[_Union[MapStats, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., not_looked_at: _Optional[_Iterable[str]] = ..., epoch: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class MapStats(_message.Message):
+    __slots__ = ("id", "name", "pin_path", "kernel_name", "type", "max_entries", "memlock_bytes", "entries", "exact", "method", "read_elements", "written_elements")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PIN_PATH_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    MEMLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    READ_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    name: str
+    pin_path: str
+    kernel_name: str
+    type: _types_pb2.MapType
+    max_entries: int
+    memlock_bytes: int
+    entries: int
+    exact: bool
+    method: str
+    read_elements: int
+    written_elements: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., pin_path: _Optional[str] = ..., kernel_name: _Optional[str] = ..., type: _Optional[_Union[_types_pb2.MapType, str]] = ..., max_entries: _Optional[int] = ..., memlock_bytes: _Optional[int] = ..., entries: _Optional[int] = ..., exact: bool = ..., method: _Optional[str] = ..., read_elements: _Optional[int] = ..., written_elements: _Optional[int] = ...) -> None: ...
+
 class CloseMapRequest(_message.Message):
     __slots__ = ("handle",)
     HANDLE_FIELD_NUMBER: _ClassVar[int]

@@ -61,6 +61,11 @@ class MapServiceStub(object):
                 request_serializer=mapd__api_dot_v1_dot_maps__pb2.ListMapsRequest.SerializeToString,
                 response_deserializer=mapd__api_dot_v1_dot_maps__pb2.ListMapsResponse.FromString,
                 _registered_method=True)
+        self.ListMapStats = channel.unary_unary(
+                '/mapd_api.v1.MapService/ListMapStats',
+                request_serializer=mapd__api_dot_v1_dot_maps__pb2.ListMapStatsRequest.SerializeToString,
+                response_deserializer=mapd__api_dot_v1_dot_maps__pb2.ListMapStatsResponse.FromString,
+                _registered_method=True)
         self.CloseMap = channel.unary_unary(
                 '/mapd_api.v1.MapService/CloseMap',
                 request_serializer=mapd__api_dot_v1_dot_maps__pb2.CloseMapRequest.SerializeToString,
@@ -134,6 +139,16 @@ class MapServiceServicer(object):
 
     def ListMaps(self, request, context):
         """The maps that the caller may see, sorted by name, with what was not looked at.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMapStats(self, request, context):
+        """How full the maps that the caller may see are, and what was done with them through this daemon: for who
+        watches many maps. No element is read. Of each map VERB_LIST is asked, and what counts elements or
+        operations is told of those alone on which the caller has VERB_READ for every key.
+        Feature: "map-stats".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,6 +231,11 @@ def add_MapServiceServicer_to_server(servicer, server):
                     servicer.ListMaps,
                     request_deserializer=mapd__api_dot_v1_dot_maps__pb2.ListMapsRequest.FromString,
                     response_serializer=mapd__api_dot_v1_dot_maps__pb2.ListMapsResponse.SerializeToString,
+            ),
+            'ListMapStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMapStats,
+                    request_deserializer=mapd__api_dot_v1_dot_maps__pb2.ListMapStatsRequest.FromString,
+                    response_serializer=mapd__api_dot_v1_dot_maps__pb2.ListMapStatsResponse.SerializeToString,
             ),
             'CloseMap': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseMap,
@@ -385,6 +405,33 @@ class MapService(object):
             '/mapd_api.v1.MapService/ListMaps',
             mapd__api_dot_v1_dot_maps__pb2.ListMapsRequest.SerializeToString,
             mapd__api_dot_v1_dot_maps__pb2.ListMapsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMapStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mapd_api.v1.MapService/ListMapStats',
+            mapd__api_dot_v1_dot_maps__pb2.ListMapStatsRequest.SerializeToString,
+            mapd__api_dot_v1_dot_maps__pb2.ListMapStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,7 @@ from tests.e2e.rights.world import Resource, T, World
 PER_OP: Final = ("Apply", "Session")
 INSIDE: Final = {"Explain": frozenset({Verb.LIST})}
 """Of a method for everyone: what it takes on the map that a request names."""
+LISTINGS: Final = frozenset({"ListMaps", "ListMapStats"})
 CHANGES_NAMES: Final = frozenset({"CreateMap", "PinMap", "UnpinMap", "RenameMap"})
 CHANGES_MAPS: Final = frozenset({"FreezeMap", "Update", "Delete", "UpdateReference", "Load"})
 MADE: Final = "made"
@@ -130,6 +131,11 @@ def _list(world: World, resource: Resource) -> list[Message] | None:
     return [maps.ListMapsRequest(pins=True, ids=resource.by_id)]
 
 
+def _stats(world: World, resource: Resource) -> list[Message] | None:
+    del world
+    return [maps.ListMapStatsRequest(pins=True, ids=resource.by_id)]
+
+
 def _reference(world: World, resource: Resource) -> list[Message] | None:
     inner = MapRef(name="team/flows")
     if resource.of is world.maps["map of maps"]:
@@ -163,6 +169,7 @@ BUILDERS: Final[Mapping[str, Build]] = {
     "OpenMap": lambda _w, r: None if r.by_handle else [maps.OpenMapRequest(map=r.ref)],
     "GetMap": lambda _w, r: [maps.GetMapRequest(map=r.ref)],
     "ListMaps": _list,
+    "ListMapStats": _stats,
     "CloseMap": lambda _w, _r: [maps.CloseMapRequest(handle=1)],
     "PinMap": _pin,
     "UnpinMap": _unpin,

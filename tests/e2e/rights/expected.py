@@ -7,7 +7,7 @@ from typing import Final
 
 from mapd_api.ops import Op, Verb
 from mapd_api.reasons import Reason
-from tests.e2e.rights.cells import MADE, Action
+from tests.e2e.rights.cells import LISTINGS, MADE, Action
 from tests.e2e.rights.world import ABSENT, INSIDE, OUTSIDE, ROUTE, Kind, Known, Resource, World
 from tests.unit.mapd.access.reference import Map, Reference
 
@@ -61,7 +61,7 @@ class Expected:
             return ADMITTED if self.may(Verb.CREATE, self._new(resource)) else KNOWN
         if name == "GetHostInfo":  # of the daemon: by rules about every map alone
             return ADMITTED if self.may(Verb.HOST, None) else KNOWN
-        if name == "ListMaps":
+        if name in LISTINGS:
             return self._listing(resource)
         if resource.by_handle and self.who != "team":
             return STALE  # another's: as if it were open nowhere

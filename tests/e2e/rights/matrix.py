@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,13 @@ from mapd_api.v1 import access_pb2, elements_pb2, maps_pb2
 from mapd_api.v1.types_pb2 import MapRef
 from tests.e2e.rights import cells
 from tests.e2e.rights.agents import Agent, Answer, agent, setpriv
-from tests.e2e.rights.cells import METHODS, Action
+from tests.e2e.rights.cells import LISTINGS, METHODS, Action
 from tests.e2e.rights.expected import ADMITTED, HIDDEN, REFUSALS, Expected
 from tests.e2e.rights.tcp import Tcp
 from tests.e2e.rights.world import HASH, KERNEL_REFUSES, KINDS, NOBODY, Kind, Resource, World
 
 DENIED_BY_KERNEL: Final = "Permission denied"
+COUNTS: Final = ("entries", "read_elements", "written_elements")
 OWNER: Final = "owner of the namespace"
 IN_SESSIONS: Final = (
     "own map by name team/flows",
@@ -285,7 +286,7 @@ class _Caller:
             report.told.extend(
                 self._wrong(action, resource, f"nothing of {word}", answer) for word in words if word in said
             )
-        if action.method.name == "ListMaps" and answer.code == "OK":
+        if action.method.name in LISTINGS and answer.code == "OK":
             self._listed(action, resource, answer)
         if answer.reason is not Reason.MAP_NOT_FOUND:
             return
@@ -328,9 +329,14 @@ class _Caller:
 
     def _listed(self, action: Action, resource: Resource, answer: Answer) -> None:
         """Exactly what it may see, of what this listing looks for."""
-        found = maps_pb2.ListMapsResponse.FromString(answer.replies[0])
         ours = {known.id: known for known in self.matrix.world.maps.values()}
-        listed = {one.id for one in found.maps} & ours.keys()
+        if action.method.name == "ListMapStats":
+            stats = maps_pb2.ListMapStatsResponse.FromString(answer.replies[0]).stats
+            found = {one.id for one in stats}
+            self._counted(action, resource, answer, {one.id: one for one in stats if one.id in ours})
+        else:
+            found = {one.id for one in maps_pb2.ListMapsResponse.FromString(answer.replies[0]).maps}
+        listed = found & ours.keys()
         sees = {
             number
             for number, known in ours.items()
@@ -341,6 +347,22 @@ class _Caller:
             wrong = self._wrong(action, resource, f"{ours[number].label} {what}", answer)
             report = self.matrix.report
             (report.wrongly_refused if number in sees else report.wrongly_admitted).append(wrong)
+
+    def _counted(
+        self, action: Action, resource: Resource, answer: Answer, told: Mapping[int, maps_pb2.MapStats]
+    ) -> None:
+        """What counts is told of those maps alone whose every key it may read."""
+        for known in self.matrix.world.maps.values():
+            if (one := told.get(known.id)) is None:
+                continue
+            may = self.expected.may(Verb.READ, self.matrix.world.subject(known))
+            counts = [name for name in COUNTS if one.HasField(name)]
+            if one.HasField("read_elements") is not may or (counts and not may):
+                wrong = self._wrong(
+                    action, resource, f"{known.label}: counts told {may}, not {counts}", answer
+                )
+                report = self.matrix.report
+                (report.wrongly_refused if may else report.wrongly_admitted).append(wrong)
 
     def _wrong(self, action: Action, resource: Resource, expected: str, answer: Answer) -> Wrong:
         return Wrong(self.kind.name, action.name, resource.label, expected, str(answer)[:300])

@@ -24,6 +24,7 @@ from mapd.runtime.pool import Lane, LaneSize, SyscallPool
 from mapd.runtime.rates import Rates
 from mapd.runtime.scans import HELD_CHUNKS, Dump, Trailer
 from mapd.runtime.shares import Shares
+from mapd.runtime.traffic import Traffic
 from mapd_api import limits
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
@@ -80,6 +81,7 @@ class Bench:
             scan,
             self.shares,
             self.rates,
+            Traffic(),
             progress_s=progress_s,
             wait_s=wait_s,
             silence_s=silence_s,
