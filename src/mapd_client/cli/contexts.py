@@ -21,11 +21,12 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from mapd_client.cli import outcomes, render
+from mapd_client.cli.completion import context_names
 from mapd_client.cli.options import Format
 from mapd_client.errors import Misuse
 
@@ -89,7 +90,9 @@ def list_(*, output: Format = "table") -> int:
 
 
 @context.command
-def show(name: str | None = None, /, *, output: Format = "table") -> int:
+def show(
+    name: Annotated[str | None, Parameter(completer=context_names)] = None, /, *, output: Format = "table"
+) -> int:
     """One context.
 
     Args:
@@ -112,7 +115,7 @@ def show(name: str | None = None, /, *, output: Format = "table") -> int:
 
 
 @context.command
-def use(name: str, /) -> int:
+def use(name: Annotated[str, Parameter(completer=context_names)], /) -> int:
     """Make a context the current one; nothing else of the file changes.
 
     Args:

@@ -6,6 +6,7 @@ import sys
 
 from mapd_client.cli import outcomes, render
 from mapd_client.cli.options import Format, Given
+from mapd_client.cli.references import Ref
 from mapd_client.cli.running import with_client, with_map
 from mapd_client.client import Client
 from mapd_client.map import Map
@@ -47,7 +48,7 @@ def list_(
     return with_client(options, work)
 
 
-def show(map: str, /, *, output: Format = "table", options: Given) -> int:
+def show(map: Ref, /, *, output: Format = "table", options: Given) -> int:
     """One map: its type, sizes, flags, and what it supports.
 
     Args:
@@ -67,7 +68,7 @@ def show(map: str, /, *, output: Format = "table", options: Given) -> int:
     return with_map(options, map, work)
 
 
-def rename(name: str, new_name: str, /, *, options: Given) -> int:
+def rename(name: Ref, new_name: str, /, *, options: Given) -> int:
     """Give a map another name; what has the new name already stays.
 
     Args:

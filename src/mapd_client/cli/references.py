@@ -12,9 +12,10 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from mapd_client.cli.completion import map_names
 from mapd_client.errors import Misuse
 
-Ref = Annotated[str, Parameter(name="MAP")]
+Ref = Annotated[str, Parameter(completer=map_names)]
 """A map, as one token: "flows", "ns/flows", "pin:/sys/fs/bpf/x" or "id:42"."""
 
 _MOST: Final = 2

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from mapd_client.cli import literals, outcomes, render
 from mapd_client.cli.options import Format, Given
+from mapd_client.cli.references import Ref
 from mapd_client.cli.running import with_client
 from mapd_client.client import Client
 from mapd_client.rights import Principal, Share
@@ -45,7 +46,7 @@ def whoami(*, output: Format = "table", options: Given) -> int:
 
 def can(
     verb: str,
-    map: str,
+    map: Ref,
     key: str | None = None,
     /,
     *,

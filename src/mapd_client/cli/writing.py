@@ -5,6 +5,7 @@ from __future__ import annotations
 from mapd_client.cli import outcomes
 from mapd_client.cli.complaints import complain
 from mapd_client.cli.options import Given
+from mapd_client.cli.references import Ref
 from mapd_client.cli.running import with_map
 from mapd_client.cli.sources import Source
 from mapd_client.cli.types import saying, shown_by
@@ -14,7 +15,7 @@ from mapd_client.map import Map
 
 
 def update(
-    map: str,
+    map: Ref,
     key: str,
     value: str,
     flags: UpdateFlag = "any",
@@ -44,7 +45,7 @@ def update(
     return with_map(options, map, work)
 
 
-def delete(map: str, key: str, /, *, types: Source | None = None, options: Given) -> int:
+def delete(map: Ref, key: str, /, *, types: Source | None = None, options: Given) -> int:
     """Remove one element; exit code 3 if it was not there.
 
     Args:
