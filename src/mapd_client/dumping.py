@@ -83,6 +83,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
         self,
         *,
         prefix: bytes = b"",
+        limit: int | None = None,
         keys_only: bool = False,
         nonzero: bool = False,
         reduce: Sequence[Reduce] = (),
@@ -94,6 +95,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
 
         Args:
             prefix: only keys whose bytes begin so.
+            limit: as for ``items``.
             keys_only: no values.
             nonzero: as for ``items``.
             reduce: per-CPU maps: values come as one slot of value_size bytes, in which each of these integers is what
@@ -111,7 +113,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
         with requests.naming(Asked("dump", self._name)):
             reduced = reductions(reduce)
         wanted = Selected(nonzero=nonzero, reduce=reduced, value_range=value_range)
-        return self._dump(columns, decode, prefix, None, resume, partial_ok, wanted=wanted, whole=True)
+        return self._dump(columns, decode, prefix, limit, resume, partial_ok, wanted=wanted, whole=True)
 
     # Inside
 

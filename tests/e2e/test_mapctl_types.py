@@ -98,11 +98,11 @@ async def test_fields_are_written_and_shown_by_their_names(served: DaemonProcess
 
 async def test_scripts_of_bpftool_read_its_form(served: DaemonProcess, run: Run) -> None:
     async with flows(served, "form") as made:
-        assert await printed(run, "dump", "form", "-o", "bpftool") == "[]\n"
+        assert await printed(run, "dump", "form", "--bpftool-json") == "[]\n"
         for at in range(2):
             await made.update(bytes((at, *bytes(7))), bytes(16))
 
-        found = json.loads(await printed(run, "dump", "form", "-o", "bpftool"))
+        found = json.loads(await printed(run, "dump", "form", "--bpftool-json"))
 
         assert sorted(one["formatted"]["key"]["saddr"] for one in found) == [0, 1]
         assert found[0]["value"] == ["0x00"] * 16

@@ -1,56 +1,81 @@
-"""Elements read: ``lookup``, ``dump``."""
+"""Elements read: ``lookup``, ``dump``, ``count``."""
 
 from __future__ import annotations
 
 import sys
-from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from mapd_client.cli import literals, outcomes
-from mapd_client.cli.options import Format, Given
+from mapd_client.cli.options import Given, Options
+from mapd_client.cli.outputs import Document, Field, Output, PerCpuForm, records
+from mapd_client.cli.progress import progress, wanted
+from mapd_client.cli.references import Ref
 from mapd_client.cli.running import with_map
 from mapd_client.cli.sources import Source
-from mapd_client.cli.types import Shown, saying, shown_by
+from mapd_client.cli.types import saying, shown_by
 from mapd_client.client import Client
+from mapd_client.info import Count, Trailer
 from mapd_client.map import Map
 
-Dumped = Annotated[Literal["table", "ndjson", "bpftool"], Parameter(name=["--output", "-o"])]
+Format = Annotated[Output, Parameter(name=["--output", "-o"])]
+
+COUNT: Final = (Field("entries", int), Field("exact", bool), Field("method"))
 
 
 def lookup(
-    map: str, key: str, /, *, output: Format = "table", types: Source | None = None, options: Given
+    map: Ref,
+    key: str,
+    /,
+    *,
+    output: Format = "table",
+    bpftool_json: bool = False,
+    per_cpu: PerCpuForm = "list",
+    types: Source | None = None,
+    options: Given,
 ) -> int:
     """The value of one key; exit code 3 if it is not there.
 
     Args:
         map: name, pin:PATH or id:NUMBER.
-        key: {"saddr": "10.0.0.1", ...}, hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or 02:00:5e:10:00:01.
-        output: table or ndjson.
+        key: {"saddr": "10.0.0.1", ...}, saddr=10.0.0.1,dport=443, hex:0a00, 0x0a00, u32:7, 7, 10.0.0.1, 10.0.0.0/8 or
+            02:00:5e:10:00:01.
+        output: table, json (the record alone), ndjson, csv, arrow (an IPC stream) or parquet.
+        bpftool_json: what 'bpftool -j map lookup' prints.
+        per_cpu: per-CPU values as a list, as the sum of each integer, or a column for each CPU.
         types: where the map's types are from.
         options: of every verb.
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
         with saying("lookup", map):
+            document = Document("bpftool" if bpftool_json else output, sys.stdout, per_cpu=per_cpu, one=True)
             shown = await shown_by(opened, client, types or Source())
             data = shown.key(key)
-        _write(shown, output, data, await opened[data], 1)
-        sys.stderr.write(shown.note if output == "table" else "")
+            shown.formed(per_cpu)
+        value = await opened[data]
+        sink = document.sink(shown)
+        sink.write(data, value, 1)
+        sink.close()
+        sys.stderr.write(sink.shown.note if output == "table" and not bpftool_json else "")
         return outcomes.OK
 
     return with_map(options, map, work)
 
 
 def dump(
-    map: str,
+    map: Ref,
     /,
     *,
     prefix: str = "",
     limit: int | None = None,
+    keys_only: bool = False,
+    nonzero: bool = False,
     partial_ok: bool = False,
-    output: Dumped = "table",
+    output: Format = "table",
+    bpftool_json: bool = False,
+    per_cpu: PerCpuForm = "list",
     types: Source | None = None,
     options: Given,
 ) -> int:
@@ -60,41 +85,75 @@ def dump(
         map: name, pin:PATH or id:NUMBER.
         prefix: hex digits that the keys begin with.
         limit: at most so many elements.
+        keys_only: no values; nor are they read.
+        nonzero: only elements whose value has a byte other than zero.
         partial_ok: exit code 0 even if the daemon calls the dump incomplete.
-        output: table; ndjson; bpftool, as bpftool -j map dump prints it.
+        output: table, json (a list), ndjson, csv, arrow (an IPC stream) or parquet.
+        bpftool_json: what 'bpftool -j map dump' prints.
+        per_cpu: per-CPU values as a list, as the sum of each integer, or a column for each CPU.
         types: where the map's types are from.
         options: of every verb.
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
         with saying("dump", map):
-            shown = await shown_by(opened, client, types or Source())
+            form = "bpftool" if bpftool_json else output
+            document = Document(form, sys.stdout, per_cpu=per_cpu, keys_only=keys_only)
+            sink = document.sink(await shown_by(opened, client, types or Source()))
             begins = literals.parse_hex(prefix)
-        write = shown.bpftool(sys.stdout) if output == "bpftool" else partial(_write, shown, output)
-        if limit is None:
-            async with opened.chunks(prefix=begins, partial_ok=partial_ok) as chunks:
+        total = await _total(opened, limit, options) if not begins and not nonzero else limit
+        chunks = opened.chunks(
+            prefix=begins, limit=limit, keys_only=keys_only, nonzero=nonzero, partial_ok=partial_ok
+        )
+        with progress(f"dump {map}", total, shown=wanted(options)) as advance:
+            async with chunks:
                 async for chunk in chunks:
-                    write(chunk.keys, chunk.values, chunk.count)
-            trailer = chunks.trailer
-        else:
-            async with opened.items(prefix=begins, limit=limit, partial_ok=partial_ok) as elements:
-                async for key, value in elements:
-                    write(key, value, 1)
-            trailer = elements.trailer
-        if output == "bpftool":
-            sys.stdout.write("]\n")
-        sys.stderr.write(shown.note if output == "table" else "")
-        if trailer is not None and not trailer.complete:
-            sys.stderr.write(f"incomplete: {trailer.incomplete_reason}\n")
+                    sink.write(chunk.keys, chunk.values, chunk.count)
+                    advance(chunk.count)
+        sink.close(chunks.trailer)
+        sys.stderr.write(sink.shown.note if form == "table" else "")
+        _say_incomplete(chunks.trailer)
         return outcomes.OK
 
     return with_map(options, map, work)
 
 
-def _write(
-    shown: Shown, output: str, keys: bytes | memoryview, values: bytes | memoryview, count: int
-) -> None:
-    if output == "table":
-        sys.stdout.writelines(shown.rows(keys, values, count))
-    else:
-        sys.stdout.write(shown.records.lines(keys, values, count))
+async def _total(opened: Map[bytes, bytes], limit: int | None, options: Options) -> int | None:
+    """How many elements there will be, where somebody looks at the progress."""
+    if not wanted(options) or "count" not in opened.info.supported_operations:
+        return limit
+    entries = (await opened.count()).entries
+    return entries if limit is None else min(limit, entries)
+
+
+def _say_incomplete(trailer: Trailer | None) -> None:
+    if trailer is not None and not trailer.complete:
+        sys.stderr.write(f"incomplete: {trailer.incomplete_reason}\n")
+
+
+def count(map: Ref, /, *, output: Format = "table", options: Given) -> int:
+    """How many elements there are.
+
+    Args:
+        map: name, pin:PATH or id:NUMBER.
+        output: table (the number alone), json, ndjson, csv, arrow or parquet.
+        options: of every verb.
+    """
+
+    async def work(opened: Map[bytes, bytes], client: Client) -> int:
+        del client
+        write_count(await opened.count(), output)
+        return outcomes.OK
+
+    return with_map(options, map, work)
+
+
+def write_count(found: Count, output: Output) -> None:
+    """One count; a table is the number alone, and stderr says what it is worth."""
+    if output != "table":
+        row = {"entries": found.entries, "exact": found.exact, "method": found.method}
+        records([row], columns=COUNT, output=output, file=sys.stdout, one=True)
+        return
+    sys.stdout.write(f"{found.entries}\n")
+    if not found.exact:
+        sys.stderr.write(f"mapctl: counted by {found.method}: not exact while others write\n")

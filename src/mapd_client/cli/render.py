@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TextIO
 
-from mapd_client.cli.literals import split_value
 from mapd_client.info import MapInfo, ProcessHolder, ProgramHolder
 
 if TYPE_CHECKING:
@@ -45,12 +44,6 @@ def holder_record(one: ProcessHolder | ProgramHolder) -> dict[str, object]:
     if isinstance(one, ProcessHolder):
         return {"pid": one.pid, "comm": one.comm}
     return {"prog_id": one.id, "name": one.name}
-
-
-def element_record(key: bytes, value: bytes, info: MapInfo) -> dict[str, object]:
-    """An element: hex strings, a list of them for a per-CPU value."""
-    cpus = [one.hex() for one in split_value(value, info)]
-    return {"key": key.hex(), "value": cpus if info.per_cpu else cpus[0]}
 
 
 def write_record(record: Mapping[str, object], file: TextIO) -> None:
@@ -103,9 +96,20 @@ def write_fields(fields: Mapping[str, str], file: TextIO) -> None:
     _print(table, file)
 
 
-def write_element(key: bytes, value: bytes, info: MapInfo, file: TextIO) -> None:
-    """One element; keys and values have one width each, so that lines align by themselves."""
-    file.write(f"{key.hex()}  {' '.join(one.hex() for one in split_value(value, info))}\n")
+def write_table(titles: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]], file: TextIO) -> None:
+    """A table; numeric columns are on the right, and long text is folded, never cut.
+
+    Args:
+        titles: of each column, and whether it is numeric.
+        rows: cells.
+        file: stdout.
+    """
+    table = _table()
+    for title, numeric in titles:
+        table.add_column(title, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _print(table, file)
 
 
 def _table(*, show_header: bool = True) -> Table:

@@ -6,23 +6,26 @@ import json
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Final, TextIO, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mapd_api.layout import round_up8
 from mapd_client.cli import literals
 from mapd_client.cli.sources import Source, by_source
 from mapd_client.client import Client
-from mapd_client.codec import Codec
+from mapd_client.codec import Buffer, Codec
 from mapd_client.errors import DaemonCapability, MapdError, Misuse, PermissionDenied, Unsupported
 from mapd_client.facts_codecs import HostCodec
 from mapd_client.info import Btf, ByteOrder, MapInfo
-from mapd_client.layouts import Array, Layout, Opaque, Record
+from mapd_client.layouts import Array, Layout, MapLayout, Opaque, Record
 from mapd_client.map import Map
 from mapd_client.records import Records, Wide
 from mapd_client.records.reading import from_json
 from mapd_client.typed.compiling import codec_of
 from mapd_client.typed.hints import resolve
+
+if TYPE_CHECKING:
+    from mapd_client.cli.outputs.percpu import PerCpuForm
 
 _RAW: Final = re.compile(r"hex:|0x|[ui](8|16|32|64):", re.IGNORECASE)
 """How a literal begins that says its bytes, or its type, by itself."""
@@ -40,6 +43,11 @@ class Shown:
         btf: what the map was created with; None where there is none, or none to be had.
         known: whether key and value are known by a type or a hint.
         why: why not; "" where both are.
+        byteorder: of the daemon's host.
+        layouts: of "key" and "value", of one CPU's slot; None for what is not known.
+        hints: codecs by field path, bound.
+        wide: how integers of 8 bytes are written as JSON.
+        left_out: fields of a per-CPU value that no sum was made of.
     """
 
     info: MapInfo
@@ -47,20 +55,25 @@ class Shown:
     btf: Btf | None
     known: Mapping[str, bool]
     why: str
-    _byteorder: ByteOrder
-    _layouts: Mapping[str, Layout | None]
+    byteorder: ByteOrder
+    layouts: Mapping[str, Layout | None]
+    hints: Mapping[str, Codec[Any]]
+    wide: Wide
     _codecs: Mapping[str, Codec[Any]]
-    _hints: Mapping[str, Codec[Any]]
+    left_out: Sequence[str] = ()
+    _convert: Callable[[Buffer], Buffer] | None = None
 
     @property
     def note(self) -> str:
         """What who reads the lines should know: why there are hex digits, why numbers where names were asked for."""
         told = [
             f"mapctl: {path} is a number: {codec.why}\n"
-            for path, codec in self._hints.items()
+            for path, codec in self.hints.items()
             if isinstance(codec, HostCodec) and codec.why
         ]
-        return self._hidden() + "".join(told[:1])
+        if self.left_out:
+            told.insert(0, f"mapctl: not summed, for they are no integers: {', '.join(self.left_out)}\n")
+        return self._hidden() + "".join(told[: 1 + bool(self.left_out)])
 
     def _hidden(self) -> str:
         """A line for who sees hex digits; "" where there are none, or a number beside them."""
@@ -74,7 +87,7 @@ class Shown:
             f"--as {hidden[0]}=ipv4\n"
         )
 
-    def rows(self, keys: bytes | memoryview, values: bytes | memoryview, count: int) -> Iterable[str]:
+    def rows(self, keys: Buffer, values: Buffer, count: int) -> Iterable[str]:
         """A line for people for each element."""
         info = self.info
         texts = self.records.texts(keys, values, count)
@@ -84,25 +97,42 @@ class Shown:
                 shown.append(texts[side])
             else:
                 slots = info.slots() if side == "value" and info.per_cpu else None
-                shown.append(_digits(column, count, size, slots, self._byteorder))
+                shown.append(_digits(column, count, size, slots, self.byteorder))
         return [f"{key}  {value}\n" for key, value in zip(*shown, strict=True)]
 
-    def bpftool(self, file: TextIO) -> Callable[[bytes | memoryview, bytes | memoryview, int], None]:
-        """Begins the list that ``bpftool -j map dump`` prints; writes elements to it. Its end is the caller's."""
-        from mapd_client.records.bpftool import Bpftool
+    def keys(self, keys: Buffer, count: int) -> Iterable[str]:
+        """What ``rows`` says of the keys."""
+        if self.known["key"]:
+            return self.records.key_texts(keys, count)
+        return _digits(keys, count, self.info.key_size, None, self.byteorder)
 
-        printer = Bpftool(self.info, self.btf, self._byteorder)
-        before = "["
+    def formed(self, form: PerCpuForm) -> Shown:
+        """The same with per-CPU values as a list, a sum, or a field for each CPU; ``converted`` makes these.
 
-        def write(keys: bytes | memoryview, values: bytes | memoryview, count: int) -> None:
-            nonlocal before
-            for one in printer.objects(keys, values, count):
-                file.write(before + one)
-                before = ","
+        Raises:
+            Misuse: a sum of values without integers.
+        """
+        from mapd_client.cli.outputs.percpu import formed
 
-        file.write(before)
-        before = ""
-        return write
+        found = formed(form, self.info, self.layouts["value"], self.hints, self.byteorder)
+        if found is None:
+            return self
+        layout = MapLayout(key=self.layouts["key"], value=found.value, source="")
+        records = Records(found.info, layout, byteorder=self.byteorder, hints=found.hints, wide=self.wide)
+        return replace(
+            self,
+            info=found.info,
+            records=records,
+            known={**self.known, "value": True},
+            layouts={**self.layouts, "value": found.value},
+            hints=found.hints,
+            left_out=found.left_out,
+            _convert=found.convert,
+        )
+
+    def converted(self, values: Buffer) -> Buffer:
+        """A column as the daemon sends it, to one of the values that are shown."""
+        return values if self._convert is None or not len(values) else self._convert(values)
 
     def key(self, text: str) -> bytes:
         """The bytes of a key as it is typed; raises Misuse."""
@@ -129,7 +159,7 @@ class Shown:
         if not self.info.per_cpu or not text.startswith(("[", "json:")):
             return None
         value: Any = _json(text.removeprefix("json:"))
-        hint, layout, inside = self._hints.get("value"), self._layouts["value"], value
+        hint, layout, inside = self.hints.get("value"), self.layouts["value"], value
         if hint is not None and hint.size == self.info.value_size:
             layout = None
         while isinstance(layout, Array) and isinstance(inside, list) and inside:
@@ -145,27 +175,27 @@ class Shown:
         return cpus
 
     def _bytes(self, side: str, text: str, literal: Callable[[str, MapInfo, ByteOrder], bytes]) -> bytes:
-        layout, codec = self._layouts[side], self._codecs[side]
+        layout, codec = self.layouts[side], self._codecs[side]
         if text.startswith(("{", "[", "json:")):
             return self._encoded(side, _json(text.removeprefix("json:")))
         if not self.known[side] or _RAW.match(text):
-            return literal(text, self.info, self._byteorder)
+            return literal(text, self.info, self.byteorder)
         try:
-            if isinstance(layout, Record) and side not in self._hints:
+            if isinstance(layout, Record) and side not in self.hints:
                 shape = ", ".join(f'"{one.name}": ...' for one in layout.named() if one.name)
                 raise Misuse(f"{text!r}: a {side} of this map is written {{{shape}}}, or hex:...")
             return codec.encode(int(text) if re.fullmatch(r"-?[0-9]{1,40}", text, re.ASCII) else text)
         except Misuse:
             with suppress(Misuse):
-                data = literal(text, self.info, self._byteorder)  # 10.0.0.0/8, whatever its fields are called
+                data = literal(text, self.info, self.byteorder)  # 10.0.0.0/8, whatever its fields are called
                 if not re.fullmatch(r"-?[0-9]+", text):
                     return data
             raise
 
     def _encoded(self, side: str, value: Any) -> bytes:
         codec = self._codecs[side]
-        layout = self._layouts[side] or Opaque(size=codec.size)
-        return codec.encode(from_json(layout, value, self._hints, side))
+        layout = self.layouts[side] or Opaque(size=codec.size)
+        return codec.encode(from_json(layout, value, self.hints, side))
 
 
 @contextmanager
@@ -185,9 +215,7 @@ def _json(text: str) -> Any:
         raise Misuse(f"{text!r} is no JSON: {error}") from None
 
 
-def _digits(
-    column: bytes | memoryview, count: int, size: int, slots: int | None, byteorder: ByteOrder
-) -> Iterable[str]:
+def _digits(column: Buffer, count: int, size: int, slots: int | None, byteorder: ByteOrder) -> Iterable[str]:
     """Hex digits, with the number that they may be."""
     slot, cpus = (size, 1) if slots is None else (round_up8(size), slots)
     data = bytes(column)
@@ -239,7 +267,7 @@ async def shown_by(opened: Map[Any, Any], client: Client, source: Source) -> Sho
     known = {side: one is not None or side in hints for side, one in layouts.items()}
     if btf is not None and not all(known.values()):
         why = why if layout is None else f"{layout.source} says nothing of them"
-    return Shown(info, records, btf, known, why, server.byteorder, layouts, codecs, hints)
+    return Shown(info, records, btf, known, why, server.byteorder, layouts, hints, wide, codecs)
 
 
 def _hint(text: str) -> tuple[str, Codec[Any]]:

@@ -80,6 +80,10 @@ class Records:
         """Both columns as JSON texts, "key" and "value"; raises as ``lines``."""
         return {"key": self._key.texts(keys, count), "value": self._value.texts(values, count)}
 
+    def key_texts(self, keys: Buffer, count: int) -> Iterable[str]:
+        """The keys alone as JSON texts; raises as ``lines``."""
+        return self._key.texts(keys, count)
+
     def line(self, key: Buffer, value: Buffer) -> str:
         """One element; raises as ``lines``."""
         return self.lines(key, value, 1)

@@ -230,6 +230,7 @@ class Map(MapHandle, Generic[K, V]):
         self,
         *,
         prefix: bytes = b"",
+        limit: int | None = None,
         keys_only: bool = False,
         nonzero: bool = False,
         reduce: Sequence[Reduce] = (),
