@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 from cyclopts import App, CycloptsError, Parameter
@@ -13,20 +15,23 @@ from cyclopts import App, CycloptsError, Parameter
 import mapd_api
 from mapd_client.cli import outcomes, references
 from mapd_client.cli.complaints import complain, failed, usage, wants_json
-from mapd_client.cli.options import Options
+from mapd_client.cli.completion import context_names
+from mapd_client.cli.options import Colour, Options
 from mapd_client.errors import MapdError
 
 VERBS: Final = (
     ("list", "listing:list_"),
     ("show", "listing:show"),
     ("rename", "listing:rename"),
-    ("lookup", "reading_verbs:lookup"),
+    ("lookup get", "reading_verbs:lookup"),
     ("dump", "reading_verbs:dump"),
+    ("count", "reading_verbs:count"),
     ("update", "writing:update"),
     ("delete", "writing:delete"),
     ("whoami", "rights:whoami"),
     ("can", "rights:can"),
     ("context", "contexts:context"),
+    ("completion", "completion:completion"),
 )
 """Names of a verb, separated by blanks, its own first; and the function behind it."""
 
@@ -38,7 +43,7 @@ KEY and VALUE are hex:0a00 or 0x0a00 (bytes as in memory), u32:7 (u8 to u64, i8 
 or 02:00:5e:10:00:01; and, where the map's types are known, fields as JSON: {"saddr": 7, "dport": 443}.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 permission, 5 unavailable or too late,
-6 conflict, 130 interrupted.
+6 conflict, 7 some hosts failed, 8 differs, 130 interrupted, 141 the reader went away.
 """
 
 _HELP_WORDS: Final = frozenset({"--help", "-h"})
@@ -59,8 +64,14 @@ for _names, _where in VERBS:
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     address: str | None = None,
-    context: str | None = None,
+    context: Annotated[str | None, Parameter(completer=context_names)] = None,
     timeout: float | None = None,
+    hosts: Annotated[tuple[str, ...], Parameter(name=["--host", "-H"])] = (),
+    hosts_file: Annotated[Path | None, Parameter(name="--hosts")] = None,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"])] = False,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
+    color: Colour = "auto",
+    grpcurl: Annotated[bool, Parameter(name="--print-grpcurl")] = False,
 ) -> int:
     """Run one verb.
 
@@ -70,12 +81,28 @@ def _launch(
             context that is named, $MAPD_ADDRESS, the current context, /run/mapd.
         context: a context of the configuration: see 'mapctl context'.
         timeout: seconds that any one call may take; default: the context's, 30.
+        hosts: the daemon of one host, by address or by its name in --hosts; for several, once for each.
+        hosts_file: the daemons of several hosts: TOML, or the JSON of Prometheus' file_sd.
+        quiet: neither progress nor remarks on stderr.
+        yes: do not ask before something is destroyed.
+        color: auto: on a terminal, unless $NO_COLOR is set.
+        grpcurl: print the call as grpcurl takes it, and do not make it.
     """
+    del color  # that is read before
     tokens = tuple(references.one_token_each(tokens))
     command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
-    options = Options(address=address, context=context, timeout=timeout)
+    options = Options(address, timeout, hosts, hosts_file, context, quiet, yes, grpcurl)
     result: Any = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, options))
     return result if isinstance(result, int) else outcomes.OK
+
+
+def _colour(arguments: Sequence[str]) -> None:
+    """Tell rich and textual (https://no-color.org, https://force-color.org), before any console is made."""
+    told = " ".join(arguments).replace("--color=", "--color ").split()
+    for word, wanted in pairwise(told):
+        if word == "--color" and wanted in ("always", "never"):
+            os.environ.pop("NO_COLOR", None)
+            os.environ["NO_COLOR" if wanted == "never" else "FORCE_COLOR"] = "1"
 
 
 def load_all() -> None:
@@ -97,6 +124,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code."""
     # A path that the locale cannot write is no reason to fail.
     cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
+    _colour(arguments)
     if not arguments or not _HELP_WORDS.isdisjoint(arguments):
         _prepare_help(arguments)
     as_json = wants_json(arguments)

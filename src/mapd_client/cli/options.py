@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from mapd_client.cli.render import Output
+
+Colour = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Options:
         context: the name of a context of the configuration; None: the current one.
         quiet: neither progress nor remarks on stderr; errors stay.
         yes: what destroys is not asked about.
+        grpcurl: the call is printed, as grpcurl takes it, and not made.
     """
 
     address: str | None = None
@@ -33,6 +36,7 @@ class Options:
     context: str | None = None
     quiet: bool = False
     yes: bool = False
+    grpcurl: bool = False
 
 
 Given = Annotated[Options, Parameter(parse=False)]

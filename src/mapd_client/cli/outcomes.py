@@ -16,6 +16,7 @@ NOT_FOUND: Final = 3  # key or map
 PERMISSION: Final = 4
 UNAVAILABLE: Final = 5  # or the deadline passed
 CONFLICT: Final = 6  # exists, frozen
+SOME_HOSTS: Final = 7  # of several failed; the others' output is complete
 DIFFERS: Final = 8  # diff: the sides differ; sync --exit-code: something was changed
 INTERRUPTED: Final = 130  # SIGINT
 BROKEN_PIPE: Final = 141  # the reader went away, as SIGPIPE would end it

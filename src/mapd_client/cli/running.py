@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mapd_client import discovery
 from mapd_client.cli import contexts, interrupts
 from mapd_client.cli.options import Options
 from mapd_client.client import Client, connect
+from mapd_client.errors import Misuse
 from mapd_client.map import Map
 from mapd_client.tls import Tls
+
+if TYPE_CHECKING:
+    from mapd_client.cli.contextfile import Context
 
 _TIMEOUT_S: Final = 30.0
 
@@ -46,15 +50,34 @@ def with_map(options: Options, ref: str, work: Callable[[Map[bytes, bytes], Clie
 
 
 def reached(options: Options) -> Reached:
-    """Which daemon the options, the environment and the contexts mean.
+    """Which daemon the options, the environment and the contexts mean, for a verb that takes one host.
 
     Raises:
-        Misuse: no such context, a configuration that cannot be read.
+        Misuse: several hosts; no such context, a configuration that cannot be read.
     """
-    timeout, address, tls = options.timeout, options.address, None
-    if address is None and (options.context is not None or not os.environ.get(discovery.VARIABLE)):
-        one = contexts.chosen(options.context)
-        if one is not None:
-            address, tls = one.address, one.tls
-            timeout = one.timeout if timeout is None else timeout
+    address, one, tls = options.address, _context(options), None
+    if address is None:
+        address = _the_one(options.hosts, options.hosts_file, "-H and --hosts name")
+    if one is not None:
+        tls = one.tls
+        address = one.address or _the_one(one.hosts, one.hosts_file, "the context names")
+    timeout = options.timeout if options.timeout is not None or one is None else one.timeout
     return Reached(address, tls, _TIMEOUT_S if timeout is None else timeout)
+
+
+def _context(options: Options) -> Context | None:
+    """The context that counts; None where the command line or the environment say more."""
+    if options.address is not None or options.hosts or options.hosts_file is not None:
+        return None
+    if options.context is None and os.environ.get(discovery.VARIABLE):
+        return None
+    return contexts.chosen(options.context)
+
+
+def _the_one(hosts: Sequence[str], hosts_file: object, who: str) -> str | None:
+    if hosts_file is None and len(hosts) < 2:
+        return hosts[0] if hosts else None
+    raise Misuse(
+        f"{who} {f'{len(hosts)} hosts' if hosts else 'the hosts of a file'}, this verb takes one: "
+        "give its address with --address"
+    )

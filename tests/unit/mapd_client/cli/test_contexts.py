@@ -76,6 +76,17 @@ def test_the_command_line_goes_before_the_timeout_of_a_context(path: Path) -> No
     assert reached(Options(timeout=1.0)).timeout == 1.0
 
 
+def test_a_verb_for_one_host_takes_no_several(path: Path) -> None:
+    with pytest.raises(Misuse, match="the context names 2 hosts, this verb takes one"):
+        reached(Options(context="edges"))
+    with pytest.raises(Misuse, match="-H and --hosts name 2 hosts"):
+        reached(Options(hosts=("a:1", "b:2")))
+    with pytest.raises(Misuse, match="name the hosts of a file"):
+        reached(Options(hosts_file=path))
+    assert reached(Options(hosts=("/x",))).address == "/x", "one of them is one host"
+    assert reached(Options(address="/y", context="edges")).address == "/y"
+
+
 def test_without_a_file_there_is_no_context(path: Path) -> None:
     path.unlink()
     assert reached(Options()) == (None, None, 30.0)
