@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 from cyclopts import Parameter
@@ -15,7 +18,9 @@ from mapd_client.cli.references import Ref
 from mapd_client.cli.running import with_map
 from mapd_client.cli.sources import Source
 from mapd_client.cli.types import saying, shown_by
+from mapd_client.chunk import Chunk
 from mapd_client.client import Client
+from mapd_client.dump import Dump
 from mapd_client.info import Count, Trailer
 from mapd_client.map import Map
 
@@ -96,18 +101,20 @@ def dump(
     """
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
+        form = "bpftool" if bpftool_json else output
         with saying("dump", map):
-            form = "bpftool" if bpftool_json else output
-            document = Document(form, sys.stdout, per_cpu=per_cpu, keys_only=keys_only)
-            sink = document.sink(await shown_by(opened, client, types or Source()))
             begins = literals.parse_hex(prefix)
-        total = await _total(opened, limit, options) if not begins and not nonzero else limit
         chunks = opened.chunks(
             prefix=begins, limit=limit, keys_only=keys_only, nonzero=nonzero, partial_ok=partial_ok
         )
-        with progress(f"dump {map}", total, shown=wanted(options)) as advance:
-            async with chunks:
-                async for chunk in chunks:
+        async with chunks, begun(chunks) as elements:
+            with saying("dump", map):
+                shown = await shown_by(opened, client, types or Source())
+                document = Document(form, sys.stdout, per_cpu=per_cpu, keys_only=keys_only)
+                sink = document.sink(shown)
+            total = await _total(opened, limit, options) if not begins and not nonzero else limit
+            with progress(f"dump {map}", total, shown=wanted(options)) as advance:
+                async for chunk in elements:
                     sink.write(chunk.keys, chunk.values, chunk.count)
                     advance(chunk.count)
         sink.close(chunks.trailer)
@@ -116,6 +123,25 @@ def dump(
         return outcomes.OK
 
     return with_map(options, map, work)
+
+
+@asynccontextmanager
+async def begun(chunks: Dump[Chunk]) -> AsyncGenerator[AsyncIterator[Chunk]]:
+    """A dump whose first chunk is asked for at once: the daemon reads the map while mapctl loads what writes it."""
+    first = asyncio.create_task(anext(chunks, None), name="first chunk")
+
+    async def every() -> AsyncIterator[Chunk]:
+        chunk = await first
+        while chunk is not None:
+            yield chunk
+            chunk = await anext(chunks, None)
+
+    try:
+        await asyncio.wait([first])
+        yield every()
+    finally:
+        if first.cancel():
+            await asyncio.wait([first])
 
 
 async def _total(opened: Map[bytes, bytes], limit: int | None, options: Options) -> int | None:

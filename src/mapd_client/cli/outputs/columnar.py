@@ -87,9 +87,10 @@ class Arrow(Columnar):
             return
         said = self.ending(trailer)
         if said is not None:
-            self._writer.write_batch(
-                pa.RecordBatch.from_pylist([], schema=self._schema), custom_metadata=said
-            )
+            # Of lists, pyarrow would make them with pandas' help, and import that: 0.15 s.
+            nothing = [pa.nulls(0, field.type) for field in self._schema]
+            empty = pa.RecordBatch.from_arrays(nothing, schema=self._schema)
+            self._writer.write_batch(empty, custom_metadata=said)
         self._writer.close()
 
 
