@@ -44,8 +44,8 @@ SUFFIXES: Final[Mapping[str, Format]] = {
 _COMMENT: Final = re.compile(r"(?:^|\s)[#;].*")
 """As in most lists, and in those of Spamhaus."""
 
-_NETWORK: Final = re.compile(r"[0-9a-fA-F:]*[.:/](?!.*[,{\"])")
-"""How what may be an address begins, and neither JSON nor digits do."""
+_DIGITS: Final = re.compile(r"[0-9a-fA-F]*")
+"""A key as dump writes what nothing is known of."""
 
 _SAYS_HOW: Final = ("{", "[", "json:", "hex:", "0x")
 
@@ -309,7 +309,7 @@ class _Reader:
 
     def _key(self, what: Any) -> bytes:
         if isinstance(what, str):
-            if self._family is not None and _NETWORK.match(what):
+            if self._family is not None and not what.startswith(_SAYS_HOW) and not _DIGITS.fullmatch(what):
                 return network(what, self._family, self.byteorder)
             return self._text(what, "key", self.shown.key)
         return self.shown.key(_json(what))
