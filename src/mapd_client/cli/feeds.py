@@ -7,21 +7,19 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import repeat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from cyclopts import Parameter
 
-from mapd_api.uapi import MapType
+from mapd_client.cli.feedcells import Cells
 from mapd_client.cli.types import Shown
 from mapd_client.codec import Codec
 from mapd_client.errors import Misuse, TypeMismatch
-from mapd_client.info import ByteOrder
 from mapd_client.layouts import Opaque
-from mapd_client.syncing.networks import KEY_SIZES, Family, OtherFamily, network
+from mapd_client.syncing.networks import Family
 from mapd_client.typed.compiling import codec_of
 
 Format = Literal["list", "csv", "ndjson", "parquet", "arrow"]
@@ -44,10 +42,7 @@ SUFFIXES: Final[Mapping[str, Format]] = {
 _COMMENT: Final = re.compile(r"(?:^|\s)[#;].*")
 """As in most lists, and in those of Spamhaus."""
 
-_DIGITS: Final = re.compile(r"[0-9a-fA-F]*")
-"""A key as dump writes what nothing is known of."""
-
-_SAYS_HOW: Final = ("{", "[", "json:", "hex:", "0x")
+_TYPED: Final = re.compile(r"^([ui](?:8|16|32|64))=")
 
 Element = tuple[bytes, bytes]
 
@@ -108,7 +103,19 @@ def read_feed(path: str, reading: Reading, shown: Shown) -> Feed:
     except OSError as error:
         raise Misuse(f"{name}: {error.strerror}") from None
     kind = reading.format or SUFFIXES.get(Path(path).suffix.lower()) or _sniffed(data)
-    return _Reader(name, reading, shown, shown.byteorder).read(kind, data)
+    constant = None
+    if reading.value is not None:
+        constant = shown.value(_TYPED.sub(r"\1:", reading.value))
+    table = kind in ("parquet", "arrow")
+    cells = Cells(
+        name,
+        "row" if table else "line",
+        records=table or kind == "ndjson",
+        shown=shown,
+        family=reading.family,
+        constant=constant,
+    )
+    return _Reader(name, reading, cells).read(kind, data)
 
 
 def _sniffed(data: bytes) -> Format:
@@ -122,61 +129,47 @@ def _sniffed(data: bytes) -> Format:
     return "csv" if re.search(rb"(^|,)\"?(key|value)[\".,]", begin + b",") and b"," in begin else "list"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Reader:
     """One file, by the types of one map."""
 
     name: str
     reading: Reading
-    shown: Shown
-    byteorder: ByteOrder
-    passed_over: int = 0
-    _lines: list[int] = field(default_factory=list[int])
-    _constant: bytes | None = None
-    _family: Family | None = None
+    cells: Cells
 
     def read(self, kind: Format, data: bytes) -> Feed:
-        info = self.shown.info
-        if info.type == MapType.LPM_TRIE:
-            self._family = KEY_SIZES.get(info.key_size)
-        wanted = self.reading.family
-        if wanted is not None and wanted != self._family:
-            raise Misuse(f"--family {wanted}: the keys of {info.label} are not networks of {wanted}")
-        if self.reading.value is not None:
-            text = re.sub(r"^([ui](?:8|16|32|64))=", r"\1:", self.reading.value)
-            self._constant = self.shown.value(text)
-        elements: Sequence[Element]
+        cells = self.cells
+        packed = None
         if kind in ("parquet", "arrow"):
-            elements = self._table(kind, data)
-            return Feed(
-                self.name, elements, self._lines or range(1, len(elements) + 1), "row", self.passed_over
-            )
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = data[: error.start].count(b"\n") + 1
-            raise Misuse(f"{self.name}: line {line} is no UTF-8; say what it is with --format") from None
-        rows = {"list": self._list, "csv": self._csv, "ndjson": self._ndjson}[kind](text)
-        return Feed(self.name, [*rows], self._lines, "line", self.passed_over)
+            packed = self._table(kind, data)
+        else:
+            try:
+                text = data.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                line = data[: error.start].count(b"\n") + 1
+                raise Misuse(f"{self.name}: line {line} is no UTF-8; say what it is with --format") from None
+            {"list": self._list, "csv": self._csv, "ndjson": self._ndjson}[kind](text)
+        if packed is not None:
+            return Feed(self.name, packed, range(1, len(packed) + 1), cells.unit)
+        elements = [*zip(cells.keys, cells.values, strict=True)]
+        return Feed(self.name, elements, cells.lines, cells.unit, cells.passed_over)
 
     # Formats
 
-    def _list(self, text: str) -> Iterator[Element]:
-        keys: list[bytes] = []
+    def _list(self, text: str) -> None:
         for number, line in enumerate(text.splitlines(), 1):
             word = line.strip()
             if "#" in word or ";" in word:
                 word = _COMMENT.sub("", word).strip()
             if word:
-                self._add(number, keys, word, self._key)
-        return zip(keys, repeat(self._value_of_all(bool(keys))), strict=False)
+                self.cells.add(number, word)
 
-    def _csv(self, text: str) -> Iterator[Element]:
+    def _csv(self, text: str) -> None:
         reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
         sides = self._sides(reader.fieldnames or [], "column")
-        return self._rows(((reader.line_num, row) for row in reader), sides)
+        self._rows(((reader.line_num, row) for row in reader), sides)
 
-    def _ndjson(self, text: str) -> Iterator[Element]:
+    def _ndjson(self, text: str) -> None:
         def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
             for number, line in enumerate(text.splitlines(), 1):
                 if not line.strip():
@@ -184,14 +177,14 @@ class _Reader:
                 try:
                     row = json.loads(line)
                 except ValueError as error:
-                    raise self._bad(number, f"no JSON: {error}") from None
+                    raise self.cells.bad(number, f"no JSON: {error}") from None
                 if not isinstance(row, dict):
-                    raise self._bad(number, 'write {"key": ..., "value": ...}')
+                    raise self.cells.bad(number, 'write {"key": ..., "value": ...}')
                 yield number, cast("Mapping[str, Any]", row)
 
-        return self._rows(rows(), None)
+        self._rows(rows(), None)
 
-    def _table(self, kind: Format, data: bytes) -> list[Element]:
+    def _table(self, kind: Format, data: bytes) -> list[Element] | None:
         from mapd_client.tables.needs import arrow, need_arrow
 
         need_arrow(f"--format {kind}")
@@ -211,7 +204,8 @@ class _Reader:
         if packed is not None:
             return packed
         rows: list[Mapping[str, Any]] = renamed.to_pylist()
-        return [*self._rows(enumerate(rows, 1), sides)]
+        self._rows(enumerate(rows, 1), sides)
+        return None
 
     def _packed(self, table: Any, sides: Mapping[str, Mapping[str, str]]) -> list[Element] | None:
         """Whole columns at once, where each is what ``dump`` makes of the map; else None."""
@@ -220,26 +214,30 @@ class _Reader:
         from mapd_client.syncing.shape import cells
         from mapd_client.tables.needs import packed
 
-        if self.shown.info.per_cpu or not sides["value"]:
+        if self.cells.shown.info.per_cpu or not sides["value"]:
             return None
         given = table.rename_columns([path for names in sides.values() for path in names])
         codecs = {side: self._codec(side) for side in sides}
         try:
-            batches: list[Batch] = [*packed(given, codecs["key"], codecs["value"], self.byteorder, 65_536)]
+            batches: list[Batch] = [
+                *packed(given, codecs["key"], codecs["value"], self.cells.shown.byteorder, 65_536)
+            ]
         except BadElement as bad:
             if isinstance(bad.error, TypeMismatch):
                 return None  # texts, and numbers for bytes: row by row, which says what is wrong with them
             raise Misuse(f"{self.name}: {bad.error}") from None
-        info = self.shown.info
+        info = self.cells.shown.info
         keys = cells(b"".join(batch.keys for batch in batches), info.key_stride)
         return [
             *zip(keys, cells(b"".join(batch.values for batch in batches), info.value_stride), strict=True)
         ]
 
     def _codec(self, side: str) -> Codec[Any]:
-        info = self.shown.info
-        layout = self.shown.layouts[side] or Opaque(size=info.key_size if side == "key" else info.value_size)
-        return codec_of(layout, hints=self.shown.hints, path=side).bind(self.byteorder, 1)
+        info = self.cells.shown.info
+        layout = self.cells.shown.layouts[side] or Opaque(
+            size=info.key_size if side == "key" else info.value_size
+        )
+        return codec_of(layout, hints=self.cells.shown.hints, path=side).bind(self.cells.shown.byteorder, 1)
 
     # Rows
 
@@ -271,78 +269,11 @@ class _Reader:
         self,
         rows: Iterable[tuple[int, Mapping[str, Any]]],
         sides: Mapping[str, Mapping[str, str]] | None,
-    ) -> Iterator[Element]:
-        keys: list[bytes] = []
-        values: list[bytes] = []
+    ) -> None:
         for number, row in rows:
             named = self._sides(row, "field") if sides is None else sides
-            before = len(keys)
-            self._add(number, keys, _gathered(row, named["key"], "key"), self._key)
-            if len(keys) == before:
-                continue
-            if not named["value"] or (value := _gathered(row, named["value"], "value")) in (None, ""):
-                values.append(self._value_of_all(needed=True))
-            else:
-                self._add(number, values, value, self._value, counted=False)
-        return zip(keys, values, strict=True)
-
-    def _add(
-        self,
-        number: int,
-        column: list[bytes],
-        what: Any,
-        encode: Callable[[Any], bytes],
-        *,
-        counted: bool = True,
-    ) -> None:
-        try:
-            column.append(encode(what))
-        except OtherFamily as error:
-            if self.reading.family is None:
-                raise self._bad(number, f"{error}; --family {self._family} passes over such lines") from None
-            self.passed_over += 1
-        except Misuse as error:
-            raise self._bad(number, str(error)) from None
-        else:
-            if counted:
-                self._lines.append(number)
-
-    def _key(self, what: Any) -> bytes:
-        if isinstance(what, str):
-            if self._family is not None and not what.startswith(_SAYS_HOW) and not _DIGITS.fullmatch(what):
-                return network(what, self._family, self.byteorder)
-            return self._text(what, "key", self.shown.key)
-        return self.shown.key(_json(what))
-
-    def _value(self, what: Any) -> bytes:
-        if isinstance(what, str):
-            return self._text(what, "value", self.shown.value)
-        return self.shown.value(_json(what))
-
-    def _text(self, text: str, side: str, encode: Callable[[str], bytes]) -> bytes:
-        info = self.shown.info
-        size = info.key_size if side == "key" else info.value_size
-        if not self.shown.known[side] and re.fullmatch(rf"[0-9a-fA-F]{{{2 * size}}}", text) and size > 1:
-            return encode(f"hex:{text}")  # as dump writes what nothing is known of
-        if self.shown.known[side] and not text.startswith(_SAYS_HOW):
-            try:
-                return encode("json:" + json.dumps(text))
-            except Misuse:
-                return encode(text)
-        return encode(text)
-
-    def _value_of_all(self, needed: bool) -> bytes:
-        if self._constant is None:
-            if needed:
-                raise Misuse(
-                    f"{self.name} has keys without values: say which they all have, as in --value u32=1"
-                )
-            return b""
-        return self._constant
-
-    def _bad(self, number: int, text: str) -> Misuse:
-        unit = "row" if self.reading.format in ("parquet", "arrow") else "line"
-        return Misuse(f"{self.name}: {unit} {number}: {text}")
+            value = _gathered(row, named["value"], "value") if named["value"] else None
+            self.cells.add(number, _gathered(row, named["key"], "key"), value)
 
 
 def _gathered(row: Mapping[str, Any], names: Mapping[str, str], side: str) -> Any:
@@ -358,16 +289,3 @@ def _gathered(row: Mapping[str, Any], names: Mapping[str, str], side: str) -> An
         cell = row[column]
         place[inner] = json.loads(cell) if isinstance(cell, str) and cell[:1] in ("[", "{") else cell
     return whole
-
-
-def _json(value: Any) -> str:
-    """What Arrow and JSON make of an element, as ``Shown`` takes it."""
-    if isinstance(value, bytes):
-        return f"hex:{value.hex()}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return "json:" + json.dumps(value, default=_plain)
-
-
-def _plain(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
