@@ -33,6 +33,8 @@ GREAT: Final = "great"
 WORK: Final = (
     "memory",
     "dump",
+    "mapctl ndjson",
+    "mapctl arrow",
     "flight 64",
     "flight 256",
     "one",

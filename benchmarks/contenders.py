@@ -127,19 +127,37 @@ def served(
         process.stdout.close()
 
 
-class Bpftool:
-    """``bpftool -j map dump``: knows the command ``dump``; what it prints is thrown away."""
+class Command:
+    """A command line: knows the command ``dump``; timed from its start to its end, what it prints is thrown away.
 
-    def __init__(self, binary: str, pin: str, entries: int) -> None:
-        self._command = [binary, "-j", "map", "dump", "pinned", pin]
+    It says itself whether it is complete: any exit code but 0 ends the benchmark.
+    """
+
+    def __init__(
+        self, command: Sequence[str], entries: int, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._command = command
         self._entries = entries
+        self._environment = environment
 
     def ask(self, command: str) -> Answer:
         """Run it once."""
         assert command == "dump"
         began, used = time.perf_counter(), _children_cpu()
-        subprocess.run(self._command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(self._command, check=True, stdout=subprocess.DEVNULL, env=self._environment, cwd="/")
         return Answer(time.perf_counter() - began, _children_cpu() - used, self._entries)
+
+
+def bpftool(binary: str, pin: str, entries: int) -> Command:
+    """``bpftool -j map dump``, as root."""
+    return Command([binary, "-j", "map", "dump", "pinned", pin], entries)
+
+
+def mapctl(place: Place, name: str, output: str, entries: int) -> Command:
+    """``mapctl dump NAME -o OUTPUT``: another user than the daemon, without any capability."""
+    program = [sys.executable, "-c", "from mapd_client.cli import main; main()"]
+    command = [*rights(CLIENT_ID), *program, "--address", str(place.socket), "dump", name, "-o", output]
+    return Command(command, entries, place.environment)
 
 
 def _children_cpu() -> float:

@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmarks import builds
 from benchmarks.client import COUNTERS, ELEMENTS
-from benchmarks.contenders import Bpftool, Contender, mapd_client, raw, served
+from benchmarks.contenders import Contender, bpftool, mapctl, mapd_client, raw, served
 from benchmarks.place import Place
 from benchmarks.rounds import Race, Results, Runner
 from benchmarks.tables import FLOWS, Instead
@@ -65,12 +65,14 @@ class Field:
     Attributes:
         elements, counters: contenders by name.
         tables: mapd's client with a typed map.
+        mapctls: mapctl by its output's format.
         left_out: peers that cannot be had, and why.
     """
 
     elements: Mapping[str, Contender]
     counters: Mapping[str, Contender]
     tables: Contender
+    mapctls: Mapping[str, Contender]
     left_out: Mapping[str, str]
 
 
@@ -92,7 +94,7 @@ def field(place: Place, wanted: Settings, build: Path) -> Generator[Field]:
         if (tool := shutil.which("bpftool")) is None:
             left_out["bpftool"] = "bpftool is not installed (apt-get install bpftool)"
         else:
-            elements["bpftool"] = Bpftool(tool, pin, entries)
+            elements["bpftool"] = bpftool(tool, pin, entries)
         try:
             go = builds.go(build)
         except builds.Missing as error:
@@ -108,7 +110,9 @@ def field(place: Place, wanted: Settings, build: Path) -> Generator[Field]:
             contenders["mapd"].ask("fill" if name == ELEMENTS else "zero")
         tables = stack.enter_context(mapd_client(place, "tables", FLOWS, entries))
         tables.ask("fill")
-        yield Field(elements, counters, tables, left_out)
+        place.compile()
+        mapctls = {output: mapctl(place, ELEMENTS, output, entries) for output in ("ndjson", "arrow")}
+        yield Field(elements, counters, tables, mapctls, left_out)
 
 
 def races(field: Field, wanted: Settings) -> list[Race]:
@@ -129,10 +133,17 @@ def races(field: Field, wanted: Settings) -> list[Race]:
         drained = Runner(Instead(field.tables, "drain"), wanted.entries)
         return Race(f"typed {kind}", kind, {"drained": drained, "mapd": Runner(field.tables, wanted.entries)})
 
+    def command(output: str) -> Race:
+        beside = {name: one for name, one in runners(wanted.entries, "bpftool").items() if name != "mapd"}
+        own = Runner(field.mapctls[output], wanted.entries)
+        return Race(f"mapctl {output}", "dump", {**beside, "mapd": own})
+
     counting = {name: Runner(contender, wanted.many) for name, contender in field.counters.items()}
     ours = field.elements["mapd"]
     return [
         Race("dump", "dump", runners(wanted.entries, "raw", "bpftool", "go")),
+        command("ndjson"),
+        command("arrow"),
         flight(64),
         flight(256),
         Race("one", "one {count} {seed}", runners(wanted.one, "go", "plain")),

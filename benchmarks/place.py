@@ -43,6 +43,10 @@ class Place:
         """Where the map of that name is pinned."""
         return self.root / "bpffs" / "mapd" / "admin" / name
 
+    def compile(self) -> None:
+        """As installed packages are: a command's start does not compile its modules."""
+        subprocess.run([sys.executable, "-m", "compileall", "-q", self.root / "code"], check=True)
+
     @property
     def environment(self) -> dict[str, str]:
         """What a process that imports the copied sources needs."""

@@ -66,6 +66,8 @@ GOALS: Final[Sequence[Goal]] = (
     Goal("dump to numpy, and C LOOKUP_BATCH", "x its time", 1.25, 0.8, "dump", "raw"),
     Goal("dump, and bpftool -j map dump", "x faster", 6, 10, "dump", "bpftool"),
     Goal("dump, and the Go peer's", "x faster", 6, 10, "dump", "go"),
+    Goal("mapctl dump -o ndjson, and bpftool -j map dump", "x faster", 1, 2, "mapctl ndjson", "bpftool"),
+    Goal("mapctl dump -o arrow, and bpftool -j map dump", "x faster", 4, None, "mapctl arrow", "bpftool"),
     Goal("64 concurrent lookup(), and Go's 64", "x faster", 2, 3, "flight 64", "go"),
     Goal("256 concurrent lookup(), and Go's 256", "x faster", 4, 7, "flight 256", "go"),
     Goal("lookup_many of random keys, and C's syscall each", "x faster", 4, 6, "lookup", "raw"),
