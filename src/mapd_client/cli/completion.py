@@ -22,6 +22,16 @@ _BUDGET_S: Final = 0.5
 """How long a shell may wait for the daemon; longer feels stuck."""
 
 
+_ZSH_END: Final = """
+if [[ "$funcstack[1]" == (_mapctl|_cyclopts_mapctl) ]]; then
+  _cyclopts_mapctl "$@"
+else
+  compdef _cyclopts_mapctl mapctl
+fi
+"""
+"""cyclopts 5.4 only defines the function. A file of $fpath is to be the function; one that is sourced, to name it."""
+
+
 def map_names(context: CompletionContext) -> Sequence[str]:
     """The maps that the caller may see and whose names begin as what was typed; [] where that cannot be told.
 
@@ -84,5 +94,6 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     from mapd_client.cli.app import app, load_all
 
     load_all()
-    sys.stdout.write(app.meta.generate_completion(prog_name="mapctl", shell=shell))
+    script = app.meta.generate_completion(prog_name="mapctl", shell=shell)
+    sys.stdout.write(script + (_ZSH_END if shell == "zsh" else ""))
     return outcomes.OK
