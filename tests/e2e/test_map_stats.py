@@ -104,6 +104,16 @@ async def test_maps_come_in_the_order_of_the_listing_page_by_page(
     assert any("ask for pins" in line for line in sample.not_looked_at)
 
 
+async def test_maps_beyond_those_that_stay_open_are_opened_again_and_counted(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapd.runtime.statistics.KEPT", 1)
+    for number in range(3):
+        async with client.create_map(f"m{number}", "hash", key=U32, value=U64, max_entries=4) as made:
+            await made.update_many(dict.fromkeys(range(number), 0))
+    assert [one.entries for one in (await client.map_stats()).maps] == [0, 1, 2]
+
+
 async def test_pins_of_others_are_told_where_they_are_asked_for(client: Client, place: Place) -> None:
     async with client.create_map("flows", "hash", key=U32, value=U64, max_entries=4) as flows:
         Path(place.bpffs, "other").mkdir()  # noqa: ASYNC240 - nothing waits for this loop

@@ -133,12 +133,17 @@ class _Found:
     pins: list[str] = field(default_factory=list[str])
 
 
+Keep: TypeAlias = Callable[[OwnedFd, MapFacts], bool]
+"""Whether a map that was looked at stays open: then the descriptor is theirs who said so."""
+
+
 class _Lister:
     """One listing."""
 
-    def __init__(self, store: MapStore, wanted: Wanted) -> None:
+    def __init__(self, store: MapStore, wanted: Wanted, keep: Keep | None) -> None:
         self._store = store
         self._wanted = wanted
+        self._keep = keep
         self._found: dict[int, _Found] = {}
         self.sources: list[str] = []
         self.notes: list[Note] = []
@@ -213,7 +218,8 @@ class _Lister:
             elif error.errno != errno.ENOENT:
                 self._hide(f"{path}: {_why(error)}", path, of_pin=True)
             return
-        owned.close()
+        if self._keep is None or found.id in self._found or not self._keep(owned, found):
+            owned.close()
         self._found.setdefault(found.id, _Found(found)).pins.append(path)
 
     def _ids(self) -> None:
@@ -301,8 +307,10 @@ class _Lister:
         return [replace(one, holders=tuple(holders[one.facts.id])) for one in maps]
 
 
-def list_maps(store: MapStore, wanted: Wanted) -> Listing:
+def list_maps(store: MapStore, wanted: Wanted, keep: Keep | None = None) -> Listing:
     """Look for maps, one entry for each that the kernel has.
+
+    ``keep`` is asked about each that a pin led to, once.
 
     Blocks: about 25 us a map, and for ``holders`` 2 us for each descriptor of the host.
 
@@ -316,7 +324,7 @@ def list_maps(store: MapStore, wanted: Wanted) -> Listing:
             "what a name has",
             operation="list",
         )
-    lister = _Lister(store, wanted)
+    lister = _Lister(store, wanted, keep)
     lister.look()
     maps = lister.matching()
     if wanted.holders:

@@ -13,7 +13,7 @@ from typing import Final
 from mapd.access.authorize import View
 from mapd.access.policy.model import Subject, Unsure
 from mapd.maps.errors import MapError
-from mapd.maps.listing import ListedMap, Listing, Wanted, list_maps
+from mapd.maps.listing import Keep, ListedMap, Listing, Wanted, list_maps
 from mapd.maps.opened import MapFacts, OpenMap
 from mapd.maps.pinindex import Known, PinIndex, Unknown, name_of
 from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
@@ -106,9 +106,12 @@ class Reach:
         """Whether the caller may know of a map that was found where it wanted to make one."""
         return lambda opened: view is None or view.lists(self.named(opened, view))
 
-    def listing(self, wanted: Wanted, view: View | None) -> Listing:
-        """The maps that the caller may see; of what was not looked at, what says nothing of others."""
-        listing = list_maps(self._store, wanted)
+    def listing(self, wanted: Wanted, view: View | None, keep: Keep | None = None) -> Listing:
+        """The maps that the caller may see; of what was not looked at, what says nothing of others.
+
+        ``keep`` is asked about maps that he may not see, too.
+        """
+        listing = list_maps(self._store, wanted, keep)
         if view is None:
             return listing
         known = self.index.all_of(one.facts.id for one in listing.maps)
