@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from mapd_client.cli import literals, outcomes
+from mapd_client.cli.ahead import ahead
 from mapd_client.cli.options import Given, Options
 from mapd_client.cli.outputs import Document, Field, Output, PerCpuForm, records
 from mapd_client.cli.progress import progress, wanted
@@ -18,9 +16,7 @@ from mapd_client.cli.references import Ref
 from mapd_client.cli.running import with_map
 from mapd_client.cli.sources import Source
 from mapd_client.cli.types import saying, shown_by
-from mapd_client.chunk import Chunk
 from mapd_client.client import Client
-from mapd_client.dump import Dump
 from mapd_client.info import Count, Trailer
 from mapd_client.map import Map
 
@@ -107,10 +103,10 @@ def dump(
         chunks = opened.chunks(
             prefix=begins, limit=limit, keys_only=keys_only, nonzero=nonzero, partial_ok=partial_ok
         )
-        async with chunks, begun(chunks) as elements:
+        async with ahead(chunks) as elements:
             with saying("dump", map):
                 shown = await shown_by(opened, client, types or Source())
-                document = Document(form, sys.stdout, per_cpu=per_cpu, keys_only=keys_only)
+                document = await Document.prepared(form, sys.stdout, per_cpu=per_cpu, keys_only=keys_only)
                 sink = document.sink(shown)
             total = await _total(opened, limit, options) if not begins and not nonzero else limit
             with progress(f"dump {map}", total, shown=wanted(options)) as advance:
@@ -123,25 +119,6 @@ def dump(
         return outcomes.OK
 
     return with_map(options, map, work)
-
-
-@asynccontextmanager
-async def begun(chunks: Dump[Chunk]) -> AsyncGenerator[AsyncIterator[Chunk]]:
-    """A dump whose first chunk is asked for at once: the daemon reads the map while mapctl loads what writes it."""
-    first = asyncio.create_task(anext(chunks, None), name="first chunk")
-
-    async def every() -> AsyncIterator[Chunk]:
-        chunk = await first
-        while chunk is not None:
-            yield chunk
-            chunk = await anext(chunks, None)
-
-    try:
-        await asyncio.wait([first])
-        yield every()
-    finally:
-        if first.cancel():
-            await asyncio.wait([first])
 
 
 async def _total(opened: Map[bytes, bytes], limit: int | None, options: Options) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final, Literal, TextIO, TypeAlias
 
@@ -49,6 +50,15 @@ class Document:
             raise Misuse("--bpftool-json is what bpftool prints: it goes without --keys-only and --per-cpu")
         self._writer = _writer(output)(file, keys_only=keys_only, one=one)
         self._per_cpu: PerCpuForm = per_cpu
+
+    @classmethod
+    async def prepared(
+        cls, output: Format, file: TextIO, *, per_cpu: PerCpuForm = "list", keys_only: bool = False
+    ) -> Document:
+        """The same; what it has to import it imports in a thread, while the event loop has other things to do."""
+        if output in BINARY:
+            await asyncio.to_thread(_writer, output)
+        return cls(output, file, per_cpu=per_cpu, keys_only=keys_only)
 
     def sink(self, shown: Shown, host: str | None = None) -> Sink:
         """One map's part; ``host`` becomes the first field of each record.
