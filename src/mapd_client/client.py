@@ -96,6 +96,19 @@ class Client:
         response = await link.call(methods.WHO_AM_I, access_pb2.WhoAmIRequest(), Asked("whoami"))
         return rights.principal(response)
 
+    async def health(self) -> str:
+        """What the daemon says of its own health, by grpc.health.v1: "SERVING", or "NOT_SERVING" while it drains.
+
+        Everybody may ask. Cancelling costs nothing.
+
+        Raises:
+            Unavailable: nobody answers.
+            Unsupported: grpcio-health-checking is not installed.
+        """
+        from mapd_client import health
+
+        return await health.ask(await self._links.current())
+
     async def host_info(
         self,
         *,

@@ -21,6 +21,7 @@ from mapd_client.errors import MapdError
 
 VERBS: Final = (
     ("list", "listing:list_"),
+    ("create", "creating:create"),
     ("show", "listing:show"),
     ("rename", "listing:rename"),
     ("lookup get", "reading_verbs:lookup"),
@@ -28,8 +29,18 @@ VERBS: Final = (
     ("count", "reading_verbs:count"),
     ("update", "writing:update"),
     ("delete", "writing:delete"),
+    ("push", "queues:push"),
+    ("pop", "queues:pop"),
+    ("peek", "queues:peek"),
+    ("pin", "pins:pin"),
+    ("unpin", "pins:unpin"),
+    ("freeze", "pins:freeze"),
     ("whoami", "rights:whoami"),
     ("can", "rights:can"),
+    ("sync", "sync:sync"),
+    ("diff", "diff:diff"),
+    ("doctor", "doctoring:doctor"),
+    ("health", "service:health"),
     ("context", "contexts:context"),
     ("completion", "completion:completion"),
 )

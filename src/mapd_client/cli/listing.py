@@ -3,13 +3,90 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
 
-from mapd_client.cli import outcomes, render
-from mapd_client.cli.options import Format, Given
+from cyclopts import Parameter
+
+from mapd_client.cli import outcomes
+from mapd_client.cli.options import Given, Options
+from mapd_client.cli.outputs import Field, Output, records
 from mapd_client.cli.references import Ref
 from mapd_client.cli.running import with_client, with_map
 from mapd_client.client import Client
+from mapd_client.info import MapInfo, ProcessHolder, ProgramHolder
 from mapd_client.map import Map
+
+Format = Annotated[Output, Parameter(name=["--output", "-o"])]
+
+
+def _held_by(holders: Sequence[dict[str, Any]]) -> str:
+    found = [
+        f"{one['comm']}({one['pid']})" if "pid" in one else f"prog {one['name'] or '-'}({one['prog_id']})"
+        for one in holders
+    ]
+    return ", ".join(found) or "-"
+
+
+def _bytes(count: int) -> str:
+    """A size for people: 3 digits at least, and powers of 1024."""
+    size, units = float(count), ["", "K", "M", "G", "T"]
+    while size >= 10_000 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{size:.0f}{units[0]}"
+
+
+MAP: Final = (
+    Field("id", int, "ID"),
+    Field("name", str, "NAME"),
+    Field("type", str, "TYPE"),
+    Field("key_size", int, "KEY"),
+    Field("value_size", int, "VALUE"),
+    Field("max_entries", int, "MAX"),
+    Field("flags", int),
+    Field("frozen", bool, "FROZEN"),
+    Field("kernel_name", str),
+    Field("pin_path", str, "PIN"),
+    Field("btf_id", int),
+    Field("memlock_bytes", int, "MEMORY", _bytes),
+    Field("iteration", str),
+    Field("supported_operations", list),
+    Field("pins", list),
+    Field("holders", list, "", _held_by),
+)
+"""A map, as every verb prints it. Its pins and holders are told by a list that was asked for them."""
+
+OPENED: Final = MAP[:-2]
+"""What a map that was opened tells: the lines of ``show``."""
+
+
+def map_row(info: MapInfo) -> dict[str, Any]:
+    """A map as a record."""
+    return {
+        "id": info.id,
+        "name": info.name,
+        "type": info.type_name,
+        "key_size": info.key_size,
+        "value_size": info.value_size,
+        "max_entries": info.max_entries,
+        "flags": int(info.flags),
+        "frozen": info.frozen,
+        "kernel_name": info.kernel_name,
+        "pin_path": info.pin_path,
+        "btf_id": info.btf_id,
+        "memlock_bytes": info.memlock_bytes,
+        "iteration": info.iteration,
+        "supported_operations": sorted(info.supported_operations),
+        "pins": list(info.pins),
+        "holders": [_holder(one) for one in info.holders],
+    }
+
+
+def _holder(one: ProcessHolder | ProgramHolder) -> dict[str, object]:
+    if isinstance(one, ProcessHolder):
+        return {"pid": one.pid, "comm": one.comm}
+    return {"prog_id": one.id, "name": one.name}
 
 
 def list_(
@@ -19,6 +96,7 @@ def list_(
     pins: bool = False,
     ids: bool = False,
     holders: bool = False,
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"])] = False,
     output: Format = "table",
     options: Given,
 ) -> int:
@@ -29,43 +107,34 @@ def list_(
         pins: also maps that other programs have pinned.
         ids: also all others of the host.
         holders: which processes and programs hold each.
-        output: table or ndjson.
+        verbose: each place that was not looked at, and why.
+        output: table, json, ndjson, csv, arrow or parquet.
         options: of every verb.
     """
 
     async def work(client: Client) -> int:
         listing = client.list_maps(glob, pins=pins, ids=ids, holders=holders)
-        found = [info async for info in listing]
+        rows = [map_row(info) async for info in listing]
         if output == "table":
-            render.write_maps(found, sys.stdout, holders=holders)
-        else:
-            for info in found:
-                render.write_record(render.map_record(info), sys.stdout)
-        for place in listing.not_looked_at:
-            sys.stderr.write(f"not looked at: {place}\n")
+            for row in rows:
+                row["name"] = row["name"] or row["kernel_name"]
+        columns = MAP
+        if holders:
+            columns = (*MAP[:-1], Field("holders", list, "HELD BY", _held_by))
+        records(rows, columns=columns, output=output, file=sys.stdout)
+        say_not_looked_at(listing.not_looked_at, options, verbose=verbose)
         return outcomes.OK
 
     return with_client(options, work)
 
 
-def show(map: Ref, /, *, output: Format = "table", options: Given) -> int:
-    """One map: its type, sizes, flags, and what it supports.
-
-    Args:
-        map: name, pin:PATH or id:NUMBER.
-        output: table or ndjson.
-        options: of every verb.
-    """
-
-    async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        del client
-        if output == "table":
-            render.write_map(opened.info, sys.stdout)
-        else:
-            render.write_record(render.map_record(opened.info), sys.stdout)
-        return outcomes.OK
-
-    return with_map(options, map, work)
+def say_not_looked_at(places: Sequence[str], options: Options, *, verbose: bool) -> None:
+    """Say on stderr that the list is not all there is; where each place is asked for, all of them."""
+    if verbose:
+        sys.stderr.writelines(f"not looked at: {place}\n" for place in places)
+    elif places and not options.quiet:
+        what = f"{len(places)} places" if len(places) > 1 else "1 place"
+        sys.stderr.write(f"mapctl: {what} not looked at: see --verbose\n")
 
 
 def rename(name: Ref, new_name: str, /, *, options: Given) -> int:
@@ -82,3 +151,21 @@ def rename(name: Ref, new_name: str, /, *, options: Given) -> int:
         return outcomes.OK
 
     return with_client(options, work)
+
+
+def show(map: Ref, /, *, output: Format = "table", options: Given) -> int:
+    """One map: its type, sizes, flags, and what it supports.
+
+    Args:
+        map: name, pin:PATH or id:NUMBER.
+        output: table, json, ndjson, csv, arrow or parquet.
+        options: of every verb.
+    """
+
+    async def work(opened: Map[bytes, bytes], client: Client) -> int:
+        del client
+        columns = OPENED if output == "table" else MAP
+        records([map_row(opened.info)], columns=columns, output=output, file=sys.stdout, one=True)
+        return outcomes.OK
+
+    return with_map(options, map, work)

@@ -21,6 +21,17 @@ Ref = Annotated[str, Parameter(completer=map_names)]
 _MOST: Final = 2
 """Maps that a verb takes at most: ``diff`` has two."""
 
+_CREATING: Final = {
+    "type": "--type",
+    "key": "--key",
+    "value": "--value",
+    "entries": "--max-entries",
+    "name": "--kernel-name",
+    "flags": "--flags",
+    "inner_map": "--inner",
+}
+"""bpftool's words behind ``create``, and mapctl's options."""
+
 _FLAGS: Final = ("any", "noexist", "exist")
 
 
@@ -35,6 +46,8 @@ def one_token_each(tokens: Sequence[str]) -> list[str]:
     """
     if not tokens or tokens[0].startswith("-"):
         return list(tokens)
+    if tokens[0] == "create":
+        return [_CREATING.get(token, token) for token in tokens]
     verb, rest = [tokens[0]], list(tokens[1:])
     for _ in range(_MOST):
         found = _reference(rest)

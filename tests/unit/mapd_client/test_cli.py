@@ -136,7 +136,9 @@ async def test_tables_are_for_people(daemon: Daemon, mapctl: Mapctl) -> None:
         ["ID", "NAME", "TYPE"],
         ["41", "ns/flows", "hash"],
     ]
-    assert listed.err == "not looked at: page 0\n"
+    assert listed.err == "mapctl: 1 place not looked at: see --verbose\n"
+    assert (await mapctl("list", "-v", "--address", daemon.target)).err == "not looked at: page 0\n"
+    assert not (await mapctl("list", "-q", "--address", daemon.target)).err
     dumped = await mapctl("dump", "flows", "--address", daemon.target, "--limit", "2")
     assert dumped.out == "00000000 (0)  0000000000000000 (0)\n01000000 (1)  0000000000000000 (0)\n"
 

@@ -29,15 +29,19 @@ _HEAVY = {
 _OTHER_VERBS = {"mapd_client.cli.listing", "mapd_client.cli.rights", "mapd_client.cli.contextfile"}
 _PARTS = {"mapd_client.elf", "mapd_client.btf.build", "mapd_client.records.bpftool"}
 _MAIN = """
-import atexit, sys
-atexit.register(lambda: print("modules:", *sys.modules, file=sys.stderr))
+import sys
+class Told:
+    def find_spec(name, path=None, target=None):
+        if name.startswith("mapd_client."):  # others are looked for, whether they are there, and not imported
+            print("modules:", name, file=sys.stderr)
+sys.meta_path.insert(0, Told)
 from mapd_client.cli import main
 main()
 """
 
 
 async def _imported(*arguments: str) -> set[str]:
-    """The modules that a run imports, as Python itself says; and those at its end, for what importlib imported."""
+    """The modules that a run imports, as Python itself says; and those that importlib looks for."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
