@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from mapd_api.layout import round_up8
 from mapd_client.cli import literals
+from mapd_client.cli.assignments import from_fields, is_fields
 from mapd_client.cli.sources import Source, by_source
 from mapd_client.client import Client
 from mapd_client.codec import Buffer, Codec
@@ -178,12 +179,17 @@ class Shown:
         layout, codec = self.layouts[side], self._codecs[side]
         if text.startswith(("{", "[", "json:")):
             return self._encoded(side, _json(text.removeprefix("json:")))
+        if is_fields(text):
+            return self._encoded(side, self._assigned(side, text))
         if not self.known[side] or _RAW.match(text):
             return literal(text, self.info, self.byteorder)
         try:
             if isinstance(layout, Record) and side not in self.hints:
                 shape = ", ".join(f'"{one.name}": ...' for one in layout.named() if one.name)
-                raise Misuse(f"{text!r}: a {side} of this map is written {{{shape}}}, or hex:...")
+                fields = ",".join(f"{one.name}=..." for one in layout.named() if one.name)
+                raise Misuse(
+                    f"{text!r}: a {side} of this map is written {fields}, or {{{shape}}}, or hex:..."
+                )
             return codec.encode(int(text) if re.fullmatch(r"-?[0-9]{1,40}", text, re.ASCII) else text)
         except Misuse:
             with suppress(Misuse):
@@ -191,6 +197,15 @@ class Shown:
                 if not re.fullmatch(r"-?[0-9]+", text):
                     return data
             raise
+
+    def _assigned(self, side: str, text: str) -> Any:
+        layout = self.layouts[side]
+        if layout is None:
+            raise Misuse(
+                f"{text!r}: nothing is known of the fields of a {side}: {self.why}; give the types with --elf FILE or "
+                "--btf FILE"
+            )
+        return from_fields(text, layout, self.hints, side)
 
     def _encoded(self, side: str, value: Any) -> bytes:
         codec = self._codecs[side]
