@@ -35,6 +35,7 @@ VERBS: Final = (
     ("pin", "pins:pin"),
     ("unpin", "pins:unpin"),
     ("freeze", "pins:freeze"),
+    ("top", "top:top"),
     ("whoami", "rights:whoami"),
     ("can", "rights:can"),
     ("sync", "sync:sync"),

@@ -1,0 +1,1 @@
+"""mapctl top, without a daemon."""
