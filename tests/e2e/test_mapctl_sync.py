@@ -224,6 +224,19 @@ async def test_lines_that_are_no_elements_are_named(make: Make, run: Run, feed: 
             '{"key": "10.1.0.0/8", "value": 1}\n\n{"key": "10.2.0.0/8", "value": 2}',
             "line 1 and line 3 are of one",
         ),
+        ("list", "hex:0\n", "line 1: 'hex:0': two hex digits for each byte"),
+        (
+            "csv",
+            "key,value\n10.0.0.0/8,12345678\n",
+            "line 2: '12345678' may be a number or hex digits: write u32:",
+        ),
+        ("csv", "key,value\n10.0.0.0/8\n", "line 2: not as many cells as the header has"),
+        ("csv", "key,value\n10.0.0.0/8,1,2\n", "line 2: not as many cells as the header has"),
+        ("csv", "cidr\n10.0.0.0/8\n", "no column 'key' among cidr; say which it is with --key-column"),
+        ("json", '{"key": "10.0.0.0/8"}', "a list of elements is due"),
+        ("json", "[7]", "row 1: write"),
+        ("parquet", "x", "feed.txt: "),
+        ("arrow", "x", "feed.txt: "),
         ("csv", "key,score\n10.0.0.0/8,1\n", "column 'score' is neither of the key nor of the value"),
     ):
         write(feed, text)
@@ -262,6 +275,8 @@ async def test_fields_are_taken_by_name_from_every_kind_of_table(
     elements = {bytes((10, 0, 0, n, 1, 187, 0, 0)): bytes((n, *bytes(7), n % 2, *bytes(7))) for n in range(9)}
     await given.update_many(elements)
     ndjson, table, csv = tmp_path / "f.ndjson", tmp_path / "f.parquet", tmp_path / "f.csv"
+    document = tmp_path / "f.json"
+    write(document, (await run("dump", name(given), "-o", "json")).out)
     ndjson.write_text((await run("dump", name(given), "-o", "ndjson")).out)
     await (await given.typed()).write_parquet(table)
     rows = [json.loads(line) for line in ndjson.read_text().splitlines()]
@@ -272,7 +287,7 @@ async def test_fields_are_taken_by_name_from_every_kind_of_table(
             for row in rows
         )
     )
-    for path in (ndjson, table, csv):
+    for path in (ndjson, table, csv, document):
         opened = await make("hash", **types)
         done = await run("sync", name(opened), "--from", str(path), "-o", "ndjson")
         assert (done.code, done.err) == (0, "")

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from mapd_client.cli import interrupts, outcomes
 from mapd_client.cli.differences import for_networks, listed, records
-from mapd_client.cli.feeds import SUFFIXES, Reading, read_feed
+from mapd_client.cli.feeds import SUFFIXES, File, Reading, read_feed, read_file
 from mapd_client.cli.options import Given, Options
 from mapd_client.cli.running import reached
 from mapd_client.cli.sources import Source
@@ -57,16 +57,20 @@ def diff(
         types: where the map's types are from.
         options: of every verb.
     """
+    names = _names(a, b, options)
+    with saying("diff", " ".join(names)):
+        files = [read_file(one.removeprefix("file:")) if _is_file(one) else None for one in names]
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
-            names = _names(a, b, options)
-            opened = [
-                None if _is_file(one) else await stack.enter_async_context(_opened(one, options))
-                for one in names
-            ]
+            sides: list[File | Opened] = []
+            for one, file in zip(names, files, strict=True):
+                if file is None:
+                    sides.append(await stack.enter_async_context(_opened(one, options)))
+                else:
+                    sides.append(file)
             with saying("diff", " ".join(names)):
-                plan, shown = await _compared(names, opened, reading or Reading(), types or Source())
+                plan, shown = await _compared(sides, reading or Reading(), types or Source())
         _tell(plan, shown, names, output, _ALL if show is None else show)
         return outcomes.DIFFERS if plan else outcomes.OK
 
@@ -108,25 +112,20 @@ class _OfMap:
 Opened = tuple[Map[bytes, bytes], Client]
 
 
-async def _compared(
-    names: tuple[str, str], opened: list[Opened | None], reading: Reading, types: Source
-) -> tuple[Plan, Shown]:
-    first = next((one for one in opened if one is not None), None)
-    if first is None:
+async def _compared(given: list[File | Opened], reading: Reading, types: Source) -> tuple[Plan, Shown]:
+    maps = [one for one in given if not isinstance(one, File)]
+    if not maps:
         raise Misuse(
             "one side has to be a map, which says what the elements are; for two files there is diff(1)"
         )
-    one, client = first
+    one, client = maps[0]
     shown = await shown_by(one, client, for_networks(types, one.info))
     shape = shape_of(one.info, shown.byteorder)
-    for other in opened:
-        if other is not None:
-            shape = await _matched(shape, one.info, *other)
-    sides: list[Side] = [
-        _of_file(name, reading, shown) if side is None else _OfMap(side[0])
-        for name, side in zip(names, opened, strict=True)
+    for other in maps[1:]:
+        shape = await _matched(shape, one.info, *other)
+    was, now = [
+        _of_file(side, reading, shown) if isinstance(side, File) else _OfMap(side[0]) for side in given
     ]
-    was, now = sides
     keys, values = bytearray(), bytearray()
     async for part in now.parts():
         keys += part[0]
@@ -155,8 +154,8 @@ async def _matched(shape: Shape, info: MapInfo, other: Map[bytes, bytes], client
     return replace(shape, networks=shape.networks or there.networks)
 
 
-def _of_file(name: str, reading: Reading, shown: Shown) -> _Columns:
-    feed = read_feed(name.removeprefix("file:"), reading, shown)
+def _of_file(file: File, reading: Reading, shown: Shown) -> Side:
+    feed = read_feed(file, reading, shown)
     keys = b"".join([key for key, _ in feed.elements])
     values = b"".join([value for _, value in feed.elements])
     try:

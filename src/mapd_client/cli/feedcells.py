@@ -66,6 +66,8 @@ class Cells:
             Misuse: it is no element of the map; the message says where it is.
         """
         try:
+            if key is None:
+                raise Misuse("no key")
             found = self._key(key)
             self.values.append(self.value_of_all() if value in (None, "") else self._value(value))
         except OtherFamily as error:
@@ -90,7 +92,9 @@ class Cells:
 
     def _key(self, what: Any) -> bytes:
         if isinstance(what, str):
-            if self._networks is not None and not what.startswith(_SAYS_HOW) and not _DIGITS.fullmatch(what):
+            if self._networks is not None and not what.startswith(_SAYS_HOW):
+                if len(what) == 2 * self.shown.info.key_size and _DIGITS.fullmatch(what):
+                    return bytes.fromhex(what)  # as dump writes them that was not told what they are
                 return network(what, self._networks, self.shown.byteorder)
             return self._text(what, "key", self.shown.info.key_size, self.shown.key)
         return self.shown.key(_json(what))

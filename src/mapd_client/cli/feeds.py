@@ -16,13 +16,10 @@ from cyclopts import Parameter
 
 from mapd_client.cli.feedcells import Cells
 from mapd_client.cli.types import Shown
-from mapd_client.codec import Codec
-from mapd_client.errors import Misuse, TypeMismatch
-from mapd_client.layouts import Opaque
+from mapd_client.errors import Misuse
 from mapd_client.syncing.networks import Family
-from mapd_client.typed.compiling import codec_of
 
-Format = Literal["list", "csv", "ndjson", "parquet", "arrow"]
+Format = Literal["list", "csv", "json", "ndjson", "parquet", "arrow"]
 
 SUFFIXES: Final[Mapping[str, Format]] = {
     ".txt": "list",
@@ -31,6 +28,7 @@ SUFFIXES: Final[Mapping[str, Format]] = {
     ".netset": "list",
     ".ipset": "list",
     ".csv": "csv",
+    ".json": "json",
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".parquet": "parquet",
@@ -41,6 +39,11 @@ SUFFIXES: Final[Mapping[str, Format]] = {
 
 _COMMENT: Final = re.compile(r"(?:^|\s)[#;].*")
 """As in most lists, and in those of Spamhaus."""
+
+_ARROW: Final = (b"ARROW1", b"\xff\xff\xff\xff")
+"""How files and streams begin: https://arrow.apache.org/docs/format/Columnar.html."""
+
+_DOCUMENT: Final = re.compile(rb'\s*\[\s*\{|\s*\{.*"elements"\s*:\s*\[', re.DOTALL)
 
 _TYPED: Final = re.compile(r"^([ui](?:8|16|32|64))=")
 
@@ -53,8 +56,8 @@ class Reading:
     """How a file of elements is read.
 
     Attributes:
-        format: list (a key a line, # and ; begin comments), csv, ndjson, parquet or arrow; default: as the file is
-            called, or begins.
+        format: list (a key a line, # and ; begin comments), csv, json, ndjson, parquet or arrow; default: as the file
+            is called, or begins.
         value: of all elements that the file gives none: u32=1, as in a list of keys.
         key_column: which column of a table is the key, where it is not "key"; others are ignored then.
         value_column: which is the value, likewise.
@@ -91,17 +94,36 @@ class Feed:
         return f"{self.unit} {self.lines[at]}"
 
 
-def read_feed(path: str, reading: Reading, shown: Shown) -> Feed:
-    """The elements of a file; "-" is stdin.
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file's bytes, and what messages call it."""
+
+    path: str
+    name: str
+    data: bytes
+
+
+def read_file(path: str) -> File:
+    """A whole file, before any daemon waits for it; "-" is stdin. Blocks.
 
     Raises:
-        Misuse: no such file, or a line that is no element; the message says which.
+        Misuse: no such file.
     """
     name = "stdin" if path == "-" else path
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise Misuse(f"{name}: {error.strerror}") from None
+    return File(path, name, data)
+
+
+def read_feed(file: File, reading: Reading, shown: Shown) -> Feed:
+    """The elements of a file.
+
+    Raises:
+        Misuse: a line that is no element; the message says which.
+    """
+    path, name, data = file.path, file.name, file.data
     kind = reading.format or SUFFIXES.get(Path(path).suffix.lower()) or _sniffed(data)
     constant = None
     if reading.value is not None:
@@ -109,8 +131,8 @@ def read_feed(path: str, reading: Reading, shown: Shown) -> Feed:
     table = kind in ("parquet", "arrow")
     cells = Cells(
         name,
-        "row" if table else "line",
-        records=table or kind == "ndjson",
+        "row" if table or kind == "json" else "line",
+        records=table or kind in ("json", "ndjson"),
         shown=shown,
         family=reading.family,
         constant=constant,
@@ -121,8 +143,10 @@ def read_feed(path: str, reading: Reading, shown: Shown) -> Feed:
 def _sniffed(data: bytes) -> Format:
     if data.startswith(b"PAR1"):
         return "parquet"
-    if data.startswith(b"ARROW1"):
+    if data.startswith(_ARROW):
         return "arrow"
+    if _DOCUMENT.match(data[:4096]):
+        return "json"
     begin = data[:4096].lstrip().split(b"\n", 1)[0].strip()
     if begin.startswith(b"{"):
         return "ndjson"
@@ -148,7 +172,7 @@ class _Reader:
             except UnicodeDecodeError as error:
                 line = data[: error.start].count(b"\n") + 1
                 raise Misuse(f"{self.name}: line {line} is no UTF-8; say what it is with --format") from None
-            {"list": self._list, "csv": self._csv, "ndjson": self._ndjson}[kind](text)
+            {"list": self._list, "csv": self._csv, "json": self._json, "ndjson": self._ndjson}[kind](text)
         if packed is not None:
             return Feed(self.name, packed, range(1, len(packed) + 1), cells.unit)
         elements = [*zip(cells.keys, cells.values, strict=True)]
@@ -167,7 +191,35 @@ class _Reader:
     def _csv(self, text: str) -> None:
         reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
         sides = self._sides(reader.fieldnames or [], "column")
-        self._rows(((reader.line_num, row) for row in reader), sides)
+
+        def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
+            for row in reader:
+                if "" in row or None in row.values():
+                    raise self.cells.bad(reader.line_num, "not as many cells as the header has")
+                yield reader.line_num, row
+
+        self._rows(rows(), sides)
+
+    def _json(self, text: str) -> None:
+        try:
+            found: Any = json.loads(text)
+        except ValueError as error:
+            raise Misuse(f"{self.name} is no JSON: {error}") from None
+        elements: Any = cast("dict[str, Any]", found).get("elements") if isinstance(found, dict) else found
+        if not isinstance(elements, list):
+            raise Misuse(f'{self.name}: a list of elements is due, or {{"elements": [...]}}')
+        given = cast("Sequence[Any]", elements)
+
+        def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
+            for number, row in enumerate(given, 1):
+                yield number, self._record(number, row)
+
+        self._rows(rows(), None)
+
+    def _record(self, number: int, row: Any) -> Mapping[str, Any]:
+        if not isinstance(row, dict):
+            raise self.cells.bad(number, 'write {"key": ..., "value": ...}')
+        return cast("Mapping[str, Any]", row)
 
     def _ndjson(self, text: str) -> None:
         def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -178,66 +230,22 @@ class _Reader:
                     row = json.loads(line)
                 except ValueError as error:
                     raise self.cells.bad(number, f"no JSON: {error}") from None
-                if not isinstance(row, dict):
-                    raise self.cells.bad(number, 'write {"key": ..., "value": ...}')
-                yield number, cast("Mapping[str, Any]", row)
+                yield number, self._record(number, row)
 
         self._rows(rows(), None)
 
-    def _table(self, kind: Format, data: bytes) -> list[Element] | None:
-        from mapd_client.tables.needs import arrow, need_arrow
+    def _table(self, kind: Format, data: bytes) -> Sequence[Element] | None:
+        """Its elements where whole columns can be taken; else None, and they are in ``cells``."""
+        from mapd_client.cli.feedtables import packed, read_table
 
-        need_arrow(f"--format {kind}")
-        pa = arrow()
-        try:
-            if kind == "parquet":
-                from pyarrow import parquet
-
-                table: Any = cast("Any", parquet).read_table(io.BytesIO(data))
-            else:
-                table = pa.ipc.open_file(io.BytesIO(data)).read_all()
-        except pa.ArrowException as error:
-            raise Misuse(f"{self.name}: {error}") from None
+        table = read_table(data, self.name, parquet=kind == "parquet")
         sides = self._sides(table.column_names, "column")
-        renamed = table.select([name for names in sides.values() for name in names.values()])
-        packed = self._packed(renamed, sides)
-        if packed is not None:
-            return packed
-        rows: list[Mapping[str, Any]] = renamed.to_pylist()
-        self._rows(enumerate(rows, 1), sides)
-        return None
-
-    def _packed(self, table: Any, sides: Mapping[str, Mapping[str, str]]) -> list[Element] | None:
-        """Whole columns at once, where each is what ``dump`` makes of the map; else None."""
-        from mapd_client.batches import Batch
-        from mapd_client.codec import BadElement
-        from mapd_client.syncing.shape import cells
-        from mapd_client.tables.needs import packed
-
-        if self.cells.shown.info.per_cpu or not sides["value"]:
-            return None
-        given = table.rename_columns([path for names in sides.values() for path in names])
-        codecs = {side: self._codec(side) for side in sides}
-        try:
-            batches: list[Batch] = [
-                *packed(given, codecs["key"], codecs["value"], self.cells.shown.byteorder, 65_536)
-            ]
-        except BadElement as bad:
-            if isinstance(bad.error, TypeMismatch):
-                return None  # texts, and numbers for bytes: row by row, which says what is wrong with them
-            raise Misuse(f"{self.name}: {bad.error}") from None
-        info = self.cells.shown.info
-        keys = cells(b"".join(batch.keys for batch in batches), info.key_stride)
-        return [
-            *zip(keys, cells(b"".join(batch.values for batch in batches), info.value_stride), strict=True)
-        ]
-
-    def _codec(self, side: str) -> Codec[Any]:
-        info = self.cells.shown.info
-        layout = self.cells.shown.layouts[side] or Opaque(
-            size=info.key_size if side == "key" else info.value_size
-        )
-        return codec_of(layout, hints=self.cells.shown.hints, path=side).bind(self.cells.shown.byteorder, 1)
+        table = table.select([name for names in sides.values() for name in names.values()])
+        elements = packed(table, sides, self.cells.shown, self.name)
+        if elements is None:
+            rows: list[Mapping[str, Any]] = table.to_pylist()
+            self._rows(enumerate(rows, 1), sides)
+        return elements
 
     # Rows
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from mapd_client.cli import outcomes, render
 from mapd_client.cli.differences import for_networks, listed
-from mapd_client.cli.feeds import Feed, Reading, read_feed
+from mapd_client.cli.feeds import Feed, Reading, read_feed, read_file
 from mapd_client.cli.options import Given
 from mapd_client.cli.references import Ref
 from mapd_client.cli.running import with_map
@@ -33,7 +33,7 @@ def sync(
     map: Ref,
     /,
     *,
-    source: Annotated[str, Parameter(name="--from")],
+    source: Annotated[str, Parameter(name="--from", allow_leading_hyphen=True)],
     reading: Reading | None = None,
     max_removals: str | None = None,
     dry_run: bool = False,
@@ -62,12 +62,13 @@ def sync(
         types: where the map's types are from.
         options: of every verb.
     """
+    with saying("sync", map):
+        allowed, file = _share(max_removals), read_file(source)
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
         with saying("sync", map):
-            allowed = _share(max_removals)
             shown = await shown_by(opened, client, for_networks(types or Source(), opened.info))
-            feed = read_feed(source, reading or Reading(), shown)
+            feed = read_feed(file, reading or Reading(), shown)
         if not feed.elements and max_removals is None:
             raise RemovalsRefused(
                 f"sync {map}: {feed.name} has no elements; an empty file is taken only with --max-removals 100%",
