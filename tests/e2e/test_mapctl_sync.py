@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import sys
@@ -17,7 +18,7 @@ from pyarrow import parquet
 from mapd_client import U32, Bytes, Map, PerCpu, connect
 from mapd_client.btf.build import blob_of
 from tests.e2e.test_mapctl_types import FLOW, STATS
-from tests.support.daemon import DaemonProcess, daemon_process, private_place
+from tests.support.daemon import DaemonProcess, daemon_process, environment, private_place
 from tests.unit.mapd_client.test_cli import Mapctl, Result, mapctl
 
 __all__ = ["mapctl"]
@@ -361,3 +362,29 @@ async def test_sides_that_cannot_be_compared_are_refused_with_both_shapes(
     assert "of 8 and 8 (little-endian)" in shapes.err
     assert "one side has to be a map" in files.err
     assert "Give B, or two hosts" in alone.err
+
+
+async def test_stdin_is_one_side(make: Make, served: DaemonProcess, feed: Path) -> None:
+    opened = await make()
+
+    async def piped(*arguments: str) -> tuple[int | None, str]:
+        with feed.open("rb") as stdin:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", "from mapd_client.cli import main; main()"),
+                *("--address", str(served.place.socket), *arguments, "--value", "u32=1"),
+                stdin=stdin,
+                stdout=asyncio.subprocess.PIPE,
+                env=environment(),
+            )
+            out, _ = await process.communicate()
+        return process.returncode, out.decode().splitlines()[-1]
+
+    differs = await piped("diff", name(opened), "-")
+    synced = await piped("sync", name(opened), "--from", "-", "--exit-code")
+    equal = await piped("diff", "-", name(opened))
+
+    assert (differs, synced, equal) == (
+        (8, "+4 -0 ~0, 0 unchanged"),
+        (8, "+4 -0 ~0, 0 unchanged"),
+        (0, "+0 -0 ~0, 4 unchanged"),
+    )
