@@ -58,27 +58,49 @@ TWINS = 3
 """Examples of elements that became one; more than a few nobody reads."""
 
 
-def wanted(shape: Shape, keys: bytes, values: bytes) -> Wanted:
-    """What packed columns ask for.
+class Wishes:
+    """Collects what a map should have, part by part."""
 
-    Raises:
-        Contradiction: one key twice, with two values.
-        Misuse: a prefix longer than an address.
-    """
-    given = cells(keys, shape.key_stride)
-    names = shape.keys(keys)
-    contents = shape.values(values, len(names))
-    elements = dict(zip(names, contents, strict=True))
-    merged = len(names) - len(elements)
-    if merged and len(set(zip(names, contents, strict=True))) != len(elements):
-        raise _contradiction(names, contents)
-    return Wanted(
-        shape,
-        elements,
-        merged,
-        sum(map(ne, given, names)) if shape.networks else 0,
-        tuple(islice(_twins(names), TWINS)) if merged else (),
-    )
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._names: list[bytes] = []
+        self._elements: dict[bytes, bytes] = {}
+        self._canonicalised = 0
+
+    def add(self, keys: bytes, values: bytes) -> None:
+        """More elements, as packed columns.
+
+        Raises:
+            Contradiction: a key that was there, with another value.
+            Misuse: a prefix longer than an address.
+        """
+        shape, elements = self._shape, self._elements
+        names = shape.keys(keys, len(self._names))
+        contents = shape.values(values, len(names))
+        if shape.networks:
+            self._canonicalised += sum(map(ne, cells(keys, shape.key_stride), names))
+        first = len(self._names)
+        self._names += names
+        part = dict(zip(names, contents, strict=True))
+        if len(part) == len(names) and elements.keys().isdisjoint(part):
+            elements.update(part)
+            return
+        for at, (name, content) in enumerate(zip(names, contents, strict=True), first):
+            if elements.setdefault(name, content) != content:
+                raise _contradiction(self._names.index(name), at)
+
+    def wanted(self) -> Wanted:
+        """All of it."""
+        merged = len(self._names) - len(self._elements)
+        twins = tuple(islice(_twins(self._names), TWINS)) if merged else ()
+        return Wanted(self._shape, self._elements, merged, self._canonicalised, twins)
+
+
+def wanted(shape: Shape, keys: bytes, values: bytes) -> Wanted:
+    """What packed columns ask for; raises as ``Wishes.add``."""
+    wishes = Wishes(shape)
+    wishes.add(keys, values)
+    return wishes.wanted()
 
 
 def _twins(names: list[bytes]) -> Iterator[tuple[int, int]]:
@@ -89,8 +111,7 @@ def _twins(names: list[bytes]) -> Iterator[tuple[int, int]]:
             yield first, at
 
 
-def _contradiction(names: list[bytes], contents: list[bytes]) -> Contradiction:
-    first, second = next(pair for pair in _twins(names) if contents[pair[0]] != contents[pair[1]])
+def _contradiction(first: int, second: int) -> Contradiction:
     return Contradiction(
         f"elements {first} and {second} are of one key, and their values differ", first=first, second=second
     )

@@ -6,6 +6,7 @@ Nothing here runs once for each element in Python: bytes are cut by ``struct``, 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -38,13 +39,13 @@ class Shape:
     slot: int = 0
     byteorder: ByteOrder = "little"
 
-    def keys(self, column: bytes | memoryview) -> list[bytes]:
-        """Each key, without the bits that do not count.
+    def keys(self, column: bytes | memoryview, first: int = 0) -> list[bytes]:
+        """Each key, without the bits that do not count; ``first`` is the place of the first, for messages.
 
         Raises:
             Misuse: a prefix longer than the key's address; has its place.
         """
-        return cells(self._networks(column) if self.networks else column, self.key_stride)
+        return cells(self._networks(column, first) if self.networks else column, self.key_stride)
 
     def values(self, column: bytes | memoryview, count: int) -> list[bytes]:
         """Each value; what pads a CPU's slot to 8 bytes is zeros, whatever was written there."""
@@ -58,12 +59,26 @@ class Shape:
             return cells(clean, self.value_stride)
         return cells(column, self.value_stride)
 
-    def _networks(self, column: bytes | memoryview) -> bytes:
+    def parts(
+        self, keys: memoryview, values: memoryview, count: int, each: int
+    ) -> Iterator[tuple[memoryview, memoryview, int]]:
+        """Columns of so many elements as columns of ``each`` at most; nothing is copied."""
+        for at in range(0, count, each):
+            end = min(at + each, count)
+            yield (
+                keys[at * self.key_stride : end * self.key_stride],
+                values[at * self.value_stride : end * self.value_stride],
+                end - at,
+            )
+
+    def _networks(self, column: bytes | memoryview, first: int) -> bytes:
         lengths = [*map(itemgetter(0), self._prefixes().iter_unpack(column))]
         bits = 8 * (self.key_stride - _PREFIXLEN_BYTES)
         if lengths and max(lengths) > bits:
             at, length = next((at, one) for at, one in enumerate(lengths) if one > bits)
-            raise Misuse(f"key of element {at}: a prefix of {length} bits, the map's keys have {bits}")
+            raise Misuse(
+                f"key of element {first + at}: a prefix of {length} bits, the map's keys have {bits}"
+            )
         masks = [*map(self._mask, range(bits + 1))]
         mask = b"".join(map(masks.__getitem__, lengths))
         return _both(bytes(column), mask)
