@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, BinaryIO, cast
@@ -94,8 +97,38 @@ class Arrow(Columnar):
         self._writer.close()
 
 
+class _Gate(io.RawIOBase):
+    """Lets through what is written while it is open.
+
+    A ParquetWriter that is let go writes the footer (``__del__``), and half a dump would be a whole file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._at = 0
+        self.passing = False
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes so far, for pyarrow's offsets."""
+        return self._at
+
+    def write(self, data: Any, /) -> int:
+        """All of it, or nothing at all."""
+        if self.passing:
+            self._file.write(data)
+        size = memoryview(data).nbytes
+        self._at += size
+        return size
+
+
 class Parquet(Columnar):
     """Row groups of about 8 MiB; the trailer is in the file's metadata."""
+
+    _gate: _Gate
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -105,7 +138,17 @@ class Parquet(Columnar):
     def made(self, file: BinaryIO, schema: Any) -> Any:
         """As Columnar."""
         parquet: Any = import_module("pyarrow.parquet")
-        return parquet.ParquetWriter(file, schema, compression="zstd")
+        self._gate = _Gate(file)
+        with self._passing():
+            return parquet.ParquetWriter(self._gate, schema, compression="zstd")
+
+    @contextmanager
+    def _passing(self) -> Generator[None]:
+        self._gate.passing = True
+        try:
+            yield
+        finally:
+            self._gate.passing = False
 
     def add(self, batch: Any) -> None:
         """As Columnar."""
@@ -117,7 +160,8 @@ class Parquet(Columnar):
     def _flush(self) -> None:
         if self._waiting:
             table = pa.Table.from_batches(self._waiting)
-            self._writer.write_table(table, row_group_size=table.num_rows)
+            with self._passing():
+                self._writer.write_table(table, row_group_size=table.num_rows)
         self._waiting, self._bytes = [], 0
 
     def end(self, trailer: Trailer | None) -> None:
@@ -128,7 +172,8 @@ class Parquet(Columnar):
         said = self.ending(trailer)
         if said is not None:
             self._writer.add_key_value_metadata({TRAILER.decode(): said[TRAILER].decode()})
-        self._writer.close()
+        with self._passing():
+            self._writer.close()
 
 
 def _plan(shown: Shown) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import TextIOWrapper
 from operator import itemgetter
 from typing import Any, Final
 
@@ -13,10 +14,11 @@ from mapd_client.cli.types import Shown
 from mapd_client.codec import Buffer
 from mapd_client.errors import Misuse
 from mapd_client.info import Trailer
-from mapd_client.layouts import Array, Boolean, Float, Layout, Opaque, Record, Special
+from mapd_client.layouts import Array, Boolean, Float, Layout, Opaque, Record, Special, Text
 from mapd_client.records import Records
 
-_NOT_A_NUMBER: Final = float("nan")
+_NOT_A_NUMBER: Final = "NaN"
+"""As polars and pandas guess it; Python's float() takes it too."""
 
 
 def _lines(records: Records, host: str | None, *, keys_only: bool) -> Callable[[Buffer, Buffer, int], str]:
@@ -121,14 +123,16 @@ class Table(Writer):
 
 
 class Csv(Writer):
-    """A column for each field, named by its path: ``key.saddr``. Strings are quoted, numbers are not.
+    """A column for each field, named by its path: ``key.saddr``. UTF-8; strings are quoted, numbers are not.
 
-    So that readers that guess types take hex digits for text. Lists, as those of a per-CPU value, are JSON text; a
-    float that is no number is ``nan``.
+    Unknown bytes are ``0x0a00``, which no reader that guesses types takes for a number, and mapctl takes for bytes.
+    Lists, as those of a per-CPU value, are JSON text.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        if isinstance(self.file, TextIOWrapper):
+            self.file.reconfigure(encoding="utf-8")
         self._writer = csv.writer(self.file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         self._header: Sequence[str] | None = None
 
@@ -167,7 +171,7 @@ def _columns(shown: Shown, *, keys_only: bool) -> Iterator[tuple[Sequence[str], 
 def _leaves(path: Sequence[str], layout: Layout, shown: Shown) -> Iterator[tuple[Sequence[str], Layout]]:
     hint = shown.hints.get(".".join(path))
     if not isinstance(layout, Record) or (hint is not None and hint.size == layout.size):
-        yield path, Opaque(size=1) if hint is not None and not isinstance(layout, Array) else layout
+        yield path, Text(size=layout.size) if hint is not None and not isinstance(layout, Array) else layout
         return
     for member in layout.named():
         if member.name and not isinstance(member.layout, Special):
@@ -183,6 +187,8 @@ def _cells(records: Sequence[Any], path: Sequence[str], layout: Layout) -> Itera
             return [cell if isinstance(cell, str) else json.dumps(cell) for cell in cells]
         case Boolean():
             return ["true" if cell else "false" for cell in cells]
+        case Opaque():
+            return map("0x".__add__, cells)
         case Float():
             return [_NOT_A_NUMBER if cell is None else cell for cell in cells]
         case _:
