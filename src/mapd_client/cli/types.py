@@ -257,6 +257,33 @@ async def shown_by(opened: Map[Any, Any], client: Client, source: Source) -> Sho
             btf = await opened.btf()
         except (Unsupported, DaemonCapability, PermissionDenied) as error:
             why = f"the daemon does not give the map's type information: {error}"
+    hints = dict(await client.known_hints(hints_for(source, info)))
+    return shown_of(info, btf, why, server.byteorder, source, hints)
+
+
+def hints_for(source: Source, info: MapInfo) -> Mapping[str, Codec[Any]]:
+    """The codecs that the user names for a map's fields; raises Misuse."""
+    given: Mapping[str, Codec[Any]] = {}
+    if source.hints is not None:
+        from mapd_client.typed.hintsfile import load_hints
+
+        given = load_hints(source.hints).for_map(info)
+    return {**given, **dict(map(_hint, source.as_))}
+
+
+def shown_of(
+    info: MapInfo,
+    btf: Btf | None,
+    why: str,
+    byteorder: ByteOrder,
+    source: Source,
+    hints: Mapping[str, Codec[Any]],
+) -> Shown:
+    """How the elements of a map are shown that may be no open one; ``why`` there is no ``btf``. No I/O but files.
+
+    Raises:
+        Misuse: as ``shown_by``.
+    """
     layout = by_source(source, info)
     if layout is None and btf is not None:
         from mapd_client.typed.view import of_btf
@@ -265,24 +292,18 @@ async def shown_by(opened: Map[Any, Any], client: Client, source: Source) -> Sho
             layout = of_btf(btf, info)
         except MapdError as error:
             why = f"its type information cannot be read: {error}"
-    given: Mapping[str, Codec[Any]] = {}
-    if source.hints is not None:
-        from mapd_client.typed.hintsfile import load_hints
-
-        given = load_hints(source.hints).for_map(info)
-    hints = dict(await client.known_hints({**given, **dict(map(_hint, source.as_))}))
     wide: Wide = "string" if source.strings else "number"
-    records = Records(info, layout, byteorder=server.byteorder, hints=hints, wide=wide)
+    records = Records(info, layout, byteorder=byteorder, hints=hints, wide=wide)
     layouts = {"key": layout.key if layout else None, "value": layout.value if layout else None}
     sizes = {"key": info.key_size, "value": info.value_size}
     codecs = {
-        side: codec_of(one or Opaque(size=sizes[side]), hints=hints, path=side).bind(server.byteorder, 1)
+        side: codec_of(one or Opaque(size=sizes[side]), hints=hints, path=side).bind(byteorder, 1)
         for side, one in layouts.items()
     }
     known = {side: one is not None or side in hints for side, one in layouts.items()}
     if btf is not None and not all(known.values()):
         why = why if layout is None else f"{layout.source} says nothing of them"
-    return Shown(info, records, btf, known, why, server.byteorder, layouts, hints, wide, codecs)
+    return Shown(info, records, btf, known, why, byteorder, layouts, hints, wide, codecs)
 
 
 def _hint(text: str) -> tuple[str, Codec[Any]]:
