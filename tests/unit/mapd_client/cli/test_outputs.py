@@ -9,6 +9,7 @@ import struct as packing
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import polars
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from mapd_api.uapi import MapType
 from mapd_client import Misuse, Trailer
-from mapd_client.cli.outputs import Document, Output
+from mapd_client.cli.outputs import Document, Output, PerCpuForm
 from mapd_client.cli.types import Shown
 from mapd_client.layouts import Array, Boolean, Enumeration, Float, Integer, Text
 from mapd_client.netcodec import Ipv4
@@ -238,6 +239,22 @@ def test_a_document_that_is_not_closed_is_not_taken_for_a_whole_one() -> None:
         file.flush()
         with pytest.raises((ValueError, pa.ArrowInvalid)):
             as_rows(output, raw.getvalue())
+
+
+def schemas() -> dict[str, Any]:
+    """The JSON Schema of each kind of element."""
+    hits = shown(FLOW, STATS, type=MapType.PERCPU_HASH, hints={"key.saddr": Ipv4})
+    forms: tuple[PerCpuForm, ...] = ("list", "sum", "columns")
+    return {
+        "typed": FLOWS.records.schema(),
+        "unknown": shown(None, None, sizes=(4, 8)).records.schema(),
+        **{f"per CPU, {form}": hits.formed(form).records.schema() for form in forms},
+    }
+
+
+def test_an_element_has_its_golden_schema() -> None:
+    golden = Path(__file__).parent / "golden" / "elements.json"
+    assert schemas() == json.loads(golden.read_text())
 
 
 def as_rows(output: Output, data: bytes) -> list[dict[str, Any]]:
