@@ -112,7 +112,9 @@ class MapTable(Screen[None]):
         return Text(title.rjust(room) if column.right else title, style="bold")
 
     def show(self) -> None:
-        """Draw the model: the cells that are others than before."""
+        """Draw the model: the cells that are others than before. Nothing before there is room for any."""
+        if not self._columns:
+            return
         table, chosen = self._table, self.chosen
         self._rows = self._model.rows()
         now = self._model.answered_at or self._clock()
@@ -149,7 +151,9 @@ class MapTable(Screen[None]):
                 return
 
     def show_head(self) -> None:
-        """The lines above the table: whose maps, how many, and whether the daemon answers."""
+        """The line above the table: how many maps, and whether the daemon answers."""
+        if not self._columns:
+            return
         model, now = self._model, self._clock()
         head = Text(no_wrap=True, overflow="ellipsis")
         head.append("mapctl top", style="bold")
@@ -305,6 +309,8 @@ class TopApp(App[None]):
 
     async def _ask(self) -> None:
         """Samples until it is cancelled; a daemon that is away is asked again at each interval."""
+        if self.model.sample is not None:
+            await asyncio.sleep(self.interval)
         while True:
             began = time.monotonic()
             if not self.maps.paused:
