@@ -29,6 +29,7 @@ VERBS: Final = (
     ("count", "reading_verbs:count"),
     ("update", "writing:update"),
     ("delete", "writing:delete"),
+    ("load", "loading:load"),
     ("push", "queues:push"),
     ("pop", "queues:pop"),
     ("peek", "queues:peek"),

@@ -45,7 +45,10 @@ class Result:
 
 @asynccontextmanager
 async def running(
-    *arguments: str, program: str = _MAIN, stdout: int = asyncio.subprocess.PIPE
+    *arguments: str,
+    program: str = _MAIN,
+    stdin: int | None = None,
+    stdout: int = asyncio.subprocess.PIPE,
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environ.pop("MAPD_ADDRESS", None)
@@ -54,6 +57,7 @@ async def running(
         "-c",
         program,
         *arguments,
+        stdin=stdin,
         stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
         env=environ,
