@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from grpc import StatusCode, aio
 
 from mapd_api import limits
-from mapd_client import failures, logins, tls
+from mapd_client import failures, logins, tls, watching
 from mapd_client.channel_pair import Pair
 from mapd_client.errors import (
     DeadlineExceeded,
@@ -100,6 +100,8 @@ class Transport:
                 operation=asked.operation,
                 map=asked.map,
             )
+        if (watcher := watching.current()) is not None:
+            watcher.asks(self.target, method, [request])
         began = self._loop.time()
         await self._wait_turn(asked, timeout)
         try:
@@ -113,7 +115,10 @@ class Transport:
                 with self._translated(asked, timeout):
                     try:
                         with pair:
-                            return await call(request, timeout=left)
+                            response = await call(request, timeout=left)
+                        if watcher is not None:
+                            watcher.answered(request, response)
+                        return response
                     except aio.AioRpcError as error:
                         if not _for_its_certificate(error) or not await self._has_moved(pair):
                             raise
@@ -175,6 +180,8 @@ class Transport:
     ) -> Download[Response]:
         """A stream of answers on the bulk channel; ``timeout`` bounds the wait for each of them."""
         self._check_open()
+        if (watcher := watching.current()) is not None:
+            watcher.asks(self.target, method, [request])
         factory = self._pair.bulk.unary_stream(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
@@ -198,6 +205,8 @@ class Transport:
             Exception: whatever ``requests`` raises.
         """
         self._check_open()
+        if (watcher := watching.current()) is not None:
+            watcher.asks(self.target, method, requests)
         await self.look()
         self._check_open()
         factory = self._pair.bulk.stream_unary(

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from mapd_api.v1 import maps_pb2
-from mapd_client import discovery, replies
+from mapd_client import discovery, replies, watching
 from mapd_client.channel import Transport
 from mapd_client.errors import MapdError, Misuse, NotSent, Unreachable
 from mapd_client.facts import HostFacts
@@ -115,12 +115,14 @@ class Link:
             return session
 
     async def pipeline(self, asked: Asked, timeout: float | None) -> Pipeline | None:
-        """Where operations travel; None where the daemon takes none in a session.
+        """Where operations travel; None where the daemon takes none in a session, or somebody watches.
 
         Raises:
             NotSent: there is no session, and ``asked`` would change something.
             MapdError: there is no session.
         """
+        if watching.current() is not None:
+            return None
         for one in self._sessions:
             if not one.lost:
                 return one.pipeline

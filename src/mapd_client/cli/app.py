@@ -17,7 +17,7 @@ from mapd_client.cli import outcomes, references
 from mapd_client.cli.complaints import complain, failed, usage, wants_json
 from mapd_client.cli.completion import context_names
 from mapd_client.cli.options import Colour, Options
-from mapd_client.errors import MapdError
+from mapd_client.errors import MapdError, Misuse
 
 VERBS: Final = (
     ("list", "listing:list_"),
@@ -44,6 +44,7 @@ VERBS: Final = (
     ("doctor", "doctoring:doctor"),
     ("health", "service:health"),
     ("context", "contexts:context"),
+    ("socket", "addresses:socket"),
     ("completion", "completion:completion"),
 )
 """Names of a verb, separated by blanks, its own first; and the function behind it."""
@@ -104,6 +105,8 @@ def _launch(
     del color  # that is read before
     tokens = tuple(references.one_token_each(tokens))
     command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    if grpcurl and not ignored:
+        raise Misuse(f"{' '.join(tokens[:1])}: --print-grpcurl: this verb makes no call")
     options = Options(address, timeout, hosts, hosts_file, context, quiet, yes, grpcurl)
     result: Any = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, options))
     return result if isinstance(result, int) else outcomes.OK

@@ -30,9 +30,13 @@ class Reached(NamedTuple):
 
 def with_client(options: Options, work: Callable[[Client], Awaitable[int]]) -> int:
     """Connect, work, disconnect; the exit code."""
+    where = reached(options)
+    if options.grpcurl:
+        from mapd_client.cli.grpcurl import instead
+
+        work = instead(work, where.tls)
 
     async def connected() -> int:
-        where = reached(options)
         async with connect(where.address, tls=where.tls, timeout=where.timeout) as client:
             return await work(client)
 
