@@ -14,7 +14,7 @@ WAIT_S = 20.0
 def text_of(pilot: Pilot[Any]) -> str:
     """The screen's lines as a user reads them."""
     screen = pilot.app.screen
-    strips = screen._compositor.render_strips()
+    strips = screen._compositor.render_strips()  # pyright: ignore[reportPrivateUsage] - nothing else has the text
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
 
 

@@ -71,7 +71,7 @@ class Browser(Screen[None]):
     def on_mount(self) -> None:
         """Open the map and read."""
         self._table.focus()
-        self._show()
+        self.show()
         self.run_worker(self._read_on(), name="elements", exit_on_error=True)
 
     @property
@@ -87,7 +87,7 @@ class Browser(Screen[None]):
                         await self._read(reader)
             except MapdError as error:
                 self.why = str(error)
-                self._show()
+                self.show()
             await self._rest(self._interval)
 
     async def _read(self, reader: Reader) -> None:
@@ -98,7 +98,7 @@ class Browser(Screen[None]):
             self.why = ""
             if start == self.pages.start:  # else the user went on meanwhile
                 self.pages.take(page)
-                self._show()
+                self.show()
             else:
                 return
         took = time.monotonic() - began
@@ -125,14 +125,15 @@ class Browser(Screen[None]):
 
     def _turned(self) -> None:
         self._wake.set()
-        self._show()
+        self.show()
 
     def action_pause(self) -> None:
         """Stand still, or go on."""
         self.paused = not self.paused
         self._show_head()
 
-    def _show(self) -> None:
+    def show(self) -> None:
+        """Draw the page that was read last, and what is wrong."""
         self._show_head()
         why = self.query_one("#why", Static)
         why.display = bool(self.why)

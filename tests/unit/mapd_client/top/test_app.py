@@ -231,7 +231,7 @@ async def test_enter_shows_elements_by_field_marks_what_changes_and_escape_close
         browser = app.screen
         assert isinstance(browser, Browser)
         browser.pages.take(page({"10.0.0.1": 6, "10.0.0.3": 7}))
-        browser._show()
+        browser.show()
         await until_shows(pilot, "1 gone", "10.0.0.3")
         table = browser.query_one(Elements)
         styles = [
