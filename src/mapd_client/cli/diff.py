@@ -6,27 +6,28 @@ import json
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
 from mapd_client.cli import interrupts, outcomes
-from mapd_client.cli.differences import for_networks, listed, records
-from mapd_client.cli.feeds import SUFFIXES, File, Reading, read_feed, read_file
+from mapd_client.cli.differences import listed, records
+from mapd_client.cli.feeds import SUFFIXES, File, Reading, read_file
 from mapd_client.cli.options import Given, Options
 from mapd_client.cli.running import reached
+from mapd_client.cli.sides import OfMap, OfSnapshot, compared, of_snapshot
 from mapd_client.cli.sources import Source
-from mapd_client.cli.types import Shown, saying, shown_by
-from mapd_client.client import Client, connect
-from mapd_client.errors import Incompatible, Misuse
-from mapd_client.info import MapInfo
-from mapd_client.map import Map
-from mapd_client.syncing.plan import Contradiction, Plan, Planner, wanted
-from mapd_client.syncing.shape import Shape, shape_of
+from mapd_client.cli.types import Shown, saying
+from mapd_client.client import connect
+from mapd_client.errors import Misuse
+from mapd_client.syncing.plan import Plan
 
 _ALL: Final = sys.maxsize
+
+_SNAPSHOT: Final = b"PK\x03\x04"
+"""How a snapshot begins, as any zip archive."""
 
 Told = Annotated[Literal["table", "json", "ndjson"], Parameter(name=["--output", "-o"])]
 
@@ -45,8 +46,9 @@ def diff(
     """What B has beside A: added (+), removed (-), changed (~); exit code 0 if nothing, 8 if they differ.
 
     A and B are maps ("flows", "ns/flows", "pin:/sys/fs/bpf/x", "id:42"), maps of another daemon ("flows@HOST", an
-    address or a context), or files as 'mapctl sync' takes them ("feed.txt", "./feed", "-"). With one map and two hosts
-    (-H one -H other), the map of the one is A, of the other B.
+    address or a context), snapshots (of several maps in one the other side's name says which), or files as 'mapctl
+    sync' takes them ("feed.txt", "./feed", "-"). With one map and two hosts (-H one -H other), the map of the one is A,
+    of the other B.
 
     Args:
         a: the one side.
@@ -63,109 +65,18 @@ def diff(
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
-            sides: list[File | Opened] = []
-            for one, file in zip(names, files, strict=True):
-                if file is None:
-                    sides.append(await stack.enter_async_context(_opened(one, options)))
-                else:
-                    sides.append(file)
+            was, now = [
+                await stack.enter_async_context(_opened(one, options))
+                if file is None
+                else _unpacked(file, stack, other)
+                for one, file, other in zip(names, files, reversed(names), strict=True)
+            ]
             with saying("diff", " ".join(names)):
-                plan, shown = await _compared(sides, reading or Reading(), types or Source())
+                plan, shown = await compared(was, now, reading or Reading(), types or Source())
         _tell(plan, shown, names, output, _ALL if show is None else show)
         return outcomes.DIFFERS if plan else outcomes.OK
 
     return interrupts.run(work())
-
-
-class Side(Protocol):
-    """One side: columns of elements, part after part."""
-
-    def parts(self) -> AsyncGenerator[tuple[bytes | memoryview, bytes | memoryview, int]]:
-        """Packed keys, packed values, and of how many elements."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """A side that is in memory."""
-
-    keys: bytes
-    values: bytes
-    count: int
-
-    async def parts(self) -> AsyncGenerator[tuple[bytes | memoryview, bytes | memoryview, int]]:
-        yield self.keys, self.values, self.count
-
-
-@dataclass(frozen=True, slots=True)
-class _OfMap:
-    """An open map, read once."""
-
-    opened: Map[bytes, bytes]
-
-    async def parts(self) -> AsyncGenerator[tuple[bytes | memoryview, bytes | memoryview, int]]:
-        async with self.opened.chunks() as chunks:
-            async for chunk in chunks:
-                yield chunk.keys, chunk.values, chunk.count
-
-
-Opened = tuple[Map[bytes, bytes], Client]
-
-
-async def _compared(given: list[File | Opened], reading: Reading, types: Source) -> tuple[Plan, Shown]:
-    maps = [one for one in given if not isinstance(one, File)]
-    if not maps:
-        raise Misuse(
-            "one side has to be a map, which says what the elements are; for two files there is diff(1)"
-        )
-    one, client = maps[0]
-    shown = await shown_by(one, client, for_networks(types, one.info))
-    shape = shape_of(one.info, shown.byteorder)
-    for other in maps[1:]:
-        shape = await _matched(shape, one.info, *other)
-    was, now = [
-        _of_file(side, reading, shown) if isinstance(side, File) else _OfMap(side[0]) for side in given
-    ]
-    keys, values = bytearray(), bytearray()
-    async for part in now.parts():
-        keys += part[0]
-        values += part[1]
-    planner = Planner(wanted(shape, bytes(keys), bytes(values)))
-    async for part in was.parts():
-        planner.feed(*part)
-    return planner.plan(), shown
-
-
-async def _matched(shape: Shape, info: MapInfo, other: Map[bytes, bytes], client: Client) -> Shape:
-    """The shape that both maps have; raises Incompatible."""
-    there = shape_of(other.info, (await client.server_info()).byteorder)
-    if (there.key_stride, there.value_stride, there.byteorder) != (
-        shape.key_stride,
-        shape.value_stride,
-        shape.byteorder,
-    ):
-        raise Incompatible(
-            f"diff: {info.label} has keys of {shape.key_stride} bytes and values of {shape.value_stride} "
-            f"({shape.byteorder}-endian), {other.info.label} of {there.key_stride} and {there.value_stride} "
-            f"({there.byteorder}-endian)",
-            operation="diff",
-            map=other.info.label,
-        )
-    return replace(shape, networks=shape.networks or there.networks)
-
-
-def _of_file(file: File, reading: Reading, shown: Shown) -> Side:
-    feed = read_feed(file, reading, shown)
-    keys = b"".join([key for key, _ in feed.elements])
-    values = b"".join([value for _, value in feed.elements])
-    try:
-        wanted(shape_of(shown.info, shown.byteorder), keys, values)
-    except Contradiction as error:
-        raise Misuse(
-            f"{feed.name}: {feed.where(error.first)} and {feed.where(error.second)} are of one key, and their values "
-            "differ"
-        ) from None
-    return _Columns(keys, values, len(feed.elements))
 
 
 def _tell(plan: Plan, shown: Shown, names: tuple[str, str], output: str, most: int) -> None:
@@ -216,14 +127,32 @@ def _is_file(text: str) -> bool:
 
 
 @asynccontextmanager
-async def _opened(text: str, options: Options) -> AsyncGenerator[Opened]:
+async def _opened(text: str, options: Options) -> AsyncGenerator[OfMap]:
     ref, _, host = text.partition("@")
     if host:
         is_address = "/" in host or ":" in host
-        options = replace(options, address=host if is_address else None, context=None if is_address else host)
+        options = replace(
+            options,
+            address=host if is_address else None,
+            context=None if is_address else host,
+            hosts=(),
+            hosts_file=None,
+        )
     where = reached(options)
     async with (
         connect(where.address, tls=where.tls, timeout=where.timeout) as client,
         client.open_map(ref, read_only=True) as opened,
     ):
-        yield opened, client
+        yield OfMap(opened, client, (await client.server_info()).byteorder)
+
+
+def _unpacked(file: File, stack: AsyncExitStack, other: str) -> File | OfSnapshot:
+    """The map of a snapshot: its only one, or the one that is called as the other side; other files as they are."""
+    if not file.data.startswith(_SNAPSHOT):
+        return file
+    from mapd_client.snapshots import read
+
+    snapshot = stack.enter_context(read(file.path))
+    if len(snapshot.maps) == 1:
+        return of_snapshot(snapshot, snapshot.maps[0])
+    return of_snapshot(snapshot, snapshot[other.partition("@")[0]])
