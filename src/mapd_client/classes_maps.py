@@ -18,6 +18,7 @@ from mapd_client.info import Btf, ByteOrder
 from mapd_client.layouts import Integer, Layout, MapLayout, Record
 from mapd_client.percpu import PerCpu, of_one_cpu
 from mapd_client.requests import naming
+from mapd_client.structcodec import Struct
 
 if TYPE_CHECKING:
     from mapd_client.map import Map
@@ -156,11 +157,24 @@ def _as_codec(side: str, given: Codec[Any] | type[Any]) -> Codec[Any]:
     if isinstance(given, Codec):
         return given
     if not isinstance(cast("object", given), type):
-        raise TypeMismatch(f"{side}={given!r}: a codec, a dataclass or a ctypes.Structure")
+        raise TypeMismatch(f"{side}={given!r}: a codec, a dataclass or a ctypes.Structure{_meant(given)}")
     from mapd_client.classes import layout_of
     from mapd_client.typed.instances import codec_of_class, hints_of_class
 
     return codec_of_class(given, layout_of(given), hints_of_class(given, side), side)
+
+
+def _meant(given: object) -> str:
+    """The codec that stands for what is none, for messages: that of a struct format, or of so many bytes."""
+    if isinstance(given, int):
+        return f"; for {given} bytes write Bytes({given})"
+    if not isinstance(given, str):
+        return ""
+    try:
+        meant = Struct(given)
+    except TypeMismatch:
+        return ""
+    return f"; for that struct format write {meant!r}"
 
 
 def _described(type: MapType, key: Codec[Any], value: Codec[Any], wanted: bool | None) -> MapLayout | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 import pytest
 
-from mapd_client import I64, U8, U16, U32, U64, Bytes, Cidr4, Cidr6, Ipv4, Ipv6, Mac, PerCpu, Struct
+from mapd_client import I64, U8, U16, U32, U64, Bytes, Cidr4, Cidr6, Client, Ipv4, Ipv6, Mac, PerCpu, Struct
 from mapd_client.classes import layout_of
 from mapd_client.codec import Buffer, Codec
 from mapd_client.errors import TypeMismatch
@@ -343,3 +343,14 @@ def test_what_says_no_layout_is_refused(thing: object) -> None:
 def test_ctypes_is_not_imported_for_it() -> None:
     code = "import sys; from mapd_client.classes import layout_of; layout_of('<I'); assert 'ctypes' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("8s", "Struct('8s')"), ("<IH", "Struct('<IH')"), (8, "Bytes(8)"), ("zz", None)]
+)
+def test_what_is_no_codec_is_told_with_the_one_that_was_meant(given: Any, meant: str | None) -> None:
+    for sides in ({"key": given, "value": U32}, {"key": U32, "value": given}):
+        with pytest.raises(TypeMismatch) as refused:
+            Client("/nowhere").create_map("flows", "hash", max_entries=1, **sides)
+        assert f"{given!r}: a codec, a dataclass or a ctypes.Structure" in str(refused.value)
+        assert str(refused.value).endswith(f" write {meant}" if meant else "ctypes.Structure")
