@@ -351,6 +351,6 @@ def test_ctypes_is_not_imported_for_it() -> None:
 def test_what_is_no_codec_is_told_with_the_one_that_was_meant(given: Any, meant: str | None) -> None:
     for sides in ({"key": given, "value": U32}, {"key": U32, "value": given}):
         with pytest.raises(TypeMismatch) as refused:
-            Client("/nowhere").create_map("flows", "hash", max_entries=1, **sides)
+            _ = Client("/nowhere").create_map("flows", "hash", max_entries=1, **sides)
         assert f"{given!r}: a codec, a dataclass or a ctypes.Structure" in str(refused.value)
         assert str(refused.value).endswith(f" write {meant}" if meant else "ctypes.Structure")
