@@ -349,8 +349,9 @@ def test_ctypes_is_not_imported_for_it() -> None:
     ("given", "meant"), [("8s", "Struct('8s')"), ("<IH", "Struct('<IH')"), (8, "Bytes(8)"), ("zz", None)]
 )
 def test_what_is_no_codec_is_told_with_the_one_that_was_meant(given: Any, meant: str | None) -> None:
-    for sides in ({"key": given, "value": U32}, {"key": U32, "value": given}):
+    client = Client("/nowhere")
+    for key, value in ((given, U32), (U32, given)):
         with pytest.raises(TypeMismatch) as refused:
-            _ = Client("/nowhere").create_map("flows", "hash", max_entries=1, **sides)
+            _ = client.create_map("flows", "hash", key=key, value=value, max_entries=1)
         assert f"{given!r}: a codec, a dataclass or a ctypes.Structure" in str(refused.value)
         assert str(refused.value).endswith(f" write {meant}" if meant else "ctypes.Structure")
