@@ -28,6 +28,7 @@ from cyclopts import App, Parameter
 from mapd_client.cli import outcomes, render
 from mapd_client.cli.completion import context_names
 from mapd_client.cli.options import Format
+from mapd_client.cli.outputs import Field, records
 from mapd_client.errors import Misuse
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ if TYPE_CHECKING:
 
 VARIABLE: Final = "MAPD_CONFIG"
 CHOSEN: Final = "MAPD_CONTEXT"
+
+CONTEXT: Final = (
+    Field("name"),
+    Field("current", bool),
+    Field("address"),
+    Field("hosts", list),
+    Field("hosts_file"),
+    Field("timeout", float),
+    Field("tls"),
+)
 
 context = App(name="context", help="Which daemon is meant where no address is given: list, use, show.")
 
@@ -74,18 +85,19 @@ def list_(*, output: Format = "table") -> int:
     """The contexts of the configuration, the current one with a star.
 
     Args:
-        output: table or ndjson.
+        output: table, json, ndjson, csv, arrow or parquet.
     """
     path = config_path()
     if not path.exists():
         sys.stderr.write(f"mapctl: no contexts: {path} does not exist\n")
         return outcomes.OK
     found = _read(path)
-    for name, one in found.contexts.items():
-        if output == "table":
+    if output == "table":
+        for name, one in found.contexts.items():
             sys.stdout.write(f"{'*' if name == found.current else ' '} {name}  {one.where()}\n")
-        else:
-            render.write_record(_record(name, one, current=name == found.current), sys.stdout)
+        return outcomes.OK
+    rows = [_record(name, one, current=name == found.current) for name, one in found.contexts.items()]
+    records(rows, columns=CONTEXT, output=output, file=sys.stdout)
     return outcomes.OK
 
 
@@ -97,7 +109,7 @@ def show(
 
     Args:
         name: of the context; the current one without it.
-        output: table or ndjson.
+        output: table, json, ndjson, csv, arrow or parquet.
     """
     path = config_path()
     found = _read(path)
@@ -110,7 +122,7 @@ def show(
             {key: str(value) for key, value in record.items() if value is not None}, sys.stdout
         )
     else:
-        render.write_record(record, sys.stdout)
+        records([record], columns=CONTEXT, output=output, file=sys.stdout, one=True)
     return outcomes.OK
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mapd_client.cli.render import Output
+from mapd_client.cli.outputs.kinds import Output
 
 Colour = Literal["auto", "always", "never"]
 

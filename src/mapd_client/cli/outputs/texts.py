@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import TextIOWrapper
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from mapd_client.cli.outputs.writers import Write, Writer
 from mapd_client.cli.types import Shown
@@ -131,8 +131,9 @@ class Csv(Writer):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        if isinstance(self.file, TextIOWrapper):
-            self.file.reconfigure(encoding="utf-8")
+        wrapper: object = self.file
+        if isinstance(wrapper, TextIOWrapper):
+            cast("TextIOWrapper", wrapper).reconfigure(encoding="utf-8")
         self._writer = csv.writer(self.file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         self._header: Sequence[str] | None = None
 
