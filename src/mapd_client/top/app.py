@@ -69,7 +69,7 @@ class MapTable(Screen[None]):
     def compose(self) -> ComposeResult:
         """From top to bottom."""
         yield Static(id="head")
-        yield Table(id="maps", cursor_type="row", cell_padding=0)
+        yield Table(id="maps", cursor_type="row", cell_padding=0, cursor_foreground_priority="renderable")
         yield Static(id="empty")
         yield Input(id="filter", placeholder="part of a name or type, or a pattern: web/*", compact=True)
         yield Footer()

@@ -64,7 +64,9 @@ class Browser(Screen[None]):
     def compose(self) -> ComposeResult:
         """From top to bottom."""
         yield Static(id="head")
-        yield Elements(id="elements", cursor_type="row", cell_padding=0)
+        yield Elements(
+            id="elements", cursor_type="row", cell_padding=0, cursor_foreground_priority="renderable"
+        )
         yield Static(id="why")
         yield Footer()
 
