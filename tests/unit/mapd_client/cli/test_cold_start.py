@@ -1,6 +1,6 @@
 """What ``mapctl lookup`` imports: a process that looks up one key pays for nothing else.
 
-How long it takes is measured by ``./dev bench``, never here.
+How long it takes is in docs/decisions/0022-command-line.md, and never measured here.
 """
 
 from __future__ import annotations
