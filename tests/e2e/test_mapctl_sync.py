@@ -17,6 +17,7 @@ from pyarrow import parquet
 
 from mapd_client import U32, Bytes, Map, PerCpu, connect
 from mapd_client.btf.build import blob_of
+from mapd_client.snapshots import take
 from tests.e2e.test_mapctl_types import FLOW, STATS
 from tests.support.daemon import DaemonProcess, daemon_process, environment, private_place
 from tests.unit.mapd_client.test_cli import Mapctl, Result, mapctl
@@ -354,14 +355,36 @@ async def test_sides_that_cannot_be_compared_are_refused_with_both_shapes(
     one, other = await make(), await make(value=Bytes(8))
 
     shapes = await run("diff", name(one), name(other))
-    files = await run("diff", str(feed), str(feed))
+    table = feed.with_suffix(".csv")
+    write(table, "key,value\n")
+    files = await run("diff", str(feed), str(table))
     alone = await run("diff", name(one))
 
     assert (shapes.code, files.code, alone.code) == (6, 2, 2)
-    assert "keys of 8 bytes and values of 4 (little-endian)" in shapes.err
-    assert "of 8 and 8 (little-endian)" in shapes.err
-    assert "one side has to be a map" in files.err
+    assert "(lpm_trie, little-endian) has keys of 8 bytes and values of 4;" in shapes.err
+    assert "has keys of 8 bytes and values of 8: elements of other sizes" in shapes.err
+    assert "one side has to be a map or a snapshot" in files.err
     assert "Give B, or two hosts" in alone.err
+
+
+async def test_two_lists_of_networks_need_no_map(run: Run, feed: Path, tmp_path: Path) -> None:
+    later, six = tmp_path / "later.txt", tmp_path / "six.txt"
+    write(later, "\n".join(NETWORKS[1:]) + "\n172.16.0.1/12\n")
+    write(six, "# 10.0.0.0/8\n::1\n")
+
+    table = await run("diff", str(feed), str(later))
+    lines = await run("diff", str(feed), str(later), "-o", "ndjson")
+    of_six = await run("diff", str(six), str(six))
+    mixed = await run("diff", str(feed), str(six))
+
+    assert (table.code, table.err) == (8, "")
+    assert table.out.splitlines() == ['+ "172.16.0.0/12"', '- "10.0.0.0/8"', "+1 -1 ~0, 3 unchanged"]
+    assert [json.loads(line) for line in lines.out.splitlines()] == [
+        {"change": "added", "key": "172.16.0.0/12", "value": "", "was": None},
+        {"change": "removed", "key": "10.0.0.0/8", "value": None, "was": ""},
+    ]
+    assert (of_six.code, of_six.out) == (0, "+0 -0 ~0, 1 unchanged\n")
+    assert (mixed.code, "six.txt: line 2: '::1' is of ipv6" in mixed.err) == (2, True)
 
 
 async def test_stdin_is_one_side(make: Make, served: DaemonProcess, feed: Path) -> None:
@@ -388,3 +411,27 @@ async def test_stdin_is_one_side(make: Make, served: DaemonProcess, feed: Path) 
         (8, "+4 -0 ~0, 0 unchanged"),
         (0, "+0 -0 ~0, 4 unchanged"),
     )
+
+
+async def test_a_snapshot_is_a_side_and_says_what_its_elements_are(
+    make: Make, run: Run, served: DaemonProcess, feed: Path, tmp_path: Path
+) -> None:
+    one, other = await make(), await make()
+    await one.update_many(dict.fromkeys(map(key4, NETWORKS), 1))
+    await other.update_many(dict.fromkeys(map(key4, NETWORKS[1:]), 1))
+    single, both = tmp_path / "one.snapshot", tmp_path / "both.snapshot"
+    async with connect(str(served.place.socket)) as client:
+        await take(client, [name(one)], single)
+        await take(client, [name(one), name(other)], both)
+    await one.delete(key4(NETWORKS[3]))
+
+    changed = await run("diff", str(single), name(one))
+    by_name = await run("diff", name(other), str(both))
+    of_list = await run("diff", str(single), str(feed), "--value", "u32=1")
+    of_both = await run("diff", str(single), str(both))
+
+    assert (changed.code, changed.out) == (8, '- "203.0.113.0/24"  01000000 (1)\n+0 -1 ~0, 3 unchanged\n')
+    assert (by_name.code, by_name.out) == (0, "+0 -0 ~0, 3 unchanged\n")
+    assert (of_list.code, of_list.out) == (0, "+0 -0 ~0, 4 unchanged\n")
+    assert of_both.code == 3
+    assert f"it has {name(one)}, {name(other)}" in of_both.err

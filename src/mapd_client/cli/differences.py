@@ -43,7 +43,7 @@ def listed(plan: Plan, shown: Shown, most: int, file: TextIO) -> None:
                 f"{row[:-1]}  was {was[len(name) + 2 : -1]}\n"
                 for name, row, was in zip(names, rows, old, strict=True)
             ]
-        file.writelines(f"{mark} {row}" for row in rows)
+        file.writelines(f"{mark} {row.rstrip()}\n" for row in rows)
         if len(keys) > most:
             file.write(f"{mark} ... {len(keys) - most} more\n" if most else "")
 
@@ -76,6 +76,8 @@ def _texts(
     def side(values: Mapping[bytes, bytes] | None) -> Iterable[str]:
         if values is None:
             return ["null"] * len(keys)
+        if not shown.info.value_size:
+            return ['""'] * len(keys)
         return shown.records.texts(names, b"".join(map(values.__getitem__, keys)), len(keys))["value"]
 
     return shown.records.key_texts(names, len(keys)), side(now), side(was)

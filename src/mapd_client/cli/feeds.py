@@ -123,8 +123,8 @@ def read_feed(file: File, reading: Reading, shown: Shown) -> Feed:
     Raises:
         Misuse: a line that is no element; the message says which.
     """
-    path, name, data = file.path, file.name, file.data
-    kind = reading.format or SUFFIXES.get(Path(path).suffix.lower()) or _sniffed(data)
+    name, data = file.name, file.data
+    kind = file_format(file, reading)
     constant = None
     if reading.value is not None:
         constant = shown.value(_TYPED.sub(r"\1:", reading.value))
@@ -138,6 +138,11 @@ def read_feed(file: File, reading: Reading, shown: Shown) -> Feed:
         constant=constant,
     )
     return _Reader(name, reading, cells).read(kind, data)
+
+
+def file_format(file: File, reading: Reading) -> Format:
+    """How it is read: as the user says, as it is called, or as it begins."""
+    return reading.format or SUFFIXES.get(Path(file.path).suffix.lower()) or _sniffed(file.data)
 
 
 def _sniffed(data: bytes) -> Format:

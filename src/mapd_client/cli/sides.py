@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from mapd_api.uapi import MapFlag
+from mapd_api.uapi import MapFlag, MapType
 from mapd_client.cli.differences import for_networks
-from mapd_client.cli.feeds import File, Reading, read_feed
+from mapd_client.cli.feeds import File, Reading, file_format, read_feed
 from mapd_client.cli.sources import Source
 from mapd_client.cli.types import Shown, hints_for, shown_by, shown_of
 from mapd_client.client import Client
 from mapd_client.errors import Incompatible, Misuse
 from mapd_client.info import ByteOrder, MapInfo
 from mapd_client.map import Map
+from mapd_client.syncing.networks import KEY_SIZES
 from mapd_client.syncing.plan import Contradiction, Plan, Planner, wanted
 from mapd_client.syncing.shape import Shape, shape_of
 
@@ -96,20 +99,48 @@ class OfSnapshot:
 def of_snapshot(snapshot: Snapshot, kept: SnapshotMap) -> OfSnapshot:
     """One map of a snapshot as a side."""
     spec = kept.kept
-    info = MapInfo(
-        id=0,
-        type=spec.kind,
-        key_size=spec.key_size,
-        value_size=spec.value_size,
-        max_entries=spec.max_entries,
-        flags=MapFlag(spec.flags),
-        frozen=spec.frozen,
+    info = _info(
+        spec.key_size,
         name=spec.name or spec.label,
+        type=spec.kind,
+        value_size=spec.value_size,
+        strides=(spec.key_stride, spec.value_stride),
+        max_entries=spec.max_entries,
+        flags=spec.flags,
         kernel_name=spec.kernel_name,
         pin_path=spec.pin_path,
-        key_stride=spec.key_stride,
-        value_stride=spec.value_stride,
-        map_extra=spec.map_extra,
+    )
+    return OfSnapshot(kept, info, "big" if snapshot.host["byteorder"] == "big" else "little")
+
+
+def _info(
+    key_size: int,
+    *,
+    name: str,
+    type: MapType = MapType.LPM_TRIE,
+    value_size: int = 0,
+    strides: tuple[int, int] | None = None,
+    max_entries: int = 0,
+    flags: int = 0,
+    kernel_name: str = "",
+    pin_path: str = "",
+) -> MapInfo:
+    """A map that no daemon has, for what shows elements."""
+    key_stride, value_stride = strides or (key_size, value_size)
+    return MapInfo(
+        id=0,
+        type=type,
+        key_size=key_size,
+        value_size=value_size,
+        max_entries=max_entries,
+        flags=MapFlag(flags),
+        frozen=False,
+        name=name,
+        kernel_name=kernel_name,
+        pin_path=pin_path,
+        key_stride=key_stride,
+        value_stride=value_stride,
+        map_extra=0,
         btf_id=0,
         btf_key_type_id=0,
         btf_value_type_id=0,
@@ -117,7 +148,6 @@ def of_snapshot(snapshot: Snapshot, kept: SnapshotMap) -> OfSnapshot:
         supported_operations=frozenset(),
         iteration="",
     )
-    return OfSnapshot(kept, info, "big" if snapshot.host["byteorder"] == "big" else "little")
 
 
 async def compared(was: Side | File, now: Side | File, reading: Reading, types: Source) -> tuple[Plan, Shown]:
@@ -129,9 +159,7 @@ async def compared(was: Side | File, now: Side | File, reading: Reading, types: 
     """
     maps = [one for one in (was, now) if not isinstance(one, File)]
     if not maps:
-        raise Misuse(
-            "one side has to be a map or a snapshot, which say what the elements are; for two lists there is diff(1)"
-        )
+        return await _lists(was, now, reading, types)
     shape = shape_of(maps[0].info, maps[0].byteorder)
     for other in maps[1:]:
         shape = _common(shape, maps[0], other)
@@ -142,6 +170,31 @@ async def compared(was: Side | File, now: Side | File, reading: Reading, types: 
         values += part[1]
     planner = Planner(wanted(shape, bytes(keys), bytes(values)))
     async for part in _parts(was, reading, shown):
+        planner.feed(*part)
+    return planner.plan(), shown
+
+
+async def _lists(was: Side | File, now: Side | File, reading: Reading, types: Source) -> tuple[Plan, Shown]:
+    """Two lists of networks, which need no map to say what they are; raises Misuse for other files."""
+    assert isinstance(was, File)
+    assert isinstance(now, File)
+    if {file_format(was, reading), file_format(now, reading)} != {"list"}:
+        raise Misuse(
+            "of two files nothing says what their elements are, unless both are lists of networks; one side has to be "
+            "a map or a snapshot"
+        )
+    is_ipv6 = b":" in b"".join(re.findall(rb"^\s*[^#;\s]+", was.data + b"\n" + now.data, re.MULTILINE)[:1])
+    family = reading.family or ("ipv6" if is_ipv6 else "ipv4")
+    size = next(size for size, one in KEY_SIZES.items() if one == family)
+    info = _info(size, name=f"a list of {family} networks")
+    types = for_networks(types, info)
+    shown = shown_of(info, None, "", sys.byteorder, types, hints_for(types, info))
+    reading = replace(reading, value="hex:")  # of no bytes
+    planner: Planner | None = None
+    async for keys, values, _ in _of_file(now, reading, shown):
+        planner = Planner(wanted(shape_of(info, sys.byteorder), bytes(keys), bytes(values)))
+    assert planner is not None
+    async for part in _of_file(was, reading, shown):
         planner.feed(*part)
     return planner.plan(), shown
 
