@@ -13,6 +13,13 @@ _PIPE_WIDTH: Final = 10_000
 """Columns where nobody looks: a table in a file is not wrapped."""
 
 
+_NARROW: Final = 12
+"""Columns that folded text has at least, where others can be folded too."""
+
+_GAP: Final = 2
+"""Blanks between columns."""
+
+
 def write_record(record: Mapping[str, object], file: TextIO) -> None:
     """One line of NDJSON."""
     file.write(json.dumps(record, separators=(", ", ": ")) + "\n")
@@ -29,19 +36,47 @@ def write_fields(fields: Mapping[str, str], file: TextIO) -> None:
 
 
 def write_table(titles: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]], file: TextIO) -> None:
-    """A table; numeric columns are on the right, and long text is folded, never cut.
+    """A table; numeric columns are on the right. Where the terminal is too narrow, long text is folded, never cut.
 
     Args:
         titles: of each column, and whether it is numeric.
         rows: cells.
         file: stdout.
     """
+    cells = list(rows)
+    widths = [
+        max(len(title), *(len(row[at]) for row in cells)) if cells else len(title)
+        for at, (title, _) in enumerate(titles)
+    ]
     table = _table()
-    for title, numeric in titles:
-        table.add_column(title, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in rows:
+    folded = _folded(widths, [numeric for _, numeric in titles], _width(file))
+    for at, (title, numeric) in enumerate(titles):
+        table.add_column(
+            title, justify="right" if numeric else "left", no_wrap=at not in folded, overflow="fold"
+        )
+    for row in cells:
         table.add_row(*row)
     _print(table, file)
+
+
+def _folded(widths: Sequence[int], numeric: Sequence[bool], width: int) -> set[int]:
+    """Which columns are folded: the widest of text, as few as will do. Names stay whole beside a long path."""
+    texts = sorted((at for at, number in enumerate(numeric) if not number), key=lambda at: -widths[at])
+    folded: set[int] = set()
+    for at in texts:
+        taken = sum(min(one, _NARROW) if place in folded else one for place, one in enumerate(widths))
+        if taken + _GAP * len(widths) <= width:
+            break
+        folded.add(at)
+    return folded
+
+
+def _width(file: TextIO) -> int:
+    if not file.isatty():
+        return _PIPE_WIDTH
+    from mapd_client.cli.console import QuietConsole
+
+    return QuietConsole(file=file).width
 
 
 def _table(*, show_header: bool = True) -> Table:
