@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 import mapd_api
 from mapd_client.cli import outcomes, references
@@ -62,13 +62,20 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 permission, 5 unavailable o
 
 _HELP_WORDS: Final = frozenset({"--help", "-h"})
 
+
+def _default(value: object) -> str | None:
+    """A default as the help shows it; None for what nobody has to be told."""
+    return None if value is None or value is False or value in ((), "") else str(value)
+
+
 app = App(
     name="mapctl",
     help=_HELP,
     version=mapd_api.__version__,
     result_action="return_value",
-    default_parameter=Parameter(negative=""),
+    default_parameter=Parameter(negative="", show_default=_default),
 )
+_EVERY: Final = Group("Options of every verb", sort_key=9)
 for _names, _where in VERBS:
     _name, *_aliases = _names.split()
     app.command(f"mapd_client.cli.{_where}", name=_name, alias=_aliases)
@@ -77,15 +84,15 @@ for _names, _where in VERBS:
 @app.meta.default
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    address: str | None = None,
-    context: Annotated[str | None, Parameter(completer=context_names)] = None,
-    timeout: float | None = None,
-    hosts: Annotated[tuple[str, ...], Parameter(name=["--host", "-H"])] = (),
-    hosts_file: Annotated[Path | None, Parameter(name="--hosts")] = None,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"])] = False,
-    yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
-    color: Colour = "auto",
-    grpcurl: Annotated[bool, Parameter(name="--print-grpcurl")] = False,
+    address: Annotated[str | None, Parameter(group=_EVERY)] = None,
+    context: Annotated[str | None, Parameter(group=_EVERY, completer=context_names)] = None,
+    timeout: Annotated[float | None, Parameter(group=_EVERY)] = None,
+    hosts: Annotated[tuple[str, ...], Parameter(group=_EVERY, name=["--host", "-H"])] = (),
+    hosts_file: Annotated[Path | None, Parameter(group=_EVERY, name="--hosts")] = None,
+    quiet: Annotated[bool, Parameter(group=_EVERY, name=["--quiet", "-q"])] = False,
+    yes: Annotated[bool, Parameter(group=_EVERY, name=["--yes", "-y"])] = False,
+    color: Annotated[Colour, Parameter(group=_EVERY)] = "auto",
+    grpcurl: Annotated[bool, Parameter(group=_EVERY, name="--print-grpcurl")] = False,
 ) -> int:
     """Run one verb.
 

@@ -70,6 +70,15 @@ def test_colour_is_a_terminals_unless_it_is_asked_for(
     assert ("\x1b[" in capsys.readouterr().out) is coloured
 
 
+def test_the_help_of_a_verb_has_its_own_options_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["lookup", "--help"]) == outcomes.OK
+    own, every = capsys.readouterr().out.split("Options of every verb")
+    assert "--elf" in own
+    assert "--address" in every
+    assert "default: False" not in own + every
+    assert "[default: table]" in own
+
+
 def test_each_verb_is_there_with_a_line_of_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == outcomes.OK
     shown = capsys.readouterr().out
