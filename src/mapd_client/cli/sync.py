@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
 from mapd_client.cli import outcomes, render
+from mapd_client.cli.complaints import complain
 from mapd_client.cli.differences import for_networks, listed
 from mapd_client.cli.feeds import Feed, Reading, read_feed, read_file
-from mapd_client.cli.options import Given
+from mapd_client.cli.options import Given, Options
 from mapd_client.cli.references import Ref
 from mapd_client.cli.running import with_map
 from mapd_client.cli.sources import Source
 from mapd_client.cli.types import Shown, saying, shown_by
 from mapd_client.client import Client
-from mapd_client.errors import BatchFailed, Misuse, RemovalsRefused, Unreachable
+from mapd_client.errors import BatchFailed, MapdError, Misuse, RemovalsRefused, Unreachable
 from mapd_client.map import Map
 from mapd_client.syncing.facade import reviewed
 from mapd_client.syncing.plan import Contradiction, Plan
@@ -47,7 +50,8 @@ def sync(
 
     Prints what is added (+), removed (-) and changed (~). Room is checked first. New elements are written before old
     ones are removed; the other way round only if they would not fit, and stderr says so. Networks are taken without
-    their host bits. Ended in the middle, the same command does the rest.
+    their host bits. Ended in the middle, the same command does the rest. Several hosts (-H) are done one after the
+    other; one that fails is named, and the others are done (exit code 7).
 
     Args:
         map: name, pin:PATH or id:NUMBER.
@@ -77,10 +81,34 @@ def sync(
             )
         seen = _Seen(feed, shown, show if output == "table" else 0, quiet=options.quiet)
         report = await _synced(opened, feed, allowed, dry_run=dry_run, seen=seen)
-        _tell(report, seen, output, opened.info.label)
+        told.add(report, seen, opened.info.label)
         return outcomes.DIFFERS if exit_code and report else outcomes.OK
 
-    return with_map(options, map, work)
+    told = _Told(output)
+    if len(options.hosts) < 2 or options.hosts_file is not None:
+        code = with_map(options, map, work)
+    else:
+        code = _on_each(options, told, lambda one: with_map(one, map, work))
+    told.end()
+    return code
+
+
+def _on_each(options: Options, told: _Told, work: Callable[[Options], int]) -> int:
+    """One host after the other: where the first shows that the file is wrong, there is time to press Ctrl-C."""
+    codes: set[int] = set()
+    failed: list[str] = []
+    for host in options.hosts:
+        told.on(host)
+        try:
+            codes.add(work(replace(options, hosts=(host,))))
+        except MapdError as error:
+            code, advice = outcomes.of_error(error)
+            complain(f"{host}: {error}", advice, code, as_json=told.as_json, error=error)
+            failed.append(host)
+    if failed:
+        sys.stderr.write(f"mapctl: {len(failed)} of {len(options.hosts)} hosts failed: {', '.join(failed)}\n")
+        return outcomes.SOME_HOSTS
+    return max(codes)
 
 
 class _Seen:
@@ -129,21 +157,46 @@ async def _synced(
         raise
 
 
-def _tell(report: SyncReport, seen: _Seen, output: str, label: str) -> None:
-    if report.removed_first:
-        seen.remark(
-            "the new elements have no room beside the old ones: old ones "
-            + ("would be removed first" if report.dry_run else "were removed first")
-        )
-    if output == "table":
-        would = " (nothing was written)" if report.dry_run and report else ""
-        sys.stdout.write(f"{report}, {report.unchanged} unchanged{would}\n")
-        return
-    record = {"map": label, **dataclasses.asdict(report)}
-    if output == "json":
-        sys.stdout.write(json.dumps(record, indent=2) + "\n")
-    else:
-        render.write_record(record, sys.stdout)
+class _Told:
+    """Reports as they are printed; of several hosts with the name of each."""
+
+    def __init__(self, output: str) -> None:
+        self.as_json = output != "table"
+        self._output = output
+        self._host: str | None = None
+        self._records: list[dict[str, object]] = []
+
+    def on(self, host: str) -> None:
+        """What follows is of this host."""
+        self._host = host
+        if not self.as_json:
+            sys.stdout.write(f"{host}:\n")
+            sys.stdout.flush()  # before what stderr says of it
+
+    def add(self, report: SyncReport, seen: _Seen, label: str) -> None:
+        """How one ended."""
+        if report.removed_first:
+            seen.remark(
+                "the new elements have no room beside the old ones: old ones "
+                + ("would be removed first" if report.dry_run else "were removed first")
+            )
+        if self._output == "table":
+            would = " (nothing was written)" if report.dry_run and report else ""
+            sys.stdout.write(f"{report}, {report.unchanged} unchanged{would}\n")
+            return
+        host = {} if self._host is None else {"host": self._host}
+        record: dict[str, object] = {**host, "map": label, **dataclasses.asdict(report)}
+        if self._output == "ndjson":
+            render.write_record(record, sys.stdout)
+        else:
+            self._records.append(record)
+
+    def end(self) -> None:
+        """The document of ``-o json``: a record, a list of them for several hosts."""
+        if self._output != "json" or not (self._records or self._host):
+            return
+        document = self._records[0] if self._host is None else self._records
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def _share(text: str | None) -> float:
