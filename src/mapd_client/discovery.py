@@ -120,6 +120,18 @@ def discover(run_dir: Path = RUN_DIR, environ: Mapping[str, str] | None = None) 
     return f"unix:{_choose(usable, looked)}"
 
 
+def sockets(run_dir: Path = RUN_DIR) -> list[tuple[Path, str | None]]:
+    """The daemon's sockets on this host that ``discover`` would look at, each with why it is none to talk to.
+
+    None: it is open to this user. Of those of others as many as a message lists. Blocks.
+    """
+    paths = [run_dir / SOCKET_NAME, *_principals(run_dir, [])]
+    found = [(path, examine(path)) for path in paths]
+    there = [(path, problem) for path, problem in found if problem != "no such file"]
+    mine = [one for one in there if one[1] is None or not one[1].startswith(_DENIED)]
+    return mine + [one for one in there if one not in mine][:CLOSED_SHOWN]
+
+
 def examine(path: Path) -> str | None:
     """Why ``path`` is no socket to talk to, None if it is."""
     try:

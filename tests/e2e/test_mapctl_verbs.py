@@ -214,6 +214,11 @@ async def test_doctor_says_what_one_has_and_what_mends_the_rest(run: Run, mapctl
     assert found["you"]["text"].startswith("admin, by socket:")
     assert found["roles"]["state"] == "ok"
     assert all(row["fix"] for row in found.values() if row["state"] != "ok"), "each has a line that mends it"
+    assert found["address"]["text"].endswith("as an option or a context says")
+    assert found["create maps"]["text"] == "admin may create admin/any: the admin may do everything"
+    assert "host-facts" in found["features"]["text"].split()
+    table = (await run("doctor")).out.splitlines()
+    assert table[0].split() == ["CHECK", "STATE", "WHAT", "IS", "THERE"]
     nobody = await mapctl("doctor", "--address", "/nowhere/mapd.sock")
     assert nobody.code == outcomes.UNAVAILABLE
     assert "/nowhere/mapd.sock" in nobody.err

@@ -6,16 +6,17 @@ It shows what the daemon tells over its API. What the host permits the daemon it
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Annotated, Final, NamedTuple
 
 from cyclopts import Parameter
 
 import mapd_api
+from mapd_client import discovery
 from mapd_client.cli import outcomes
-from mapd_client.cli.options import Given
+from mapd_client.cli.options import Given, Options
 from mapd_client.cli.outputs import Field, Output, records
-from mapd_client.cli.running import with_client
+from mapd_client.cli.running import reached, with_client
 from mapd_client.client import Client
 from mapd_client.errors import MapdError
 from mapd_client.info import ServerInfo
@@ -27,7 +28,7 @@ _COLUMNS: Final = (
     Field("check", str, "CHECK"),
     Field("state", str, "STATE"),
     Field("text", str, "WHAT IS THERE"),
-    Field("fix", str, "WHAT MENDS IT"),
+    Field("fix"),
 )
 
 _PROGRAMS: Final = {
@@ -58,12 +59,75 @@ def doctor(*, output: Format = "table", options: Given) -> int:
 
     async def work(client: Client) -> int:
         server, principal = await client.server_info(), await client.whoami()
-        found = [*_daemon(server, await client.health()), *_caller(principal), await _facts(client)]
+        found = [*_sockets(options), *_daemon(server, await client.health()), *_caller(principal)]
+        found += [*[one async for one in _rights(client, principal)], await _facts(client)]
         found += [*_programs(server), *_types(server)]
-        records([one._asdict() for one in found], columns=_COLUMNS, output=output, file=sys.stdout)
+        if output == "table":
+            records(_lines(found), columns=_COLUMNS[:3], output=output, file=sys.stdout)
+        else:
+            records([one._asdict() for one in found], columns=_COLUMNS, output=output, file=sys.stdout)
         return outcomes.UNAVAILABLE if any(one.state == "bad" for one in found) else outcomes.OK
 
     return with_client(options, work)
+
+
+def _lines(found: Iterable[Finding]) -> Iterator[dict[str, str]]:
+    """For people what mends a thing stands below it."""
+    for one in found:
+        yield {"check": one.check, "state": one.state, "text": one.text}
+        if one.fix:
+            yield {"check": " ", "state": "fix:", "text": one.fix}
+
+
+def _sockets(options: Options) -> Iterator[Finding]:
+    """Which daemon was asked, and the others on this host."""
+    asked = reached(options).address
+    if asked is None:
+        yield Finding(
+            "address", "ok", f"{discovery.discover()}, as found here: neither an option nor a context says"
+        )
+    else:
+        yield Finding("address", "ok", f"{asked}, as an option or a context says")
+    for path, problem in discovery.sockets():
+        yield Finding(
+            "socket",
+            "no" if problem else "ok",
+            f"{path}: {problem or 'open to you'}",
+            "another principal's: its users are in /etc/mapd/policy.toml, on this host" if problem else "",
+        )
+
+
+_RIGHTS: Final = {
+    "create": ("create maps", "mapd policy allow {who} owner '{namespace}/*'"),
+    "open_by_id": (
+        "open maps by id",
+        'a rule with verbs = ["open_by_id"] and every_map = true in policy.toml',
+    ),
+    "admin": ("administer", "mapd policy allow {who} admin every-map"),
+}
+
+
+async def _rights(client: Client, principal: Principal) -> AsyncIterator[Finding]:
+    """What is not of one map; 'mapctl can' tells of those."""
+    for verb, (what, fix) in _RIGHTS.items():
+        about = f"{principal.namespace}/any" if verb == "create" and principal.namespace else None
+        try:
+            decision = await client.explain(verb, about)
+        except MapdError as error:
+            yield Finding(what, "no", str(error), _ask(principal))
+            continue
+        yield Finding(
+            what,
+            "ok" if decision else "no",
+            decision.text,
+            ""
+            if decision
+            else f"{_ask(principal)}: {fix.format(who=principal.name, namespace=principal.namespace)}",
+        )
+
+
+def _ask(principal: Principal) -> str:
+    return f"ask {principal.contact}" if principal.contact else "ask who administers the daemon"
 
 
 def _daemon(server: ServerInfo, health: str) -> Iterator[Finding]:
@@ -73,6 +137,7 @@ def _daemon(server: ServerInfo, health: str) -> Iterator[Finding]:
         f"mapd {server.version} on {server.node}, Linux {server.kernel_release}, {health.lower().replace('_', ' ')}",
         "" if health == "SERVING" else "it is stopping: try again when it is back",
     )
+    yield Finding("features", "ok", " ".join(sorted(server.features)))
     yield Finding("mapctl", "ok", f"{mapd_api.__version__}, Python {sys.version.split()[0]}")
     yield Finding(
         "profile", "ok", f"{server.profile}: {_PROFILES.get(server.profile, 'unknown to this mapctl')}"
@@ -94,14 +159,16 @@ _PROFILES: Final = {
 
 def _caller(principal: Principal) -> Iterator[Finding]:
     roles = " ".join(principal.roles)
-    ask = f"ask {principal.contact}" if principal.contact else "ask who administers the daemon"
+    ask = _ask(principal)
     yield Finding("you", "ok", f"{principal.name}, by {principal.attested_by}")
     yield Finding("namespace", "ok", f"{principal.namespace}: names without one are there")
     yield Finding(
         "roles",
         "ok" if roles else "no",
         roles or "none: the policy gives you nothing but your own maps, if that",
-        "" if roles else f"{ask} for a rule in policy.toml: mapd policy allow {principal.name} ...",
+        ""
+        if roles
+        else f"{ask} for a rule: mapd policy allow {principal.name} viewer '{principal.namespace}/*'",
     )
     for name, share in principal.shares.items():
         if share.limit is not None and share.used >= share.limit:
@@ -149,4 +216,4 @@ def _types(server: ServerInfo) -> Iterable[Finding]:
     for kind, (check, state, fix) in texts.items():
         names = sorted(by_answer[kind])
         if names:
-            yield Finding(check, state, f"{len(names)}" if state == "ok" else " ".join(names), fix)
+            yield Finding(check, state, f"{len(names)}: {' '.join(names)}", fix)

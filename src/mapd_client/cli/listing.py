@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
@@ -118,14 +119,18 @@ def list_(
         if output == "table":
             for row in rows:
                 row["name"] = row["name"] or row["kernel_name"]
-        columns = MAP
-        if holders:
-            columns = (*MAP[:-1], Field("holders", list, "HELD BY", _held_by))
+        columns = _titled(pins=pins or ids, holders=holders)
         records(rows, columns=columns, output=output, file=sys.stdout)
         say_not_looked_at(listing.not_looked_at, options, verbose=verbose)
         return outcomes.OK
 
     return with_client(options, work)
+
+
+def _titled(*, pins: bool, holders: bool) -> Sequence[Field]:
+    """The columns of the table: pins where not all maps have a name, which says their pins; holders if asked for."""
+    shown = {"pin_path": "PIN" if pins else "", "holders": "HELD BY" if holders else ""}
+    return [replace(field, title=shown.get(field.name, field.title)) for field in MAP]
 
 
 def say_not_looked_at(places: Sequence[str], options: Options, *, verbose: bool) -> None:

@@ -150,7 +150,9 @@ def _saying_how_far(tally: _Tally, *, dry_run: bool) -> Generator[None]:
     try:
         yield
     except MapdError as error:
-        if dry_run:
+        if not tally.sent:
+            error.message += "; nothing was written"
+        elif dry_run:
             error.message += f"; {tally.sent} elements before it can be read"
         elif isinstance(error, OutcomeUnknown):
             error.message += f"; {tally.written} elements were written for certain, and some more may be"

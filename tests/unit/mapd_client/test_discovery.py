@@ -14,6 +14,7 @@ import pytest
 import mapd_client
 from mapd_client import Misuse, Tls, Unavailable
 from mapd_client.discovery import CLOSED_SHOWN, discover, examine, parse_target, tls_for
+from mapd_client.discovery import sockets as sockets_there
 from mapd_client.logins import admitted_groups, stale_group
 
 
@@ -244,3 +245,22 @@ def test_what_is_no_acl_of_version_2_admits_nobody(acl: str) -> None:
 def test_a_folder_without_an_acl_says_nothing_of_logins(short_folder: Path) -> None:
     assert stale_group(short_folder) is None
     assert stale_group(short_folder / "none") is None
+
+
+def test_all_sockets_of_a_host_are_told_ones_own_first(
+    short_folder: Path, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [sockets.listen(short_folder / f"p{at}" / "mapd.sock") for at in range(CLOSED_SHOWN + 2)]
+    mine = sockets.listen(short_folder / "q" / "mapd.sock")
+
+    def only_mine(path: Path, _mode: int) -> bool:
+        return Path(path) == mine
+
+    monkeypatch.setattr(os, "access", only_mine)
+
+    found = sockets_there(short_folder)
+
+    assert found[0] == (mine, None)
+    assert [path for path, _ in found[1:]] == others[:CLOSED_SHOWN]
+    assert all(problem and problem.startswith("permission denied") for _, problem in found[1:])
+    assert sockets_there(short_folder / "none") == []
