@@ -37,6 +37,8 @@ VERBS: Final = (
     ("unpin", "pins:unpin"),
     ("freeze", "pins:freeze"),
     ("top", "top:top"),
+    ("snapshot", "snapshots:snapshot"),
+    ("restore", "snapshots:restore_"),
     ("whoami", "rights:whoami"),
     ("can", "rights:can"),
     ("sync", "sync:sync"),

@@ -1,0 +1,194 @@
+"""A snapshot's file: written whole or not at all, and nothing that was changed in it is believed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapd_client import MapNotFound
+from mapd_client.snapshots import BadSnapshot, read
+from mapd_client.snapshots.manifest import MEMBER, Kept, Manifest, Part
+from mapd_client.snapshots.writing import Writer
+
+_KEYS = bytes(range(8))
+_VALUES = bytes(range(16))
+
+
+def kept(*parts: Part, **more: Any) -> Kept:
+    fields: dict[str, Any] = {
+        "name": "ns/flows",
+        "label": "flows",
+        "type": "hash",
+        "key_size": 4,
+        "value_size": 8,
+        "key_stride": 4,
+        "value_stride": 8,
+        "max_entries": 10,
+        "flags": 0,
+        "map_extra": 0,
+        "kernel_name": "flows",
+        "pin_path": "",
+        "frozen": False,
+        "slots": 1,
+        "entries": sum(part.rows for part in parts),
+        "types": None,
+        "parts": parts,
+        "trailer": {"complete": True},
+    }
+    return Kept(**{**fields, **more})
+
+
+def written(path: Path, **more: Any) -> Path:
+    writer = Writer(path)
+    part = writer.rows("0000/000000.rows", memoryview(_KEYS), memoryview(_VALUES), 2)
+    writer.finish(manifest(kept(part, **more)))
+    return path
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+def manifest(*maps: Kept) -> Manifest:
+    return Manifest(taken_at="2026-01-01T00:00:00+00:00", host={"byteorder": "little"}, maps=maps)
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    with read(written(tmp_path / "x.snap")) as found:
+        one = found["flows"]
+        assert list(one.items()) == [(_KEYS[:4], _VALUES[:8]), (_KEYS[4:], _VALUES[8:])]
+        assert one.kept.type == "hash"
+        assert found["ns/flows"] is one
+        with pytest.raises(MapNotFound, match="it has flows"):
+            _ = found["other"]
+
+
+def test_only_its_owner_reads_it_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.snap")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert _names(tmp_path) == ["x.snap"]
+
+
+def test_any_unzip_opens_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(written(tmp_path / "x.snap")) as archive:
+        assert archive.testzip() is None
+        said = json.loads(archive.read(MEMBER))
+    assert (said["format"], said["version"]) == ("mapd-snapshot", 1)
+
+
+def test_a_cut_file_is_refused_wherever_it_was_cut(tmp_path: Path) -> None:
+    data = written(tmp_path / "x.snap").read_bytes()
+    cut = tmp_path / "cut.snap"
+    for size in range(len(data)):
+        cut.write_bytes(data[:size])
+        with pytest.raises(BadSnapshot, match=r"cut\.snap"):
+            read(cut)
+
+
+def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.snap")
+    data = path.read_bytes()
+    with read(path) as found:
+        whole = [(asdict(one.kept), list(one.items())) for one in found.maps]
+    refused = 0
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :])
+        try:
+            with read(path) as found:
+                assert [(asdict(one.kept), list(one.items())) for one in found.maps] == whole, at
+        except BadSnapshot:
+            refused += 1
+    assert refused > len(data) // 2, "the rest is what zip keeps twice, or nobody reads"
+
+
+_GONE = object()
+
+
+def _rewritten(path: Path, where: str, what: object) -> Path:
+    """The same archive with another manifest, and a CRC that fits it."""
+    with zipfile.ZipFile(path) as archive:
+        members = {one: archive.read(one) for one in archive.namelist()}
+    said: Any = json.loads(members[MEMBER])
+    *folders, last = where.split(".")
+    inside = said
+    for one in folders:
+        inside = inside[int(one) if one.isdigit() else one]
+    if what is _GONE:
+        del inside[last]
+    else:
+        inside[last] = what
+    members[MEMBER] = json.dumps(said).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "why"),
+    [
+        ("version", 2, "of version 2, this mapctl reads version 1"),
+        ("format", "other", "format 'other'"),
+        ("maps", _GONE, "KeyError: 'maps'"),
+        ("maps.0.flags", _GONE, "'flags'"),
+        ("maps.0.key_size", "4", "key_size is '4', no int"),
+        ("maps.0.type", "nosuch", "type 'nosuch' is not known"),
+        ("maps.0.entries", 3, "3 elements are said"),
+        ("maps.0.value_stride", 16, "has 24 bytes, 2 elements of flows have 40"),
+        ("maps.0.parts.0.member", "../x", "../x is missing"),
+        ("maps.0.parts.0.sha256", "0" * 64, "not what was written"),
+        ("maps.0.parts", 7, "TypeError"),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused(tmp_path: Path, where: str, what: object, why: str) -> None:
+    path = _rewritten(written(tmp_path / "x.snap"), where, what)
+    with pytest.raises(BadSnapshot, match=r"x\.snap") as caught:
+        read(path)
+    assert why in str(caught.value)
+
+
+def test_a_member_that_swells_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.snap"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MEMBER, bytes(65 << 20))
+    with pytest.raises(BadSnapshot, match="at most 67108864 are read"):
+        read(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"no zip", bytes(100)])
+def test_another_file_is_no_snapshot(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    with pytest.raises(BadSnapshot, match="no snapshot"):
+        read(path)
+    with pytest.raises(BadSnapshot, match="No such file"):
+        read(tmp_path / "nothing")
+
+
+def test_what_was_abandoned_leaves_nothing_and_the_old_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.snap")
+    data = path.read_bytes()
+    writer = Writer(path)
+    writer.add("0000/btf", b"begun")
+    writer.abandon()
+    assert _names(tmp_path) == ["x.snap"]
+    assert path.read_bytes() == data
+
+
+def test_what_a_dead_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "x[1].snap"
+    dead, other = tmp_path / ".x[1].snap.abcd.partial", tmp_path / ".y.snap.abcd.partial"
+    for left in (dead, other):
+        left.write_bytes(b"begun")
+    live = Writer(path)
+    second = Writer(path)
+    assert not dead.exists(), "nobody holds it locked"
+    assert other.exists(), "of another snapshot"
+    live.finish(manifest())
+    second.finish(manifest())
+    assert _names(tmp_path) == [".y.snap.abcd.partial", "x[1].snap"]
