@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import select
@@ -9,11 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from mapd_client import connect
+from mapd_client.cli.app import run
 from mapd_client.codec import U32, U64
 from tests.support.daemon import DaemonProcess, daemon_process, private_place
 
@@ -48,10 +51,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script.write_text(f"#!{sys.executable}\nfrom mapd_client.cli import main\nmain()\n")
     script.chmod(0o755)
     for shell in _SHELLS:
-        printed = subprocess.run(
-            [script, "completion", shell], capture_output=True, env=_environ(made), check=True
-        )
-        (made / ("_mapctl" if shell == "zsh" else shell)).write_bytes(printed.stdout)
+        printed = io.TextIOWrapper(io.BytesIO())
+        with redirect_stdout(printed):
+            assert run(["completion", shell]) == 0
+        printed.seek(0)
+        (made / ("_mapctl" if shell == "zsh" else shell)).write_text(printed.read())
     return made
 
 
