@@ -274,6 +274,7 @@ class TopApp(App[None]):
     #why { height: auto; padding: 1; }
     DataTable > .datatable--header { background: $surface; }
     """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "quit", show=False, priority=True)]
     TITLE = "mapctl top"
     ENABLE_COMMAND_PALETTE = False
 

@@ -198,12 +198,13 @@ async def test_pause_stands_still() -> None:
         await until_shows(pilot, "No maps that you may see.")
 
 
-async def test_leaving_cancels_the_question_that_is_on_its_way() -> None:
+@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+async def test_leaving_cancels_the_question_that_is_on_its_way(key: str) -> None:
     source, app = played(0.02)
     source.blocked = asyncio.Event()
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda _: source.asked == 1)
-        await pilot.press("q")
+        await pilot.press(key)
     assert source.cancelled == 1
     assert app.return_code == 0
 
