@@ -35,6 +35,8 @@ WORK: Final = (
     "dump",
     "mapctl ndjson",
     "mapctl arrow",
+    "mapctl typed ndjson",
+    "mapctl typed arrow",
     "flight 64",
     "flight 256",
     "one",

@@ -20,6 +20,14 @@ from benchmarks.tables import FLOWS, Instead
 PLAIN: Final = "benchmarks.peers.plain"
 """Modules of the plain peer begin so."""
 
+COMMANDS: Final = (
+    ("mapctl ndjson", ELEMENTS, "ndjson"),
+    ("mapctl arrow", ELEMENTS, "arrow"),
+    ("mapctl typed ndjson", FLOWS, "ndjson"),
+    ("mapctl typed arrow", FLOWS, "arrow"),
+)
+"""Race, map, format."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -65,14 +73,14 @@ class Field:
     Attributes:
         elements, counters: contenders by name.
         tables: mapd's client with a typed map.
-        mapctls: mapctl by its output's format.
+        commands: whole commands by their race, mapctl's and bpftool's.
         left_out: peers that cannot be had, and why.
     """
 
     elements: Mapping[str, Contender]
     counters: Mapping[str, Contender]
     tables: Contender
-    mapctls: Mapping[str, Contender]
+    commands: Mapping[str, Mapping[str, Contender]]
     left_out: Mapping[str, str]
 
 
@@ -111,8 +119,11 @@ def field(place: Place, wanted: Settings, build: Path) -> Generator[Field]:
         tables = stack.enter_context(mapd_client(place, "tables", FLOWS, entries))
         tables.ask("fill")
         place.compile()
-        mapctls = {output: mapctl(place, ELEMENTS, output, entries) for output in ("ndjson", "arrow")}
-        yield Field(elements, counters, tables, mapctls, left_out)
+        commands: dict[str, Mapping[str, Contender]] = {}
+        for race, name, output in COMMANDS:
+            beside = {} if tool is None else {"bpftool": bpftool(tool, str(place.pin(name)), entries)}
+            commands[race] = {**beside, "mapd": mapctl(place, name, output, entries)}
+        yield Field(elements, counters, tables, commands, left_out)
 
 
 def races(field: Field, wanted: Settings) -> list[Race]:
@@ -133,17 +144,15 @@ def races(field: Field, wanted: Settings) -> list[Race]:
         drained = Runner(Instead(field.tables, "drain"), wanted.entries)
         return Race(f"typed {kind}", kind, {"drained": drained, "mapd": Runner(field.tables, wanted.entries)})
 
-    def command(output: str) -> Race:
-        beside = {name: one for name, one in runners(wanted.entries, "bpftool").items() if name != "mapd"}
-        own = Runner(field.mapctls[output], wanted.entries)
-        return Race(f"mapctl {output}", "dump", {**beside, "mapd": own})
+    def command(race: str) -> Race:
+        taking_part = field.commands[race].items()
+        return Race(race, "dump", {name: Runner(one, wanted.entries) for name, one in taking_part})
 
     counting = {name: Runner(contender, wanted.many) for name, contender in field.counters.items()}
     ours = field.elements["mapd"]
     return [
         Race("dump", "dump", runners(wanted.entries, "raw", "bpftool", "go")),
-        command("ndjson"),
-        command("arrow"),
+        *[command(race) for race, _, _ in COMMANDS],
         flight(64),
         flight(256),
         Race("one", "one {count} {seed}", runners(wanted.one, "go", "plain")),

@@ -119,7 +119,7 @@ async def main(socket: str, name: str, entries: int) -> None:
     async with (
         mapd_client.connect(socket) as client,
         client.create_map(
-            name, "hash", key=codec_of(KEY, path="key"), value=codec_of(VALUE), max_entries=entries
+            name, "hash", key=codec_of(KEY, path="key"), value=codec_of(VALUE), max_entries=entries, btf=True
         ) as flows,
     ):
         await serve(
