@@ -18,8 +18,8 @@ from mapd_client.errors import Misuse
 Ref = Annotated[str, Parameter(completer=map_names)]
 """A map, as one token: "flows", "ns/flows", "pin:/sys/fs/bpf/x" or "id:42"."""
 
-_MOST: Final = 2
-"""Maps that a verb takes at most: ``diff`` has two."""
+_MAPS: Final = {"diff": 2}
+"""How many maps a verb takes, where it is not one."""
 
 _CREATING: Final = {
     "type": "--type",
@@ -31,6 +31,8 @@ _CREATING: Final = {
     "inner_map": "--inner",
 }
 """bpftool's words behind ``create``, and mapctl's options."""
+
+_DATA: Final = ("key", "value")
 
 _FLAGS: Final = ("any", "noexist", "exist")
 
@@ -48,16 +50,33 @@ def one_token_each(tokens: Sequence[str]) -> list[str]:
         return list(tokens)
     if tokens[0] == "create":
         return [_CREATING.get(token, token) for token in tokens]
-    verb, rest = [tokens[0]], list(tokens[1:])
-    for _ in range(_MOST):
+    verb = tokens[0]
+    at = 1 + _options(tokens[1:]) + (verb == "can")  # whose first argument is a right
+    done, rest = list(tokens[:at]), list(tokens[at:])
+    for _ in range(_MAPS.get(verb, 1)):
         found = _reference(rest)
-        if found is None:
-            break
-        verb.append(found)
-        del rest[:2]
-    if len(verb) == 1 and rest:
-        verb.append(rest.pop(0))
-    return verb + _elements(rest)
+        if found is not None:
+            done.append(found)
+            del rest[:2]
+        elif rest and not (at > 1 and rest[0] in _DATA):
+            done.append(rest.pop(0))
+    return done + _elements(rest)
+
+
+def _options(tokens: Sequence[str]) -> int:
+    """How many tokens options take before the map; what follows one may be its value, for all that is known here."""
+    at = 0
+    while at < len(tokens) and tokens[at].startswith("-") and tokens[at] != "--":
+        at += 1
+        value = tokens[at : at + 1]
+        if (
+            value
+            and "=" not in tokens[at - 1]
+            and not value[0].startswith("-")
+            and _reference(tokens[at:]) is None
+        ):
+            at += 1
+    return at
 
 
 def _reference(tokens: Sequence[str]) -> str | None:
@@ -78,7 +97,7 @@ def _elements(tokens: Sequence[str]) -> list[str]:
     done: list[str] = []
     at = 0
     while at < len(tokens):
-        if tokens[at] not in ("key", "value") or at + 1 == len(tokens):
+        if tokens[at] not in _DATA or at + 1 == len(tokens):
             done.append(tokens[at])
             at += 1
             continue
@@ -89,7 +108,7 @@ def _elements(tokens: Sequence[str]) -> list[str]:
             at += 2
             continue
         end = at
-        while end < len(tokens) and tokens[end] not in ("key", "value", *_FLAGS) and tokens[end][:1] != "-":
+        while end < len(tokens) and tokens[end] not in (*_DATA, *_FLAGS) and tokens[end][:1] != "-":
             end += 1
         done.append(_bytes(what, tokens[at:end]))
         at = end

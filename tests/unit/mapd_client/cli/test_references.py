@@ -25,7 +25,13 @@ from mapd_client.cli.references import one_token_each
         ("update flows key 1 value id 5 any", "update flows hex:01 id:5 any"),
         ("update flows key 1 value pinned /inner", "update flows hex:01 pin:/inner"),
         ("diff id 1 pinned /x", "diff id:1 pin:/x"),
+        ("diff flows.csv id 1 -o json", "diff flows.csv id:1 -o json"),
+        ("can read id 1", "can read id:1"),
         ("lookup id 42 key 1 0 -o json", "lookup id:42 hex:0100 -o json"),
+        ("lookup -o json id 42 key 1 0", "lookup -o json id:42 hex:0100"),
+        ("dump --keys-only --output=json id 42", "dump --keys-only --output=json id:42"),
+        ("lookup --bpftool-json flows key hex 07", "lookup --bpftool-json flows hex:07"),
+        ("lookup -o json flows key hex 07", "lookup -o json flows hex:07"),
     ],
 )
 def test_what_bpftool_takes_is_taken(typed: str, meant: str) -> None:
@@ -42,6 +48,8 @@ def test_what_bpftool_takes_is_taken(typed: str, meant: str) -> None:
         "lookup key 7",  # a map that is called so
         "update flows 7 8 exist",
         "dump pinned -o json",
+        "lookup -o json ns/key 7 -q",  # that map behind options
+        "dump --partial-ok -- id 42",
         "--help",
         "",
     ],
