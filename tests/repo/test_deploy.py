@@ -17,11 +17,13 @@ from mapd import config
 from mapd.access.policy import file as policy_file
 from mapd.access.policy.holder import NOBODY_ELSE
 from mapd.sandbox.profiles import PROFILES
+from mapd_client.cli.app import app
 from tests.repo.sources import ROOT
 
 DEPLOY = ROOT / "deploy"
 SYSTEMD = DEPLOY / "systemd"
 FRONT, OPENER, SOCKET = "mapd.service", "mapd-opener@.service", "mapd-opener.socket"
+SNAPSHOT, TIMER = "mapd-snapshot@.service", "mapd-snapshot@.timer"
 
 
 def drop_ins(unit: str) -> list[str]:
@@ -30,7 +32,7 @@ def drop_ins(unit: str) -> list[str]:
 
 COMBINATIONS = [
     pytest.param(unit, chosen, id=f"{unit}: {'+'.join(chosen) or 'alone'}")
-    for unit in (FRONT, OPENER)
+    for unit in (FRONT, OPENER, SNAPSHOT)
     for count in range(len(drop_ins(unit)) + 1)
     for chosen in itertools.combinations(drop_ins(unit), count)
 ]
@@ -82,6 +84,24 @@ def test_systemd_has_no_complaint_about_the_socket(tmp_path: Path) -> None:
     installed(tmp_path, FRONT)
     done = run("systemd-analyze", "verify", "--man=no", tmp_path / SOCKET, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_has_no_complaint_about_the_timer_and_knows_when_it_is_due(tmp_path: Path) -> None:
+    installed(tmp_path, SNAPSHOT)
+    timer = tmp_path / TIMER.replace("@.", "@1.")
+    timer.write_text((SYSTEMD / TIMER).read_text())
+    done = run("systemd-analyze", "verify", "--man=no", timer, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    due = dict(settings(SYSTEMD / TIMER))["OnCalendar"]
+    assert "Next elapse" in run("systemd-analyze", "calendar", due).stdout
+
+
+def test_the_snapshots_command_line_is_one_of_mapctls() -> None:
+    line = dict(settings(SYSTEMD / SNAPSHOT))["ExecStart"].split()
+    assert line[0] == "/usr/bin/mapctl"
+    _, bound, _, _ = app.meta.parse_known_args(line[1:])
+    _, verb, _ = app.parse_args(bound.args, exit_on_error=False, print_error=False)
+    assert [str(one) for one in verb.args] == ["%i/*", "${STATE_DIRECTORY}/%i.snap"]
 
 
 @pytest.mark.parametrize("unit", [FRONT, OPENER])
