@@ -130,11 +130,12 @@ async def test_a_map_that_is_not_there_is_no_call(served: DaemonProcess, mapctl:
     assert (done.code, done.out) == (outcomes.NOT_FOUND, "")
 
 
-def test_a_verb_without_calls_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--print-grpcurl", "completion", "bash"]) == outcomes.USAGE
+@pytest.mark.parametrize("verb", ["completion bash", "diff a b", "top", "context list"])
+def test_a_verb_without_one_call_says_so(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--print-grpcurl", *verb.split()]) == outcomes.USAGE
     said = capsys.readouterr()
     assert not said.out
-    assert "completion: --print-grpcurl: this verb makes no call" in said.err
+    assert f"{verb.split(maxsplit=1)[0]}: --print-grpcurl: no one call" in said.err
 
 
 def test_over_tcp_the_certificates_are_named() -> None:

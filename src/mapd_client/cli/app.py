@@ -62,6 +62,8 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 permission, 5 unavailable o
 6 conflict, 7 some hosts failed, 8 differs, 130 interrupted, 141 the reader went away.
 """
 
+_NO_ONE_CALL: Final = frozenset({"diff", "top"})
+
 _HELP_WORDS: Final = frozenset({"--help", "-h"})
 
 
@@ -114,8 +116,9 @@ def _launch(
     del color  # that is read before
     tokens = tuple(references.one_token_each(tokens))
     command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
-    if grpcurl and not ignored:
-        raise Misuse(f"{' '.join(tokens[:1])}: --print-grpcurl: this verb makes no call")
+    asks_help = not tokens or not _HELP_WORDS.isdisjoint(tokens)
+    if grpcurl and not asks_help and (not ignored or tokens[0] in _NO_ONE_CALL):
+        raise Misuse(f"{tokens[0]}: --print-grpcurl: no one call does what this verb does")
     options = Options(address, timeout, hosts, hosts_file, context, quiet, yes, grpcurl)
     result: Any = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, options))
     return result if isinstance(result, int) else outcomes.OK
