@@ -9,7 +9,6 @@ from typing import Final
 
 from mapd_client.chunk import Chunk
 from mapd_client.dump import Dump
-from mapd_client.errors import MapdError
 
 AHEAD: Final = 16
 """Chunks of up to 1 MiB that wait at most. While pyarrow is loaded the daemon fills about ten."""
@@ -18,20 +17,20 @@ AHEAD: Final = 16
 @asynccontextmanager
 async def ahead(chunks: Dump[Chunk]) -> AsyncGenerator[AsyncIterator[Chunk]]:
     """Begins to read at once. What the dump raises, the iterator raises in its place; the dump ends with the block."""
-    waiting: asyncio.Queue[Chunk | MapdError | None] = asyncio.Queue(AHEAD)
+    waiting: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue(AHEAD)
 
     async def read() -> None:
         try:
             async for chunk in chunks:
                 await waiting.put(chunk)
-        except MapdError as error:
+        except Exception as error:  # of any kind: who waits for the next chunk raises it
             await waiting.put(error)
         else:
             await waiting.put(None)
 
     async def every() -> AsyncIterator[Chunk]:
         while (found := await waiting.get()) is not None:
-            if isinstance(found, MapdError):
+            if isinstance(found, Exception):
                 raise found
             yield found
 
