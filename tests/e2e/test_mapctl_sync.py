@@ -251,6 +251,21 @@ async def test_fields_are_taken_by_name_from_every_kind_of_table(
         assert (same.code, same.out) == (0, "+0 -0 ~0, 9 unchanged\n")
 
 
+async def test_a_map_whose_elements_cannot_be_removed_is_refused_with_what_to_look_at(
+    make: Make, run: Run, feed: Path
+) -> None:
+    opened = await make("array", key=U32)
+    write(feed, "0\n")
+
+    done = await run("sync", name(opened), "--from", str(feed), "--value", "u32=3")
+
+    assert (done.code, done.out) == (1, "")
+    assert (
+        "a map of type array has no delete of elements here\nsee 'mapctl show' for what this map supports"
+        in done.err
+    )
+
+
 async def test_one_value_is_every_cpus(make: Make, run: Run, feed: Path) -> None:
     opened = await make("percpu_hash", key=U32, value=PerCpu(U32))
     write(feed, "1\n2\n")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from mapd_api.ops import Op
+from mapd_api.reasons import Reason
 from mapd_client import batches
 from mapd_client.bulk import Bulk
 from mapd_client.codec import BadElement
@@ -90,6 +91,7 @@ class Syncing(Bulk[K, V], Dumps[K, V], Generic[K, V]):
         if missing:
             raise Unsupported(
                 f"{asked}: a map of type {self.info.type_name} has no {' and no '.join(missing)} of elements here",
+                reason=Reason.OPERATION_UNSUPPORTED,
                 operation=asked.operation,
                 map=asked.map,
             )
