@@ -126,9 +126,9 @@ def _launch(
 
 def _colour(arguments: Sequence[str]) -> None:
     """Tell rich and textual (https://no-color.org, https://force-color.org), before any console is made."""
-    told = " ".join(arguments).replace("--color=", "--color ").split()
-    for word, wanted in pairwise(told):
-        if word == "--color" and wanted in ("always", "never"):
+    for word, following in pairwise([*arguments, ""]):
+        wanted = following if word == "--color" else word.removeprefix("--color=")
+        if wanted in ("always", "never") and word.startswith("--color"):
             os.environ.pop("NO_COLOR", None)
             os.environ["NO_COLOR" if wanted == "never" else "FORCE_COLOR"] = "1"
 

@@ -59,14 +59,17 @@ def test_an_unknown_verb_names_the_help(capsys: pytest.CaptureFixture[str]) -> N
     assert "see 'mapctl --help'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("color", "coloured"), [("always", True), ("never", False), ("auto", False)])
+@pytest.mark.parametrize(
+    ("color", "coloured"),
+    [("--color always", True), ("--color=always", True), ("--color never", False), ("--color auto", False)],
+)
 def test_colour_is_a_terminals_unless_it_is_asked_for(
     color: str, coloured: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.setenv(name, "")  # for it to be as it was, when the test has ended
         monkeypatch.delenv(name)
-    assert run(["--color", color, "context", "list", "--help"]) == outcomes.OK
+    assert run([*color.split(), "context", "list", "--help"]) == outcomes.OK
     assert ("\x1b[" in capsys.readouterr().out) is coloured
 
 
