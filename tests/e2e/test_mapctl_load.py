@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
+import signal
 import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
@@ -230,3 +232,37 @@ async def test_a_file_that_is_not_there_or_of_no_known_form_is_a_misuse(
             outcomes.USAGE,
             True,
         )
+
+
+@pytest.mark.parametrize(
+    "value", ['["0x01"]', '["0x01", "0x02", "0x03", "0x04", "0x05", "0x06", "0x07", 8]', "7"]
+)
+async def test_bytes_of_bpftools_that_are_none_are_told_by_their_element(
+    served: DaemonProcess, run: Run, tmp_path: Path, value: str
+) -> None:
+    async with made(served, f"bytes-{len(value)}") as target:
+        key = '["0x01", "0x00", "0x00", "0x00"]'
+        good = f'{{"key": {key}, "value": {json.dumps(["0x02"] * 8)}}}'
+        (tmp_path / "x.json").write_text(f'[{good}, {{"key": {key}, "value": {value}}}]')
+        done = await run("load", target.info.name, str(tmp_path / "x.json"))
+        assert (done.code, "element 2: value: 8 bytes are due" in done.err) == (outcomes.USAGE, True)
+        assert await target[1] == 0x0202020202020202
+
+
+async def test_interrupted_it_says_how_many_were_written(served: DaemonProcess) -> None:
+    async with (
+        made(served, "endless") as target,
+        running(
+            "--address", str(served.place.socket), "load", "endless", stdin=asyncio.subprocess.PIPE
+        ) as one,
+    ):
+        assert one.stdin is not None
+        one.stdin.write(b'{"key": 1, "value": 5}\n')
+        while await target.lookup(1) is None:
+            assert one.returncode is None
+        one.send_signal(signal.SIGINT)
+        out, err = await one.communicate()
+        assert (one.returncode, out) == (outcomes.INTERRUPTED, b"")
+        # Of the element that was seen in the map the answer may still be on its way.
+        said = rb"mapctl: interrupted; [01] elements were written for certain, and some more may be\n"
+        assert re.fullmatch(said, err)

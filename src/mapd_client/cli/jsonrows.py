@@ -28,6 +28,7 @@ _LONGEST: Final = 64 << 20
 
 _HEX: Final = re.compile(r"[0-9a-fA-F]*")
 _BYTE: Final = re.compile(r"0x[0-9a-fA-F]{2}")
+_BYTES: Final = re.compile(r"(?:0x[0-9a-fA-F]{2})*")
 
 
 class Packer:
@@ -89,9 +90,12 @@ class Packer:
         return Misuse(f"{self.name}: {unit} {place}: {text}")
 
     def _columns(self, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, bytes]:
-        size = self._shown.info.key_size
-        if rows and _is_bytes(rows[0]["key"], size):
-            raise TypeError  # bpftool's, one by one
+        info = self._shown.info
+        if rows and _is_bytes(rows[0]["key"], info.key_size):
+            if info.per_cpu:
+                raise TypeError  # one by one
+            keys = _column([row["key"] for row in rows], info.key_size)
+            return keys, _column([row["value"] for row in rows], info.value_size)
         of_key, of_value = self._python("key"), self._slots(self._python("value"))
         keys = self._keys.encode_many([of_key(row["key"]) for row in rows])
         return keys, self._values.encode_many([of_value(row["value"]) for row in rows])
@@ -290,6 +294,14 @@ def _is_bytes(key: Any, size: int) -> bool:
         return False
     listed: list[Any] = cast("Any", key)
     return len(listed) == size and all(isinstance(one, str) and _BYTE.fullmatch(one) for one in listed)
+
+
+def _column(elements: Sequence[list[str]], size: int) -> bytes:
+    """Many keys or values as bpftool prints them; raises TypeError for what is none."""
+    text = "".join(map("".join, elements))
+    if {len(one) for one in elements} - {size} or not _BYTES.fullmatch(text):
+        raise TypeError
+    return bytes.fromhex(text.replace("0x", ""))
 
 
 def _bytes(listed: Any, size: int, what: str) -> bytes:

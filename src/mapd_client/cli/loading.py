@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -149,6 +150,12 @@ def _saying_how_far(tally: _Tally, *, dry_run: bool) -> Generator[None]:
     """What ends a load in the middle is told with how many elements had been written by then."""
     try:
         yield
+    except asyncio.CancelledError:
+        if not dry_run:
+            sys.stderr.write(
+                f"mapctl: interrupted; {tally.written} elements were written, and some more may be\n"
+            )
+        raise
     except MapdError as error:
         if not tally.sent:
             error.message += "; nothing was written"
