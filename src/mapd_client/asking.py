@@ -7,6 +7,7 @@ for each message, and de-duplicates nothing.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from mapd_api import limits
 from mapd_api.ops import ATOMICS, Op
 from mapd_api.uapi import ElementFlag
 from mapd_api.v1 import elements_pb2
-from mapd_client import batches, fates, methods, requests
+from mapd_client import batches, fates, methods, requests, waiting
 from mapd_client.batches import Batch
 from mapd_client.codec import Codec
 from mapd_client.errors import MapdError, Misuse, Unsupported
@@ -112,7 +113,7 @@ class Asking:
         terms = self._terms_for(how, await link.server(call.left()))
         pipe = await link.pipeline(self._held.asked(how.op), call.left())
         if pipe is None:
-            one: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            one = waiting.future()
             single = Singles(terms, 0, 0)
             single.add(how.op, key, value, one)
             await self._call(link, single, how.op, call.left() or link.timeout)
@@ -136,7 +137,7 @@ class Asking:
             and pipe.open_to_all
         ):
             return pipe.bulk(terms, how.op, batch.count, batch.keys, batch.values, timeout)
-        return asyncio.create_task(self._ask_many_slowly(link, how, batch, timeout))
+        return waiting.begin(self._ask_many_slowly(link, how, batch, timeout))
 
     async def _ask_many_slowly(self, link: Link, how: How, batch: Batch, timeout: float | None) -> Outcome:
         """The same where something has to be found out first, or waited for."""
@@ -146,7 +147,7 @@ class Asking:
             terms = self._terms_for(how, await link.server(call.left()))
         pipe = await link.pipeline(self._held.asked(how.op), call.left())
         if pipe is None:
-            all_of_it: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            all_of_it: asyncio.Future[Outcome] = waiting.future()
             bulk = Bulk(terms, 0, 0, how.op, batch.count, batch.keys, batch.values, all_of_it)
             await self._call(link, bulk, how.op, call.left() or link.timeout)
             return await all_of_it
@@ -244,12 +245,11 @@ class Asking:
 class _Clock:
     """The time of one call, which begins now."""
 
-    __slots__ = ("_end", "_loop")
+    __slots__ = ("_end",)
 
     def __init__(self, timeout: float | None) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._end = None if timeout is None else self._loop.time() + timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
 
     def left(self) -> float | None:
         """Seconds that are left; None where the call has no time of its own."""
-        return None if self._end is None else max(self._end - self._loop.time(), _LEAST_S)
+        return None if self._end is None else max(self._end - time.monotonic(), _LEAST_S)

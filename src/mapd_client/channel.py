@@ -307,6 +307,9 @@ class Transport:
         """The exception for a call that grpc says has failed."""
         return failures.of_failure(self._failure(error, timeout), asked)
 
+    def _own_certificate(self) -> str:
+        return self._pair.own_certificate()
+
     def _failure(self, error: aio.AioRpcError, timeout: float | None) -> Failure:
         status: bytes | None = None
         for key, value in error.trailing_metadata() or ():
@@ -320,7 +323,7 @@ class Transport:
             self.target,
             timeout,
             self.version,
-            self._pair.own_certificate() if unsent else "",
+            self._own_certificate() if unsent else "",
             logins.refused_by(self.target) if unsent else "",
         )
 

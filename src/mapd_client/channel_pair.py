@@ -117,7 +117,13 @@ class Pair:
 def _channel(target: str, material: Material | None) -> aio.Channel:
     if material is None:
         return aio.insecure_channel(discovery.uri(target), options=OPTIONS)
+    credentials, options = secured(material)
+    return aio.secure_channel(discovery.uri(target), credentials, options=options)
+
+
+def secured(material: Material) -> tuple[grpc.ChannelCredentials, tuple[tuple[str, int | str], ...]]:
+    """Credentials and options of a channel with certificates."""
     name = material.tls.server_name
     renamed = () if name is None else (("grpc.ssl_target_name_override", name),)
     credentials = grpc.ssl_channel_credentials(material.ca, material.key, material.certificate)
-    return aio.secure_channel(discovery.uri(target), credentials, options=(*OPTIONS, *TCP_OPTIONS, *renamed))
+    return credentials, (*OPTIONS, *TCP_OPTIONS, *renamed)

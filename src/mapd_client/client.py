@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from os import PathLike
@@ -10,7 +9,17 @@ from typing import Any, TypeVar, overload
 
 from mapd_api.uapi import MapFlag, MapType
 from mapd_api.v1 import access_pb2, maps_pb2
-from mapd_client import hostinfo, hostinfo_asking, methods, references, replies, requests, rights, stats
+from mapd_client import (
+    hostinfo,
+    hostinfo_asking,
+    methods,
+    references,
+    replies,
+    requests,
+    rights,
+    stats,
+    waiting,
+)
 from mapd_client.classes_maps import planned
 from mapd_client.codec import Bytes, Codec
 from mapd_client.errors import Incompatible, Misuse
@@ -35,6 +44,7 @@ from mapd_client.typed.hints import Hint, resolve
 K = TypeVar("K")
 V = TypeVar("V")
 H = TypeVar("H", bound=MapHandle)
+C = TypeVar("C", bound="Client")
 
 
 def connect(target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0) -> Opening[Client]:
@@ -56,15 +66,19 @@ def connect(target: str | None = None, *, tls: Tls | None = None, timeout: float
     """
 
     async def opened() -> Client:
-        client = Client(target, tls=tls, timeout=timeout)
-        try:
-            await client.server_info()
-        except BaseException:
-            await client.aclose()
-            raise
-        return client
+        return await answering(Client(target, tls=tls, timeout=timeout))
 
     return Opener(opened, "connect()")
+
+
+async def answering(client: C) -> C:
+    """A client whose daemon has answered; closed where it does not."""
+    try:
+        await client.server_info()
+    except BaseException:
+        await client.aclose()
+        raise
+    return client
 
 
 class Client:
@@ -83,7 +97,11 @@ class Client:
     """
 
     def __init__(self, target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0) -> None:
-        self._links = Links(target, requests.seconds("timeout", timeout), tls)
+        self._links = self._links_to(target, requests.seconds("timeout", timeout), tls)
+
+    def _links_to(self, target: str | None, timeout: float, tls: Tls | None) -> Links:
+        """What carries the calls: another in ``mapd_client.blocking``."""
+        return Links(target, timeout, tls)
 
     async def server_info(self) -> ServerInfo:
         """What the daemon is and can do, asked anew. Cancelling costs nothing."""
@@ -463,7 +481,7 @@ class Client:
             from mapd_client.elf.plan import Choices
             from mapd_client.elf.planning import plan_of, read
 
-            found = await asyncio.to_thread(read, path, convention)
+            found = await waiting.in_thread(read, path, convention)
             link = await self._links.current()
             choices = Choices(names=names or {}, prefix=prefix, pin_root=pin_root)
             plan = plan_of(str(path), found, await link.server(), choices)

@@ -43,7 +43,7 @@ class Link:
     def __init__(self, target: str, timeout: float, material: Material | None = None) -> None:
         self.transport = Transport(target, material)
         self.timeout = timeout
-        self.facts: Final = HostFacts(self._renew_facts)
+        self.facts = HostFacts(self._renew_facts)
         self._server: ServerInfo | None = None
         self._sessions: list[Session] = []
         self._opening = asyncio.Lock()

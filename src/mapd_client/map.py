@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 from os import PathLike
@@ -11,7 +10,7 @@ from typing import Any, Generic, TypeVar, overload
 from mapd_api.ops import Op
 from mapd_api.uapi import MapType
 from mapd_api.v1 import elements_pb2, maps_pb2
-from mapd_client import hostinfo_asking, methods, references, replies, requests
+from mapd_client import hostinfo_asking, methods, references, replies, requests, waiting
 from mapd_client.atomics import Atomics
 from mapd_client.batches import Batch
 from mapd_client.codec import Codec
@@ -247,7 +246,7 @@ class Map(Elements[K, V], Syncing[K, V], Atomics[K, V], Tables[K, V], Generic[K,
         server = await (await self._link()).server()
         read = partial(types_from_object, pinned_as=pinned_as, byteorder=server.byteorder)
         try:
-            return await asyncio.to_thread(read, elf, self.info.kernel_name)
+            return await waiting.in_thread(read, elf, self.info.kernel_name)
         except (NoTypeInfo, Incompatible) as error:
             raise type(error)(f"{asked}: {error}", operation=asked.operation, map=asked.map) from None
 

@@ -376,11 +376,9 @@ async def _begin(
     # No deadline on the stream itself; only its beginning is waited for.
     await transport.look(now=True)
     stream: _Stream = transport.converse(SESSION, asked, None)
-    wanted = elements_pb2.SessionOpen(session="" if tenure.ended else tenure.session, epoch=tenure.epoch)
     try:
         async with asyncio.timeout(timeout):
-            await stream.send(elements_pb2.SessionRequest(open=wanted))
-            return stream, await _opened(stream, asked)
+            return stream, await greeted(stream, tenure, asked)
     except TimeoutError:
         stream.cancel()
         raise Unavailable(f"{asked}: no answer from {transport.target} within {timeout:g} s") from None
@@ -389,7 +387,14 @@ async def _begin(
         raise
 
 
-async def _opened(stream: _Stream, asked: Asked) -> elements_pb2.SessionOpened:
+async def greeted(stream: _Stream, tenure: Tenure, asked: Asked) -> elements_pb2.SessionOpened:
+    """The daemon's answer to the first message of a stream, which asks for the session of ``tenure``.
+
+    Raises:
+        MapdError: the daemon opens none.
+    """
+    wanted = elements_pb2.SessionOpen(session="" if tenure.ended else tenure.session, epoch=tenure.epoch)
+    await stream.send(elements_pb2.SessionRequest(open=wanted))
     message = await stream.receive()
     match None if message is None else message.WhichOneof("message"):
         case "opened":

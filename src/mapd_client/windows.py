@@ -44,8 +44,8 @@ async def give_up(futures: Iterable[asyncio.Future[R]]) -> None:
     left = list(futures)
     for future in left:
         future.cancel()
-    if left:
-        await asyncio.wait(left)
+    if waited := [future for future in left if not future.done()]:
+        await asyncio.wait(waited)
     for future in left:
         # Looked at, so that asyncio does not report it: the first error is on its way.
         if not future.cancelled():

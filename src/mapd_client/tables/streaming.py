@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mapd_client import waiting
 from mapd_client.chunk import Chunk
 from mapd_client.dump import Dump
 from mapd_client.errors import Misuse
@@ -29,6 +30,8 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
     So that nothing it uses is closed, or removed, under it. The executor bounds the threads; a caller has one piece
     of work at a time.
     """
+    if waiting.driven():
+        return work(*arguments)
     running = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
     try:
         return await asyncio.shield(running)
