@@ -54,7 +54,7 @@ MAY_IMPORT = {
 GRPC = ("grpc", "grpc_health", "grpc_reflection", "grpc_status")
 
 HOMES = {
-    GRPC: ("mapd.rpc", "mapd_api.reasons", "mapd_client.channel"),
+    GRPC: ("mapd.rpc", "mapd_api.reasons", "mapd_client.channel", "mapd_client.blocking.channel"),
     ("ctypes",): ("mapd.bpf", "mapd.sandbox"),
 }
 """Packages with a home: who else imports them has taken over somebody's work."""
