@@ -153,7 +153,7 @@ def _saying_how_far(tally: _Tally, *, dry_run: bool) -> Generator[None]:
     except asyncio.CancelledError:
         if not dry_run:
             sys.stderr.write(
-                f"mapctl: interrupted; {tally.written} elements were written, and some more may be\n"
+                f"mapctl: interrupted; {tally.written} elements were written for certain, and some more may be\n"
             )
         raise
     except MapdError as error:
