@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -119,6 +119,21 @@ class Cells:
                 )
             return encode(f"hex:{text}")
         return encode(text)
+
+
+def gathered(row: Mapping[str, Any], names: Mapping[str, str], side: str) -> Any:
+    """What a row says of one side, nested as a record has it."""
+    if side in names:
+        return row[names[side]]
+    whole: dict[str, Any] = {}
+    for path, column in names.items():
+        inner, *rest = path.split(".")[1:]
+        place = whole
+        for part in rest:
+            place, inner = place.setdefault(inner, {}), part
+        cell = row[column]
+        place[inner] = json.loads(cell) if isinstance(cell, str) and cell[:1] in ("[", "{") else cell
+    return whole
 
 
 def _json(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, cast
 
 from cyclopts import Parameter
 
-from mapd_client.cli.feedcells import Cells
+from mapd_client.cli.feedcells import Cells, gathered
 from mapd_client.cli.types import Shown
 from mapd_client.errors import Misuse
 from mapd_client.syncing.networks import Family
@@ -127,7 +127,10 @@ def read_feed(file: File, reading: Reading, shown: Shown) -> Feed:
     kind = file_format(file, reading)
     constant = None
     if reading.value is not None:
-        constant = shown.value(_TYPED.sub(r"\1:", reading.value))
+        try:
+            constant = shown.value(_TYPED.sub(r"\1:", reading.value))
+        except Misuse as error:
+            raise type(error)(f"--value {reading.value}: {error}") from None
     table = kind in ("parquet", "arrow")
     cells = Cells(
         name,
@@ -285,20 +288,5 @@ class _Reader:
     ) -> None:
         for number, row in rows:
             named = self._sides(row, "field") if sides is None else sides
-            value = _gathered(row, named["value"], "value") if named["value"] else None
-            self.cells.add(number, _gathered(row, named["key"], "key"), value)
-
-
-def _gathered(row: Mapping[str, Any], names: Mapping[str, str], side: str) -> Any:
-    """What a row says of one side, nested as a record has it."""
-    if side in names:
-        return row[names[side]]
-    whole: dict[str, Any] = {}
-    for path, column in names.items():
-        inner, *rest = path.split(".")[1:]
-        place = whole
-        for part in rest:
-            place, inner = place.setdefault(inner, {}), part
-        cell = row[column]
-        place[inner] = json.loads(cell) if isinstance(cell, str) and cell[:1] in ("[", "{") else cell
-    return whole
+            value = gathered(row, named["value"], "value") if named["value"] else None
+            self.cells.add(number, gathered(row, named["key"], "key"), value)

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from mapd_api.uapi import MapType
-from mapd_client import Cidr4, Misuse, replies
+from mapd_client import Cidr4, Misuse, SizeMismatch, replies
 from mapd_client.cli.differences import for_networks
 from mapd_client.cli.feeds import Feed, Format, Reading, read_feed, read_file
 from mapd_client.cli.sources import Source
@@ -156,6 +156,14 @@ def test_a_key_needs_a_value_from_somewhere(tmp_path: Path) -> None:
         Misuse, match="line 1: a key without a value: say which they all have, as in --value u32=1"
     ):
         fed(path)
+
+
+def test_a_value_of_another_size_is_told_with_its_option(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_text("10.0.0.0/8\n")
+
+    with pytest.raises(SizeMismatch, match="--value u64=1: 'u64:1' is 8 bytes, 4 are needed"):
+        fed(path, value="u64=1")
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
