@@ -153,6 +153,20 @@ async def test_a_pin_leads_to_the_map_until_it_is_removed(run: Run, served: Daem
     assert (await run("show", f"pin:{path}")).code == outcomes.NOT_FOUND
 
 
+async def test_a_dry_unpin_says_what_else_keeps_the_map(run: Run, served: DaemonProcess) -> None:
+    await _made(run, "alone", "hash", "--key", "4", "--value", "4", "--entries", "2")
+    done = await run("unpin", "alone", "--dry-run")
+    assert (done.code, "nothing else is seen to hold the map: it would be gone" in done.err) == (0, True), (
+        done.err
+    )
+    path = f"{served.place.bpffs}/second"
+    assert (await run("pin", "alone", path)).code == 0
+    done = await run("unpin", "alone", "-n")
+    assert (done.code, f"the map stays: pinned at {path}; nothing was done" in done.err) == (0, True), (
+        done.err
+    )
+
+
 async def test_nothing_is_destroyed_where_nobody_can_be_asked(run: Run) -> None:
     made = await _made(run, "kept", "hash", "--key", "4", "--value", "4", "--entries", "2")
     for verb in ("unpin", "freeze"):
