@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import assert_type
 
 import pytest
 
@@ -214,6 +215,45 @@ def test_a_daemon_that_does_not_answer_costs_the_timeout(served: DaemonProcess, 
                 os.kill(served.pid, signal.SIGCONT)
             assert slow.lookup(1) in (1, 2)
         hasty.unpin_map("slow")
+
+
+def test_a_dump_that_is_cut_off_is_incomplete_and_goes_on(served: DaemonProcess, target: str) -> None:
+    size = 16_384
+    with blocking.connect(target, timeout=1.0) as hasty:
+        wide = hasty.create_map("wide", "array", key=U32, value=blocking.Bytes(size), max_entries=2_000)
+        dump = wide.chunks()
+        got = next(dump).count
+        os.kill(served.pid, signal.SIGSTOP)  # 32 MB, of which a few are on their way
+        try:
+            with pytest.raises(blocking.DumpIncomplete) as cut:
+                got += sum(chunk.count for chunk in dump)
+        finally:
+            os.kill(served.pid, signal.SIGCONT)
+        with pytest.raises(blocking.DumpIncomplete):
+            next(dump)
+        rest = wide.chunks(resume=cut.value.token)
+        assert 0 < got < 2_000
+        assert 0 < sum(chunk.count for chunk in rest) < 2_000
+        assert rest.trailer is not None
+        assert rest.trailer.complete
+        wide.close()
+        hasty.unpin_map("wide")
+
+
+def test_types_are_those_of_what_is_awaited_elsewhere(
+    client: blocking.Client, flows: blocking.Map[int, int]
+) -> None:
+    with client.open_map("flows", key=U32, value=U64) as opened:
+        assert_type(opened, blocking.Map[int, int])
+        assert_type(opened.lookup(1), int | None)
+        assert_type(opened.typed(key=U32, value=U64), blocking.Map[int, int])
+        with opened.items() as dump:
+            assert_type(dump, blocking.Dump[tuple[int, int]])
+            assert isinstance(dump, blocking.Dump)
+    with client.open_map("flows") as raw:
+        assert_type(raw, blocking.Map[bytes, bytes])
+    assert isinstance(raw, blocking.Map)
+    assert isinstance(flows, blocking.MapHandle)
 
 
 INTERRUPTED = """

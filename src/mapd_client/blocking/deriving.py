@@ -79,7 +79,7 @@ class Iterated(Derived):
 
     def __next__(self) -> Any:
         try:
-            return blocking(drive(self._inner.__anext__()))
+            return drive(self._inner.__anext__())
         except StopAsyncIteration:
             raise StopIteration from None
 
