@@ -106,3 +106,29 @@ async def test_sync_empties_a_map_as_delete_says(served: DaemonProcess, run: Run
         words = next(part for part in said if part.startswith("mapctl sync"))
         assert (await run(*words.split()[1:])).code == 0
         assert (await made.count()).entries == 0
+
+
+async def test_a_value_is_pushed_into_a_bloom_filter_too(served: DaemonProcess, run: Run) -> None:
+    made = await run(
+        "create", "seen", "bloom_filter", "--value", "4", "--max-entries", "9", "--map-extra", "3"
+    )
+    assert made.code == 0, made.err
+    assert await run("push", "seen", "7") == Result(0, "", "")
+    async with (
+        connect(str(served.place.socket)) as client,
+        client.open_bloom("seen", value=U32) as bloom,
+    ):
+        assert await bloom.contains(7)
+    done = await run("pop", "seen")
+    assert (done.code, done.err.splitlines()[1]) == (
+        outcomes.FAILURE,
+        "see 'mapctl show seen' for what it supports",
+    )
+
+
+async def test_a_trie_gets_the_flag_that_it_needs(run: Run) -> None:
+    made = await run(
+        "create", "nets", "lpm_trie", "--key", "cidr4", "--value", "u32", "--max-entries", "4", "-o", "csv"
+    )
+    assert made.code == 0, made.err
+    assert (await run("update", "nets", "10.0.0.0/8", "1")).code == 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from mapd_api.uapi import PER_CPU_TYPES, MapFlag
+from mapd_api.uapi import PER_CPU_TYPES, MapFlag, MapType
 from mapd_client import requests
 from mapd_client.cli import outcomes
 from mapd_client.cli.listing import MAP, map_row
@@ -36,6 +37,9 @@ _INTEGERS: Final = {
     "i32": I32,
     "i64": I64,
 }
+
+_NEEDED: Final[Mapping[MapType, int]] = {MapType.LPM_TRIE: MapFlag.NO_PREALLOC}
+"""Flags without which the kernel creates no map of a type: trie_alloc(), kernel/bpf/lpm_trie.c."""
 
 _OBJECT: Final = (
     Field("index", int, "INDEX"),
@@ -77,7 +81,8 @@ def create(
             here bpftool and mapctl show later. 0 for queues, stacks and Bloom filters.
         value: likewise; of one CPU where the map is per CPU.
         max_entries: elements that fit; bytes of a ring buffer.
-        flags: BPF_F_ flags as bpftool numbers them (0x1), or by name: no_prealloc,rdonly_prog.
+        flags: BPF_F_ flags as bpftool numbers them (0x1), or by name: no_prealloc,rdonly_prog. An lpm_trie gets the
+            no_prealloc that it needs.
         inner: template of the maps in a map of maps: a map reference.
         kernel_name: at most 15 characters; made from the name otherwise.
         map_extra: hash functions of a Bloom filter.
@@ -113,7 +118,7 @@ def create(
             key=keys,
             value=PerCpu(values) if kind in PER_CPU_TYPES else values,
             max_entries=max_entries,
-            flags=flag_bits(flags),
+            flags=flag_bits(flags) | _NEEDED.get(kind, 0),
             kernel_name=kernel_name,
             map_extra=map_extra,
             numa_node=numa_node,

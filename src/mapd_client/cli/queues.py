@@ -19,14 +19,14 @@ from mapd_client.cli.sources import Source
 from mapd_client.cli.types import Shown, saying, shown_by
 from mapd_client.client import Client
 from mapd_client.codec import Bytes
-from mapd_client.keyless import Queue
+from mapd_client.keyless import FILTERS, QUEUES, Queue
 from mapd_client.map import Map
 
 Format = Annotated[Output, Parameter(name=["--output", "-o"])]
 
 
 def push(map: Ref, value: str, /, *, exist: bool = False, types: Source | None = None, options: Given) -> int:
-    """Put a value into a queue or stack.
+    """Put a value into a queue, a stack or a Bloom filter.
 
     Args:
         map: name, pin:PATH or id:NUMBER.
@@ -37,12 +37,23 @@ def push(map: Ref, value: str, /, *, exist: bool = False, types: Source | None =
     """
 
     async def work(queue: Queue[bytes], shown: Shown) -> int:
-        with saying("push", map):
-            data = shown.value(value)
-        await queue.push(data, exist=exist)
+        await queue.push(_typed(map, value, shown), exist=exist)
         return outcomes.OK
 
-    return _with_queue(options, map, types, work)
+    async def opened(found: Map[bytes, bytes], client: Client) -> int:
+        if found.info.type not in FILTERS:
+            return await _in_queue("push", found, client, map, types, work)
+        data = _typed(map, value, await shown_by(found, client, types or Source()))
+        async with client.open_bloom(map, value=Bytes(found.info.value_size)) as bloom:
+            await bloom.add(data)
+        return outcomes.OK
+
+    return with_map(options, map, opened)
+
+
+def _typed(ref: str, value: str, shown: Shown) -> bytes:
+    with saying("push", ref):
+        return shown.value(value)
 
 
 def pop(map: Ref, /, *, output: Format = "table", types: Source | None = None, options: Given) -> int:
@@ -58,7 +69,7 @@ def pop(map: Ref, /, *, output: Format = "table", types: Source | None = None, o
     async def work(queue: Queue[bytes], shown: Shown) -> int:
         return _print("pop", map, await queue.pop(), shown, output)
 
-    return _with_queue(options, map, types, work)
+    return _with_queue("pop", options, map, types, work)
 
 
 def peek(map: Ref, /, *, output: Format = "table", types: Source | None = None, options: Given) -> int:
@@ -74,7 +85,7 @@ def peek(map: Ref, /, *, output: Format = "table", types: Source | None = None, 
     async def work(queue: Queue[bytes], shown: Shown) -> int:
         return _print("peek", map, await queue.peek(), shown, output)
 
-    return _with_queue(options, map, types, work)
+    return _with_queue("peek", options, map, types, work)
 
 
 def _print(verb: str, ref: str, value: bytes | None, shown: Shown, output: Output) -> int:
@@ -95,14 +106,24 @@ def _kind(value: object) -> type:
     return next((kind for kind in (bool, int, float, list, dict) if isinstance(value, kind)), str)
 
 
-def _with_queue(
-    options: Options,
-    ref: str,
-    types: Source | None,
-    work: Callable[[Queue[bytes], Shown], Awaitable[int]],
-) -> int:
+Work = Callable[[Queue[bytes], Shown], Awaitable[int]]
+
+
+def _with_queue(verb: str, options: Options, ref: str, types: Source | None, work: Work) -> int:
     async def opened(found: Map[bytes, bytes], client: Client) -> int:
-        async with client.open_queue(ref, value=Bytes(found.info.value_size)) as queue:
-            return await work(queue, await shown_by(found, client, types or Source()))
+        return await _in_queue(verb, found, client, ref, types, work)
 
     return with_map(options, ref, opened)
+
+
+async def _in_queue(
+    verb: str, found: Map[bytes, bytes], client: Client, ref: str, types: Source | None, work: Work
+) -> int:
+    if found.info.type not in QUEUES:
+        return complain(
+            f"{verb} {ref}: it is of type {found.info.type_name}, and {verb} is for queues and stacks",
+            f"see 'mapctl show {ref}' for what it supports",
+            outcomes.FAILURE,
+        )
+    async with client.open_queue(ref, value=Bytes(found.info.value_size)) as queue:
+        return await work(queue, await shown_by(found, client, types or Source()))
