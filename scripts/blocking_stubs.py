@@ -26,7 +26,7 @@ _RENAMED: Final = {
 _UNWRAPPED: Final = ("Opening", "Awaitable")
 """What callers await: here they get what is in it."""
 
-_OMITTED: Final = ("Opening",)
+_OMITTED: Final = ("Opening", "Fleet", "FleetMap")
 _CLOSED: Final = ("Client", "MapHandle")
 """Classes that ``with`` closes here; with the asynchronous client their Opening does."""
 

@@ -21,7 +21,8 @@ def test_the_types_are_those_that_the_script_writes() -> None:
 
 
 def test_the_names_are_those_of_the_asynchronous_client() -> None:
-    assert set(mapd_client.__all__) - set(blocking.__all__) == {"Opening"}
+    assert set(mapd_client.__all__) - set(blocking.__all__) <= {"Opening", "Fleet", "FleetMap"}
+    assert set(blocking.__all__) <= set(mapd_client.__all__)
     assert [name for name in blocking.__all__ if not hasattr(blocking, name)] == []
 
 

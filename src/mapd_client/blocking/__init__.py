@@ -123,9 +123,16 @@ def connect(target: str | None = None, *, tls: Tls | None = None, timeout: float
     return made
 
 
+def _withdraw(names: list[str]) -> None:
+    """Take away Opening (what is opened is there when the call returns) and what asks several hosts at once."""
+    for name in ("Opening", "Fleet", "FleetMap"):
+        if name in names:
+            names.remove(name)
+
+
 __all__: list[str] = []
 __all__ += mapd_client.__all__
-__all__.remove("Opening")  # what is opened is there when the call returns
+_withdraw(__all__)
 
 
 def __getattr__(name: str) -> Any:
