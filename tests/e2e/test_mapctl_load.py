@@ -217,6 +217,11 @@ async def test_stdin_is_read_as_it_comes_and_in_every_form(served: DaemonProcess
         assert await target.lookup_many([1, 2, 4, 5]) == [2, 3, 9, 9]
 
 
+async def test_an_option_that_is_none_is_not_taken_for_the_file(run: Run) -> None:
+    done = await run("load", "any", "--dryrun")
+    assert (done.code, "no such option: --dryrun" in done.err) == (outcomes.USAGE, True)
+
+
 async def test_a_file_that_is_not_there_or_of_no_known_form_is_a_misuse(
     served: DaemonProcess, run: Run, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from mapd_client.cli.running import with_map
 from mapd_client.cli.sources import Source
 from mapd_client.cli.types import saying, shown_by
 from mapd_client.client import Client
-from mapd_client.errors import BatchFailed, MapdError, OutcomeUnknown
+from mapd_client.errors import BatchFailed, MapdError, Misuse, OutcomeUnknown
 from mapd_client.info import UpdateFlag
 from mapd_client.map import Map
 from mapd_client.syncing.shape import cells
@@ -100,6 +100,8 @@ def load(
         types: where the map's types are from.
         options: of every verb.
     """
+    if file.startswith("-") and file != "-":
+        raise Misuse(f"load {map}: no such option: {file}; a file of that name is ./{file}")
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
         reading = Reading(value=value, key_column=key_column, value_column=value_column)
