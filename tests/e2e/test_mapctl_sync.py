@@ -412,7 +412,7 @@ async def test_several_hosts_are_done_one_after_the_other_and_the_dead_one_is_na
     command = ("sync", name(opened), "--from", str(feed), "--value", "u32=1", "-q")
 
     table = await mapctl("-H", dead, "-H", alive, *command)
-    lines = await mapctl("-H", alive, "-H", alive, *command, "-o", "ndjson")
+    lines = await mapctl("-H", alive, "-H", f"unix:{alive}", *command, "-o", "ndjson")
     document = await mapctl("-H", alive, "-H", dead, *command, "-o", "json")
 
     assert (table.code, lines.code, document.code) == (7, 0, 7)
@@ -420,7 +420,10 @@ async def test_several_hosts_are_done_one_after_the_other_and_the_dead_one_is_na
     assert table.out.splitlines()[-1] == "+4 -0 ~0, 0 unchanged"
     assert f"mapctl: {dead}: " in table.err
     assert table.err.splitlines()[-1] == f"mapctl: 1 of 2 hosts failed: {dead}"
-    assert [json.loads(line)["host"] for line in lines.out.splitlines()] == [alive, alive]
+    assert [json.loads(line)["host"] for line in lines.out.splitlines()] == [
+        alive,
+        f"unix:{alive}",
+    ]
     assert [(one["host"], one["unchanged"]) for one in json.loads(document.out)] == [(alive, 4)]
 
 

@@ -39,6 +39,7 @@ VERBS: Final = (
     ("top", "top:top"),
     ("snapshot", "snapshots:snapshot"),
     ("restore", "snapshots:restore_"),
+    ("hosts", "hosts:hosts"),
     ("whoami", "rights:whoami"),
     ("can", "rights:can"),
     ("sync", "sync:sync"),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
 
 from mapd_client.cli import outcomes
 from mapd_client.errors import MapdError
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
+
+HOST: Final[ContextVar[str]] = ContextVar("host", default="")
+"""The host that is spoken to, of several: complaints begin with it."""
 
 _SHORT = "-o"
 _LONG = "--output"
@@ -21,6 +25,9 @@ def complain(
     what: str, advice: str, code: int, *, as_json: bool = False, error: MapdError | None = None
 ) -> int:
     """Say what is wrong and what to do about it; the exit code."""
+    host = HOST.get()
+    if host:
+        what = f"{host}: {what}"
     if as_json:
         sys.stderr.write(json.dumps({"error": record(what, advice, code, error)}) + "\n")
     else:
@@ -70,3 +77,8 @@ def wants_json(arguments: Sequence[str]) -> bool:
         if value in ("json", "ndjson"):
             return True
     return False
+
+
+def summary(failed: int, asked: int) -> None:
+    """Say how many hosts of a fan-out did not answer."""
+    sys.stderr.write(f"mapctl: {failed} of {asked} hosts failed\n")

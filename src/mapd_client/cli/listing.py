@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from mapd_client.cli import outcomes
+from mapd_client.cli.complaints import HOST
 from mapd_client.cli.options import Given, Options
 from mapd_client.cli.outputs import Field, Output, records
 from mapd_client.cli.references import Ref
-from mapd_client.cli.running import with_client, with_map
+from mapd_client.cli.running import many, with_client, with_map
 from mapd_client.client import Client
 from mapd_client.info import MapInfo, ProcessHolder, ProgramHolder
 from mapd_client.map import Map
@@ -112,18 +113,25 @@ def list_(
         output: table, json, ndjson, csv, arrow or parquet.
         options: of every verb.
     """
+    columns = _titled(pins=pins or ids, holders=holders)
 
-    async def work(client: Client) -> int:
+    async def gather(client: Client) -> list[dict[str, Any]]:
         listing = client.list_maps(glob, pins=pins, ids=ids, holders=holders)
         rows = [map_row(info) async for info in listing]
         if output == "table":
             for row in rows:
                 row["name"] = row["name"] or row["kernel_name"]
-        columns = _titled(pins=pins or ids, holders=holders)
-        records(rows, columns=columns, output=output, file=sys.stdout)
         say_not_looked_at(listing.not_looked_at, options, verbose=verbose)
+        return rows
+
+    async def work(client: Client) -> int:
+        records(await gather(client), columns=columns, output=output, file=sys.stdout)
         return outcomes.OK
 
+    if many(options):
+        from mapd_client.cli import fanout
+
+        return fanout.rows(options, gather, columns=columns, output=output)
     return with_client(options, work)
 
 
@@ -136,10 +144,12 @@ def _titled(*, pins: bool, holders: bool) -> Sequence[Field]:
 def say_not_looked_at(places: Sequence[str], options: Options, *, verbose: bool) -> None:
     """Say on stderr that the list is not all there is; where each place is asked for, all of them."""
     if verbose:
-        sys.stderr.writelines(f"not looked at: {place}\n" for place in places)
+        host = f"{HOST.get()}: " if HOST.get() else ""
+        sys.stderr.writelines(f"{host}not looked at: {place}\n" for place in places)
     elif places and not options.quiet:
         what = f"{len(places)} places" if len(places) > 1 else "1 place"
-        sys.stderr.write(f"mapctl: {what} not looked at: see --verbose\n")
+        host = f"{HOST.get()}: " if HOST.get() else ""
+        sys.stderr.write(f"mapctl: {host}{what} not looked at: see --verbose\n")
 
 
 def rename(name: Ref, new_name: str, /, *, options: Given) -> int:
@@ -173,4 +183,12 @@ def show(map: Ref, /, *, output: Format = "table", options: Given) -> int:
         records([map_row(opened.info)], columns=columns, output=output, file=sys.stdout, one=True)
         return outcomes.OK
 
+    async def gather(client: Client) -> list[dict[str, Any]]:
+        async with client.open_map(map) as opened:
+            return [map_row(opened.info)]
+
+    if many(options):
+        from mapd_client.cli import fanout
+
+        return fanout.rows(options, gather, columns=MAP, output=output)
     return with_map(options, map, work)

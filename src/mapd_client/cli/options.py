@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from mapd_client.cli.outputs.kinds import Output
+from mapd_client.tls import Tls
 
 Colour = Literal["auto", "always", "never"]
 
@@ -27,6 +28,7 @@ class Options:
         quiet: neither progress nor remarks on stderr; errors stay.
         yes: what destroys is not asked about.
         grpcurl: the call is printed, as grpcurl takes it, and not made.
+        tls: certificates of the one host in ``hosts``, where a file of hosts has some.
     """
 
     address: str | None = None
@@ -37,6 +39,7 @@ class Options:
     quiet: bool = False
     yes: bool = False
     grpcurl: bool = False
+    tls: Tls | None = None
 
 
 Given = Annotated[Options, Parameter(parse=False)]

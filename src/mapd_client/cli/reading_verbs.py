@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
@@ -11,9 +11,10 @@ from mapd_client.cli import literals, outcomes
 from mapd_client.cli.ahead import ahead
 from mapd_client.cli.options import Given, Options
 from mapd_client.cli.outputs import Document, Field, Output, PerCpuForm, records
+from mapd_client.cli.outputs.documents import Format as Form
 from mapd_client.cli.progress import progress, wanted
 from mapd_client.cli.references import Ref
-from mapd_client.cli.running import with_map
+from mapd_client.cli.running import many, with_map
 from mapd_client.cli.sources import Source
 from mapd_client.cli.types import saying, shown_by
 from mapd_client.client import Client
@@ -22,7 +23,11 @@ from mapd_client.map import Map
 
 Format = Annotated[Output, Parameter(name=["--output", "-o"])]
 
-COUNT: Final = (Field("entries", int), Field("exact", bool), Field("method"))
+COUNT: Final = (
+    Field("entries", int, "ENTRIES"),
+    Field("exact", bool, "EXACT"),
+    Field("method", str, "METHOD"),
+)
 
 
 def lookup(
@@ -62,7 +67,12 @@ def lookup(
         sys.stderr.write(sink.shown.note if output == "table" and not bpftool_json else "")
         return outcomes.OK
 
-    return with_map(options, map, work)
+    if not many(options):
+        return with_map(options, map, work)
+    from mapd_client.cli.everywhere import Elements
+
+    form: Form = "bpftool" if bpftool_json else output
+    return Elements(options, map, types or Source(), form, per_cpu=per_cpu).lookup(key)
 
 
 def dump(
@@ -95,11 +105,11 @@ def dump(
         types: where the map's types are from.
         options: of every verb.
     """
+    form: Form = "bpftool" if bpftool_json else output
+    with saying("dump", map):
+        begins = literals.parse_hex(prefix)
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
-        form = "bpftool" if bpftool_json else output
-        with saying("dump", map):
-            begins = literals.parse_hex(prefix)
         chunks = opened.chunks(
             prefix=begins, limit=limit, keys_only=keys_only, nonzero=nonzero, partial_ok=partial_ok
         )
@@ -115,10 +125,15 @@ def dump(
                     advance(chunk.count)
         sink.close(chunks.trailer)
         sys.stderr.write(sink.shown.note if form == "table" else "")
-        _say_incomplete(chunks.trailer)
+        say_incomplete(chunks.trailer)
         return outcomes.OK
 
-    return with_map(options, map, work)
+    if not many(options):
+        return with_map(options, map, work)
+    from mapd_client.cli.everywhere import Elements
+
+    elements = Elements(options, map, types or Source(), form, per_cpu=per_cpu, keys_only=keys_only)
+    return elements.dump(begins, limit=limit, nonzero=nonzero, partial_ok=partial_ok)
 
 
 async def _total(opened: Map[bytes, bytes], limit: int | None, options: Options) -> int | None:
@@ -129,7 +144,8 @@ async def _total(opened: Map[bytes, bytes], limit: int | None, options: Options)
     return entries if limit is None else min(limit, entries)
 
 
-def _say_incomplete(trailer: Trailer | None) -> None:
+def say_incomplete(trailer: Trailer | None) -> None:
+    """Say on stderr what the daemon says of a dump that is not whole."""
     if trailer is not None and not trailer.complete:
         sys.stderr.write(f"incomplete: {trailer.incomplete_reason}\n")
 
@@ -148,14 +164,25 @@ def count(map: Ref, /, *, output: Format = "table", options: Given) -> int:
         write_count(await opened.count(), output)
         return outcomes.OK
 
+    async def gather(client: Client) -> list[dict[str, Any]]:
+        async with client.open_map(map) as opened:
+            return [_count_row(await opened.count())]
+
+    if many(options):
+        from mapd_client.cli import fanout
+
+        return fanout.rows(options, gather, columns=COUNT, output=output)
     return with_map(options, map, work)
+
+
+def _count_row(found: Count) -> dict[str, Any]:
+    return {"entries": found.entries, "exact": found.exact, "method": found.method}
 
 
 def write_count(found: Count, output: Output) -> None:
     """One count; a table is the number alone, and stderr says what it is worth."""
     if output != "table":
-        row = {"entries": found.entries, "exact": found.exact, "method": found.method}
-        records([row], columns=COUNT, output=output, file=sys.stdout, one=True)
+        records([_count_row(found)], columns=COUNT, output=output, file=sys.stdout, one=True)
         return
     sys.stdout.write(f"{found.entries}\n")
     if not found.exact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mapd_client import discovery
@@ -28,8 +29,14 @@ class Reached(NamedTuple):
     timeout: float
 
 
-def with_client(options: Options, work: Callable[[Client], Awaitable[int]]) -> int:
-    """Connect, work, disconnect; the exit code."""
+def with_client(
+    options: Options, work: Callable[[Client], Awaitable[int]], *, everywhere: bool = False
+) -> int:
+    """Connect, work, disconnect; the exit code. ``everywhere``: on each of several hosts, if they are meant."""
+    if everywhere and many(options):
+        from mapd_client.cli.fanout import codes
+
+        return codes(options, work)
     where = reached(options)
     if options.grpcurl:
         from mapd_client.cli.grpcurl import instead
@@ -43,14 +50,30 @@ def with_client(options: Options, work: Callable[[Client], Awaitable[int]]) -> i
     return interrupts.run(connected())
 
 
-def with_map(options: Options, ref: str, work: Callable[[Map[bytes, bytes], Client], Awaitable[int]]) -> int:
-    """Connect, open a map, work, let go of both; the exit code."""
+def with_map(
+    options: Options,
+    ref: str,
+    work: Callable[[Map[bytes, bytes], Client], Awaitable[int]],
+    *,
+    everywhere: bool = False,
+) -> int:
+    """Connect, open a map, work, let go of both; the exit code. ``everywhere`` as for ``with_client``."""
 
     async def opened(client: Client) -> int:
         async with client.open_map(ref) as found:
             return await work(found, client)
 
-    return with_client(options, opened)
+    return with_client(options, opened, everywhere=everywhere)
+
+
+def many(options: Options) -> bool:
+    """Whether several hosts are meant, or a file of them; raises as ``reached`` for a context."""
+    hosts, file = options.hosts, options.hosts_file
+    if options.address is None and not hosts and file is None:
+        one = context_of(options)
+        if one is not None and one.address is None:
+            hosts, file = one.hosts, Path(one.hosts_file) if one.hosts_file is not None else None
+    return len(hosts) > 1 or file is not None
 
 
 def reached(options: Options) -> Reached:
@@ -59,7 +82,7 @@ def reached(options: Options) -> Reached:
     Raises:
         Misuse: several hosts; no such context, a configuration that cannot be read.
     """
-    address, one, tls = options.address, _context(options), None
+    address, one, tls = options.address, context_of(options), options.tls
     if address is None:
         address = _the_one(options.hosts, options.hosts_file, "-H and --hosts name")
     if one is not None:
@@ -69,7 +92,7 @@ def reached(options: Options) -> Reached:
     return Reached(address, tls, _TIMEOUT_S if timeout is None else timeout)
 
 
-def _context(options: Options) -> Context | None:
+def context_of(options: Options) -> Context | None:
     """The context that counts; None where the command line or the environment say more."""
     if options.address is not None or options.hosts or options.hosts_file is not None:
         return None

@@ -10,12 +10,12 @@ from cyclopts import Parameter
 from mapd_client.cli import outcomes
 from mapd_client.cli.options import Given
 from mapd_client.cli.outputs import Field, Output, records
-from mapd_client.cli.running import with_client
+from mapd_client.cli.running import many, with_client
 from mapd_client.client import Client
 
 Format = Annotated[Output, Parameter(name=["--output", "-o"])]
 
-_HEALTH: Final = (Field("status"),)
+_HEALTH: Final = (Field("status", str, "STATUS"),)
 
 
 def health(*, output: Format = "table", options: Given) -> int:
@@ -34,4 +34,8 @@ def health(*, output: Format = "table", options: Given) -> int:
             records([{"status": found}], columns=_HEALTH, output=output, file=sys.stdout, one=True)
         return outcomes.OK if found == "SERVING" else outcomes.UNAVAILABLE
 
+    if many(options):
+        from mapd_client.cli.hosts import health_of_each
+
+        return health_of_each(options, _HEALTH, output)
     return with_client(options, work)

@@ -17,7 +17,7 @@ from mapd_client.cli.differences import for_networks, listed
 from mapd_client.cli.feeds import Feed, Reading, read_feed, read_file
 from mapd_client.cli.options import Given, Options
 from mapd_client.cli.references import Ref
-from mapd_client.cli.running import with_map
+from mapd_client.cli.running import many, with_map
 from mapd_client.cli.sources import Source
 from mapd_client.cli.types import Shown, saying, shown_by
 from mapd_client.client import Client
@@ -85,7 +85,7 @@ def sync(
         return outcomes.DIFFERS if exit_code and report else outcomes.OK
 
     told = _Told(output)
-    if len(options.hosts) < 2 or options.hosts_file is not None:
+    if not many(options):
         code = with_map(options, map, work)
     else:
         code = _on_each(options, told, lambda one: with_map(one, map, work))
@@ -95,18 +95,21 @@ def sync(
 
 def _on_each(options: Options, told: _Told, work: Callable[[Options], int]) -> int:
     """One host after the other: where the first shows that the file is wrong, there is time to press Ctrl-C."""
+    from mapd_client.cli.fanout import several
+
     codes: set[int] = set()
     failed: list[str] = []
-    for host in options.hosts:
-        told.on(host)
+    hosts = several(options)
+    for host in hosts:
+        told.on(host.name)
         try:
-            codes.add(work(replace(options, hosts=(host,))))
+            codes.add(work(replace(options, hosts=(host.address,), hosts_file=None, tls=host.tls)))
         except MapdError as error:
             code, advice = outcomes.of_error(error)
-            complain(f"{host}: {error}", advice, code, as_json=told.as_json, error=error)
-            failed.append(host)
+            complain(f"{host.name}: {error}", advice, code, as_json=told.as_json, error=error)
+            failed.append(host.name)
     if failed:
-        sys.stderr.write(f"mapctl: {len(failed)} of {len(options.hosts)} hosts failed: {', '.join(failed)}\n")
+        sys.stderr.write(f"mapctl: {len(failed)} of {len(hosts)} hosts failed: {', '.join(failed)}\n")
         return outcomes.SOME_HOSTS
     return max(codes)
 

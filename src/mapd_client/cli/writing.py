@@ -68,7 +68,7 @@ def update(
             await opened.update(at, data, flags=flags)
         return outcomes.OK
 
-    return with_map(options, map, work)
+    return with_map(options, map, work, everywhere=True)
 
 
 def _object(info: MapInfo, value: str) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def delete(
             return outcomes.OK
         return complain(f"delete {map}: no such key {data.hex()}", "nothing was removed", outcomes.NOT_FOUND)
 
-    return with_map(options, map, work)
+    return with_map(options, map, work, everywhere=True)
 
 
 async def _would(client: Client, verb: str, ref: str, key: bytes, what: str) -> int:
