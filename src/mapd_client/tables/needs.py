@@ -18,7 +18,11 @@ value is checked as it runs, its objects have no static types; what users are gi
 ArrowType: TypeAlias = Any
 """A pyarrow.DataType."""
 
-_EXTRAS: Final = {"numpy": "bpf-mapd[numpy]", "pyarrow": "bpf-mapd[arrow]", "grpc_health": "grpcio-health-checking"}
+_EXTRAS: Final = {
+    "numpy": "bpf-mapd[numpy]",
+    "pyarrow": "bpf-mapd[arrow]",
+    "grpc_health": "grpcio-health-checking",
+}
 """What pip installs them by; others by their own names."""
 
 
