@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, TypeVar
@@ -40,13 +41,14 @@ def several(options: Options) -> Sequence[Host]:
     file: str | Path | None = options.hosts_file
     if options.address is not None:
         raise Misuse("--address is one daemon: leave it out, or -H and --hosts")
+    context = context_of(options)
+    tls = None
     if not hosts and file is None:
-        context = context_of(options)
         assert context is not None  # as many() found
-        hosts, file = context.hosts, context.hosts_file
+        hosts, file, tls = context.hosts, context.hosts_file, context.tls
     if file is None:
-        return unique(Host(one, one) for one in hosts)
-    there = read(file)
+        return unique(Host(one, one, tls=tls) for one in hosts)
+    there = [one if one.tls is not None else replace(one, tls=tls) for one in read(file)]
     for pattern in hosts:
         if not any(fnmatchcase(one.name, pattern) for one in there):
             names = ", ".join(one.name for one in there)
@@ -86,7 +88,9 @@ def on_each(
         return await work(client, host)
 
     async def asked() -> int:
-        timeout = _TIMEOUT_S if options.timeout is None else options.timeout
+        context = context_of(options)
+        said = context.timeout if options.timeout is None and context is not None else options.timeout
+        timeout = _TIMEOUT_S if said is None else said
         async with Fleet(hosts, timeout=timeout) as fleet:
             found = await fleet.each(tagged, deadline=deadline)
             if found or always:

@@ -10,9 +10,9 @@ from typing import Any, Final, TypeVar, cast, overload
 
 from mapd_client.client import Client
 from mapd_client.codec import Codec
-from mapd_client.errors import DeadlineExceeded, MapdError, Misuse
+from mapd_client.errors import MapdError, Misuse
 from mapd_client.fleet import targets as files
-from mapd_client.fleet.map import FleetMap
+from mapd_client.fleet.map import FleetMap, late
 from mapd_client.fleet.targets import Host, unique
 from mapd_client.map import Map
 from mapd_client.opening import Opener, Opening
@@ -107,14 +107,10 @@ class Fleet:
                 try:
                     async with asyncio.timeout(self._timeout if deadline else None):
                         found[name] = await work(self._clients[name], name)
-                except TimeoutError as error:
-                    self.unreachable[name] = (
-                        error
-                        if isinstance(error, MapdError)
-                        else DeadlineExceeded(f"{name}: no answer within {self._timeout:g} s")
-                    )
                 except MapdError as error:
                     self.unreachable[name] = error
+                except TimeoutError:
+                    self.unreachable[name] = late(self._timeout)
                 else:
                     self.unreachable.pop(name, None)
 
@@ -155,7 +151,7 @@ class Fleet:
                 first, error = next(iter(self.unreachable.items()))
                 error.add_note(f"host {first}; {len(self.unreachable) - 1} others failed too")
                 raise error
-            return FleetMap(str(parsed), found, dict(self.unreachable), self.hosts, self._timeout)
+            return FleetMap(str(parsed), found, dict(self.unreachable), self._timeout, self._turns)
 
         return Opener(opened, f"open_map({str(parsed)!r})")
 

@@ -74,17 +74,17 @@ class FleetMap(Generic[K, V]):
         name: str,
         maps: Mapping[str, Map[K, V]],
         unreachable: dict[str, MapdError],
-        hosts: Iterable[str],
         timeout: float,
+        turns: asyncio.Semaphore,
     ) -> None:
         self.maps: Final = maps
         self.unreachable: dict[str, MapdError] = unreachable
         self._name = name
-        self._hosts = tuple(hosts)
         self._timeout = timeout
+        self._turns = turns
 
     def __repr__(self) -> str:
-        return f"<FleetMap {self._name} on {len(self.maps)} of {len(self._hosts)} hosts>"
+        return f"<FleetMap {self._name} on {len(self.maps)} hosts, {len(self.unreachable)} not>"
 
     def items(self) -> Merged[tuple[str, K, V]]:
         """Every element of every host with the host's name, as they come; no order between hosts.
@@ -147,21 +147,27 @@ class FleetMap(Generic[K, V]):
         self, work: Callable[[Map[K, V]], Awaitable[T]], *, deadline: bool = True
     ) -> dict[str, T]:
         found: dict[str, T] = {}
+        wrong: list[TypeMismatch] = []
 
         async def one(host: str, opened: Map[K, V]) -> None:
-            try:
-                async with asyncio.timeout(self._timeout if deadline else None):
-                    found[host] = await work(opened)
-            except MapdError as error:
-                self.unreachable[host] = error
-            except TimeoutError:
-                self.unreachable[host] = _late(host, self._timeout)
-            else:
-                self.unreachable.pop(host, None)
+            async with self._turns:
+                try:
+                    async with asyncio.timeout(self._timeout if deadline else None):
+                        found[host] = await work(opened)
+                except TypeMismatch as error:  # the caller's, not the host's
+                    wrong.append(error)
+                except MapdError as error:
+                    self.unreachable[host] = error
+                except TimeoutError:
+                    self.unreachable[host] = late(self._timeout)
+                else:
+                    self.unreachable.pop(host, None)
 
         async with asyncio.TaskGroup() as group:
             for host, opened in self.maps.items():
                 group.create_task(one(host, opened), name=f"mapd fleet {host}")
+        if wrong:
+            raise wrong[0]
         return {host: found[host] for host in self.maps if host in found}
 
     async def aclose(self) -> None:
@@ -219,9 +225,14 @@ class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic
             if part is None:
                 self._running -= 1
             elif isinstance(part, BaseException):
+                await self.aclose()
                 raise part
             else:
-                self._now.extend(self._decoded(*part))
+                try:
+                    self._now.extend(self._decoded(*part))
+                except BaseException:
+                    await self.aclose()
+                    raise
         return self._now.popleft()
 
     async def _read(self, host: str, opened: Map[Any, Any]) -> None:
@@ -232,7 +243,7 @@ class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic
         except MapdError as error:
             self._unreachable[host] = error
         except TimeoutError:
-            self._unreachable[host] = _late(host, self._timeout)
+            self._unreachable[host] = late(self._timeout)
         except Exception as error:  # a fault of ours: whoever reads is told, and does not wait for ever
             await self._parts.put(error)
         await self._parts.put(None)
@@ -259,8 +270,9 @@ async def _next(chunks: AsyncIterator[Chunk], timeout: float) -> Chunk | None:
         return await anext(chunks, None)
 
 
-def _late(host: str, timeout: float) -> DeadlineExceeded:
-    return DeadlineExceeded(f"{host}: no answer within {timeout:g} s")
+def late(timeout: float) -> DeadlineExceeded:
+    """A host that did not answer in time."""
+    return DeadlineExceeded(f"no answer within {timeout:g} s")
 
 
 def _total(values: Iterable[Any], name: str) -> int | float:

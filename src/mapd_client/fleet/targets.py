@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,13 +106,22 @@ def read(path: str | Path) -> Sequence[Host]:
 
 
 def unique(hosts: Iterable[Host]) -> Sequence[Host]:
-    """The hosts; raises Misuse where two have one name: results could not be told apart."""
+    """The hosts; raises Misuse where two have one name, or one address: it would be counted twice."""
     found = list(hosts)
-    names = [one.name for one in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise Misuse(f"hosts: {', '.join(twice)} more than once")
+    for what, all_of_them in (
+        ("name", [one.name for one in found]),
+        ("address", [_plain(one) for one in found]),
+    ):
+        counted = Counter(all_of_them)
+        twice = [one for one in counted if counted[one] > 1]
+        if twice:
+            raise Misuse(f"hosts: {', '.join(twice[:8])}: two of one {what}")
     return found
+
+
+def _plain(host: Host) -> str:
+    """The address, however it was written."""
+    return host.address.removeprefix("unix:")
 
 
 def _address(text: str, where: str) -> str:
