@@ -112,8 +112,8 @@ class MapTable(Screen[None]):
         return Text(title.rjust(room) if column.right else title, style="bold")
 
     def show(self) -> None:
-        """Draw the model: the cells that are others than before. Nothing before there is room for any."""
-        if not self._columns:
+        """Draw the model: the cells that are others than before. Nothing before there is room for any, or after."""
+        if not self._columns or not self.display:  # False once textual removes the screen, its widgets first
             return
         table, chosen = self._table, self.chosen
         self._rows = self._model.rows()
@@ -152,7 +152,7 @@ class MapTable(Screen[None]):
 
     def show_head(self) -> None:
         """The line above the table: how many maps, and whether the daemon answers."""
-        if not self._columns:
+        if not self._columns or not self.display:
             return
         model, now = self._model, self._clock()
         head = Text(no_wrap=True, overflow="ellipsis")
@@ -321,7 +321,7 @@ class TopApp(App[None]):
                     self.model.lost(str(error))
                 else:
                     self.model.feed(sample, self._clock())
-                if self.screen is self.maps:
+                if self.maps.is_current:
                     self.maps.show()
             took = time.monotonic() - began
             await asyncio.sleep(max(self.interval - took, CALM * took))

@@ -135,7 +135,9 @@ class Browser(Screen[None]):
         self._show_head()
 
     def show(self) -> None:
-        """Draw the page that was read last, and what is wrong."""
+        """Draw the page that was read last, and what is wrong; nothing on a screen that is being left."""
+        if not self.display:  # False once textual removes the screen, its widgets first
+            return
         self._show_head()
         why = self.query_one("#why", Static)
         why.display = bool(self.why)

@@ -209,6 +209,19 @@ async def test_leaving_cancels_the_question_that_is_on_its_way(key: str) -> None
     assert app.return_code == 0
 
 
+async def test_an_answer_that_comes_while_the_screens_go_draws_nothing() -> None:
+    _, app = played()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("enter")
+        await until_shows(pilot, "page 1")
+        browser = app.screen
+        assert isinstance(browser, Browser)
+    app.model.feed(sample(uptime=11.0), 11.0)
+    browser.show()
+    app.maps.show()
+    app.maps.show_head()
+
+
 # ---- elements ----------------------------------------------------------------------------------
 
 
