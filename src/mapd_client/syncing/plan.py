@@ -201,6 +201,9 @@ class Planner:
         """More of what the map has: packed columns of so many elements."""
         shape = self._wanted.shape
         names, contents = shape.keys(keys), shape.values(values, count)
+        last = dict(zip(names, contents, strict=True))
+        if len(last) != count:
+            names, contents = [*last], [*last.values()]
         due = [*map(self._wanted.elements.get, names)]
         if self._changed:  # seldom true for more than a few
             for name in self._changed.keys() & set(names):
