@@ -19,6 +19,7 @@ import pytest
 from mapd_client import (
     U32,
     U64,
+    BatchFailed,
     Bytes,
     Cidr4,
     Client,
@@ -212,9 +213,10 @@ async def test_another_host_is_refused_where_its_bytes_mean_another_thing(
     async with client.create_map("cpus", "percpu_hash", key=U32, value=PerCpu(U64), max_entries=9):
         pass
     (source,) = await taken(client, tmp_path / "x.snap", "cpus")
-    other = replace(source, kept=replace(source.kept, slots=source.kept.slots + 6))
-    with pytest.raises(Incompatible, match="this host has"):
-        await restore(client, other)
+    for slots in (source.kept.slots + 6, source.kept.slots - 1):
+        other = replace(source, kept=replace(source.kept, slots=slots))
+        with pytest.raises(Incompatible, match=f"of {slots} CPUs, this host has"):
+            await restore(client, other)
     source.snapshot.host = {**source.snapshot.host, "byteorder": "big"}
     with pytest.raises(Incompatible, match="of a big-endian host"):
         await restore(client, source)
@@ -269,6 +271,14 @@ async def test_a_changed_file_writes_nothing(client: Client, tmp_path: Path) -> 
     with pytest.raises(BadSnapshot):
         read(path)
     assert not await contents(client, "changed")
+
+
+async def test_a_map_that_cannot_be_filled_is_not_left_half_there(client: Client, tmp_path: Path) -> None:
+    await filled(client, "half")
+    (source,) = await taken(client, tmp_path / "x.snap", "half")
+    with pytest.raises(BatchFailed, match="full, 10 of max_entries=10"):
+        await restore(client, replace(source, kept=replace(source.kept, max_entries=10)), "half2")
+    assert not [info.name async for info in client.list_maps("*") if "half2" in info.name]
 
 
 class Taker:

@@ -132,7 +132,7 @@ def _same_host_kind(source: SnapshotMap, server: ServerInfo) -> None:
             f"{server.byteorder}-endian"
         )
     cpus = server.possible_cpus
-    if source.kept.slots > 1 and source.kept.slots != cpus:
+    if source.kept.kind in PER_CPU_TYPES and source.kept.slots != cpus:
         raise Incompatible(
             f"restore {source.kept.label}: its values are of {source.kept.slots} CPUs, this host has {cpus}: what one "
             "CPU more or less would mean nobody can say; dump the file's sums instead"

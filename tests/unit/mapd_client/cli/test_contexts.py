@@ -97,6 +97,7 @@ def test_without_a_file_there_is_no_context(path: Path) -> None:
 def test_the_file_lies_where_xdg_says(tmp_path: Path) -> None:
     assert contexts.config_path({"XDG_CONFIG_HOME": "/x"}) == Path("/x/mapd/config.toml")
     assert contexts.config_path({"MAPD_CONFIG": "/y.toml", "XDG_CONFIG_HOME": "/x"}) == Path("/y.toml")
+    assert contexts.config_path({"MAPD_CONFIG": "", "XDG_CONFIG_HOME": ""}) == contexts.config_path({})
     assert contexts.config_path({}) == Path.home() / ".config/mapd/config.toml"
     del tmp_path
 

@@ -42,6 +42,7 @@ def test_what_bpftool_takes_is_taken(typed: str, meant: str) -> None:
     "typed",
     [
         "show id",  # a map of that name
+        "show id 12345678901",  # no id has as many digits
         "lookup id seven",  # a key of it
         "lookup name --help",
         "lookup flows key",  # a key that is called so

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mapd_client import MapNotFound
+from mapd_api.uapi import MapFlag, MapType
+from mapd_client import MapNotFound, replies
 from mapd_client.snapshots import BadSnapshot, read
-from mapd_client.snapshots.manifest import MEMBER, Kept, Manifest, Part
+from mapd_client.snapshots.manifest import MEMBER, Kept, Manifest, Part, spec_of
+from mapd_client.snapshots.taking import unfit
 from mapd_client.snapshots.writing import Writer
+from tests.unit.mapd_client.daemon import map_info
 
 _KEYS = bytes(range(8))
 _VALUES = bytes(range(16))
@@ -140,6 +144,7 @@ def _rewritten(path: Path, where: str, what: object) -> Path:
         ("maps.0.type", "nosuch", "type 'nosuch' is not known"),
         ("maps.0.entries", 3, "3 elements are said"),
         ("maps.0.value_stride", 16, "has 24 bytes, 2 elements of flows have 40"),
+        ("maps.0.value_stride", 4, "has 24 bytes, 2 elements of flows have 16"),
         ("maps.0.parts.0.member", "../x", "../x is missing"),
         ("maps.0.parts.0.sha256", "0" * 64, "not what was written"),
         ("maps.0.parts", 7, "TypeError"),
@@ -168,6 +173,55 @@ def test_another_file_is_no_snapshot(tmp_path: Path, data: bytes) -> None:
         read(path)
     with pytest.raises(BadSnapshot, match="No such file"):
         read(tmp_path / "nothing")
+
+
+def test_the_file_is_on_disk_before_it_has_its_name_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced, fsync = tmp_path / "x.snap", list[tuple[str, bool]](), os.fsync
+
+    def noted(handle: int) -> None:
+        fsync(handle)
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink().suffix, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    written(path)
+    assert synced == [(".partial", False), ("", True)]
+
+
+_PLAIN = {
+    "hash",
+    "array",
+    "percpu_hash",
+    "percpu_array",
+    "lru_hash",
+    "lru_percpu_hash",
+    "lpm_trie",
+    "queue",
+    "stack",
+    "stack_trace",
+    "bloom_filter",
+    "ringbuf",
+    "user_ringbuf",
+    "arena",
+    "unspec",
+}
+"""What is in these are bytes; whether they can be dumped and loaded is another matter."""
+
+
+@pytest.mark.parametrize("type", MapType, ids=lambda one: one.name.lower())
+def test_contents_that_are_objects_of_the_kernel_are_kept_in_no_file(type: MapType) -> None:
+    able = replace(replies.map_info(map_info("ns/x", type)), supported_operations=frozenset({"dump", "load"}))
+    assert ("objects of the kernel" in unfit(able)) is (able.type_name not in _PLAIN)
+    unable = replace(able, supported_operations=frozenset({"dump"}))
+    assert unfit(unable)
+
+
+def test_flags_of_a_descriptor_or_a_host_are_no_part_of_a_map() -> None:
+    info = replies.map_info(map_info("ns/x"))
+    flags = MapFlag.NO_PREALLOC | MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.NUMA_NODE | MapFlag.RDONLY_PROG
+    said = spec_of(replace(info, flags=flags), "x")
+    assert said["flags"] == MapFlag.NO_PREALLOC | MapFlag.RDONLY_PROG
 
 
 def test_what_was_abandoned_leaves_nothing_and_the_old_file(tmp_path: Path) -> None:
