@@ -8,6 +8,7 @@ tests/repo/test_blocking_surface.py compares the file with what this writes.
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -145,7 +146,7 @@ def written() -> str:
         ["format", "--quiet"],
     ):
         done = subprocess.run(
-            ["ruff", *command, "--stdin-filename", str(STUB), "-"],
+            [str(Path(sys.executable).with_name("ruff")), *command, "--stdin-filename", str(STUB), "-"],
             input=text,
             capture_output=True,
             text=True,
