@@ -236,3 +236,24 @@ async def test_doctor_says_what_one_has_and_what_mends_the_rest(run: Run, mapctl
     nobody = await mapctl("doctor", "--address", "/nowhere/mapd.sock")
     assert nobody.code == outcomes.UNAVAILABLE
     assert "/nowhere/mapd.sock" in nobody.err
+
+
+async def test_a_name_that_is_nowhere_is_told_with_those_that_may_have_been_meant(run: Run) -> None:
+    for name in ("near/blocklist", "blockwist"):
+        await _made(run, name, "hash", "--key", "u32", "--value", "u64", "--max-entries", "4")
+    elsewhere = await run("count", "blocklist")
+    assert elsewhere.code == outcomes.NOT_FOUND
+    assert "did you mean near/blocklist or admin/blockwist?" in elsewhere.err
+    assert "did you mean" not in (await run("count", "nothing-like-it")).err
+    told = json.loads((await run("dump", "blokwist", "-o", "json")).err)["error"]
+    assert told["hint"].startswith("did you mean admin/blockwist?")
+
+
+async def test_a_key_of_the_wrong_size_is_told_where_the_sizes_are(run: Run) -> None:
+    await _made(run, "sized", "hash", "--key", "u32", "--value", "u64", "--max-entries", "4")
+    done = await run("lookup", "sized", "hex:0a")
+    assert done.code == outcomes.USAGE
+    assert done.err.splitlines() == [
+        "mapctl: lookup sized: 'hex:0a' is 1 byte, 4 are needed",
+        "see 'mapctl show' for the map's type and sizes",
+    ]

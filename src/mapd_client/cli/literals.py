@@ -41,7 +41,7 @@ def parse(text: str, size: int, byteorder: ByteOrder) -> bytes:
     """
     data = _parse(text, size, byteorder)
     if len(data) != size:
-        raise SizeMismatch(f"{text!r} is {len(data)} bytes, {size} are needed")
+        raise SizeMismatch(f"{text!r} is {len(data)} byte{'s' * (len(data) != 1)}, {size} are needed")
     return data
 
 

@@ -80,6 +80,7 @@ _TABLE: Final[tuple[tuple[type[errors.MapdError], int, str], ...]] = (
         FAILURE,
         "daemon and mapctl are of different versions: bring the older one up to date",
     ),
+    (errors.SizeMismatch, USAGE, _SHAPE),
     (errors.Misuse, USAGE, "see 'mapctl --help'"),
 )
 
@@ -95,6 +96,8 @@ def of_error(error: errors.MapdError) -> tuple[int, str]:
 def _advice(error: errors.MapdError, of_its_class: str) -> str:
     if isinstance(error, errors.DaemonCapability) and error.fix:
         return error.fix
+    if isinstance(error, errors.MapNotFound) and (noted := getattr(error, "__notes__", ())):
+        return str(noted[0])
     if error.reason is not None:
         return _BY_REASON.get(error.reason, of_its_class)
     return of_its_class

@@ -11,7 +11,7 @@ from mapd_client import discovery
 from mapd_client.cli import contexts, interrupts
 from mapd_client.cli.options import Options
 from mapd_client.client import Client, connect
-from mapd_client.errors import Misuse
+from mapd_client.errors import MapNotFound, Misuse
 from mapd_client.map import Map
 from mapd_client.tls import Tls
 
@@ -45,7 +45,13 @@ def with_client(
 
     async def connected() -> int:
         async with connect(where.address, tls=where.tls, timeout=where.timeout) as client:
-            return await work(client)
+            try:
+                return await work(client)
+            except MapNotFound as error:
+                from mapd_client.cli import near
+
+                await near.note(client, error)
+                raise
 
     return interrupts.run(connected())
 

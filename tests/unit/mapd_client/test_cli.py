@@ -328,7 +328,7 @@ def test_literals(text: str, size: int, byteorder: ByteOrder, data: bytes) -> No
     ("text", "size", "error", "why"),
     [
         ("hex:0a0", 2, Misuse, "two hex digits"),
-        ("hex:0a", 2, SizeMismatch, "1 bytes, 2 are needed"),
+        ("hex:0a", 2, SizeMismatch, "1 byte, 2 are needed"),
         ("u32:x", 4, Misuse, "a number follows"),
         ("u8:256", 1, SizeMismatch, "0 to 255"),
         ("7", 3, Misuse, "no integer has 3 bytes"),
