@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 import mapd_client
+from mapd.access.authorize import View
 from mapd.daemon import Ready, running
-from mapd_client import U32, U64, Cidr4, Client, MapFlag, MapStats, connect
+from mapd.maps.listing import ListedMap, Wanted
+from mapd.runtime.reach import Reach
+from mapd_client import U32, U64, Cidr4, Client, MapFlag, MapStats, PermissionDenied, connect
 from tests.support.daemon import Place
 
 pytestmark = pytest.mark.e2e
@@ -114,6 +117,45 @@ async def test_maps_beyond_those_that_stay_open_are_opened_again_and_counted(
     assert [one.entries for one in (await client.map_stats()).maps] == [0, 1, 2]
 
 
+async def test_a_page_that_has_the_last_map_says_that_no_other_follows(client: Client, local: Ready) -> None:
+    for number in range(3):
+        async with client.create_map(f"m{number}", "hash", key=U32, value=U64, max_entries=4):
+            pass
+    pages = [await local.host.look(Wanted(glob="*"), None, None, size) for size in (2, 3, 4)]
+    assert [(len(page.maps), page.more) for page in pages] == [(2, True), (3, False), (3, False)]
+
+
+async def test_of_another_map_that_has_taken_the_place_nothing_is_told(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing and the count, as a pin of the same name may be made anew."""
+    for name, count in (("one", 1), ("other", 3)):
+        async with client.create_map(name, "hash", key=U32, value=U64, max_entries=4) as made:
+            await made.update_many(dict.fromkeys(range(count), 0))
+    monkeypatch.setattr("mapd.runtime.statistics.KEPT", 0)
+    (one, other) = (await client.map_stats()).maps
+    readable = Reach.readable
+
+    def swapped(self: Reach, maps: Sequence[ListedMap], view: View | None) -> frozenset[int]:
+        Path(one.pin_path).unlink()
+        Path(other.pin_path).rename(one.pin_path)
+        return readable(self, maps, view)
+
+    monkeypatch.setattr(Reach, "readable", swapped)
+    found = (await client.map_stats()).maps
+    assert [(info.id, info.entries) for info in found] == [(one.id, None), (other.id, None)]
+
+
+async def test_a_reference_is_an_element_that_is_written(client: Client) -> None:
+    async with (
+        client.create_map("inner", "hash", key=U32, value=U64, max_entries=4) as inner,
+        client.create_map("outer", "hash_of_maps", key=U32, value=U32, max_entries=4, inner="inner") as outer,
+    ):
+        await outer.update_reference(1, inner=inner)
+    flows = {one.name: (one.read_elements, one.written_elements) for one in (await client.map_stats()).maps}
+    assert flows == {"admin/inner": (0, 0), "admin/outer": (0, 1)}
+
+
 async def test_pins_of_others_are_told_where_they_are_asked_for(client: Client, place: Place) -> None:
     async with client.create_map("flows", "hash", key=U32, value=U64, max_entries=4) as flows:
         Path(place.bpffs, "other").mkdir()  # noqa: ASYNC240 - nothing waits for this loop
@@ -156,6 +198,8 @@ async def test_counts_are_told_to_whom_may_read_every_key_and_hidden_maps_to_nob
         assert len((await admin.map_stats()).maps) == 4
         async with connect(str(place.runtime_dir / "watcher" / "mount" / "mapd.sock")) as watcher:
             told = {one.name: one for one in (await watcher.map_stats()).maps}
+            with pytest.raises(PermissionDenied, match="a walk over kernel ids meets every map"):
+                await watcher.map_stats(ids=True)
     assert told.keys() == {"admin/seen", "admin/read", "admin/some"}
     assert (told["admin/read"].entries, told["admin/read"].written_elements) == (1, 1)
     for name in ("admin/seen", "admin/some"):

@@ -24,6 +24,7 @@ from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import BULK_FROM, MapHost
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
+from mapd.runtime.traffic import Flow
 from mapd_api.ops import Op, Verb
 from mapd_api.reasons import Reason
 from mapd_api.uapi import MapType
@@ -73,6 +74,21 @@ async def test_a_dump_has_no_more_ranges_than_its_token_can_hold(monkeypatch: py
     async with hosting(kernel, bulk_threads=MOST_RANGES + 1) as (host, _, store):
         host.dump(allowed(opened, {Verb.READ}), ScanOptions())
         assert store.wanted == MOST_RANGES
+    opened.fd.close()
+
+
+async def test_what_was_refused_before_it_began_went_through_nobody() -> None:
+    kernel = DictKernel()
+    opened = kernel.open(kernel.add(DictMap(raw_info(key_size=4, value_size=8))))
+    group = Group(count=3, ops=bytes([Op.LOOKUP]), keys=bytes(12))
+    async with hosting(kernel) as (host, _, _):
+        authorized = allowed(opened, {Verb.READ})
+        with pytest.raises(MapError) as caught:
+            await host.apply(authorized, group, expires=0.0)
+        assert caught.value.reason is Reason.EXPIRED
+        assert host.traffic.of([opened.facts.id]) == [Flow(0, 0)]
+        await host.apply(authorized, group)
+        assert host.traffic.of([opened.facts.id]) == [Flow(3, 0)]
     opened.fd.close()
 
 
