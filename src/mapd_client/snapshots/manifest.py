@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from mapd_api.uapi import MapFlag, MapType
+from mapd_api.layout import round_up8
+from mapd_api.uapi import PER_CPU_TYPES, MapFlag, MapType
 from mapd_client.errors import Misuse
 from mapd_client.info import MapInfo
 
 FORMAT: Final = "mapd-snapshot"
 VERSION: Final = 1
 MEMBER: Final = "manifest.json"
+
+MOST: Final = 8 << 20
+"""Bytes of a manifest: 40,000 parts of 1 MiB. Read by ``json`` it may take 20 times as much memory."""
 
 _OF_THE_KERNEL: Final = MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.NUMA_NODE
 """Flags of a descriptor or a host, not of what a map is."""
@@ -152,25 +156,49 @@ def decoded(data: bytes) -> Manifest:
         )
     except BadSnapshot:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadSnapshot(f"{MEMBER} cannot be read: {type(error).__name__}: {error}") from None
 
 
 def _kept(found: Mapping[str, Any]) -> Kept:
-    names = Kept.__dataclass_fields__
     types = found["types"]
-    given = {name: found[name] for name in names if name not in ("types", "parts")}
-    for name, value in given.items():
-        wanted = names[name].type
-        if wanted in ("int", "str", "bool") and type(value).__name__ != wanted:
-            raise BadSnapshot(f"{MEMBER}: {name} is {value!r}, no {wanted}")
     kept = Kept(
-        **given,
-        types=None if types is None else Types(**types),
-        parts=[Part(**one) for one in found["parts"]],
+        **_checked(Kept, found, but=("types", "parts")),
+        types=None if types is None else Types(**_checked(Types, types)),
+        parts=[Part(**_checked(Part, one)) for one in found["parts"]],
     )
     if kept.type.upper() not in MapType.__members__:
         raise BadSnapshot(f"{kept.label}: type {kept.type!r} is not known to this mapctl")
     if kept.entries != sum(part.rows for part in kept.parts):
         raise BadSnapshot(f"{kept.label}: {kept.entries} elements are said, its parts have others")
+    _check_strides(kept)
     return kept
+
+
+def _checked(
+    made: type[Kept | Types | Part], found: Mapping[str, Any], but: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The fields of a record, numbers as numbers and none below 0; raises BadSnapshot."""
+    fields = made.__dataclass_fields__
+    given = {name: found[name] for name in fields if name not in but}
+    for name, value in given.items():
+        wanted = fields[name].type
+        if wanted in ("int", "str", "bool") and type(value).__name__ != wanted:
+            raise BadSnapshot(f"{MEMBER}: {name} is {value!r}, no {wanted}")
+        if wanted == "int" and value < 0:
+            raise BadSnapshot(f"{MEMBER}: {name} is {value}, less than nothing")
+    return given
+
+
+def _check_strides(kept: Kept) -> None:
+    """Sizes and strides say the same, else keys would be cut out of values."""
+    per_cpu = kept.kind in PER_CPU_TYPES
+    if not per_cpu and kept.slots != 1:
+        raise BadSnapshot(f"{kept.label}: a map of type {kept.type} has no values of {kept.slots} CPUs")
+    value = round_up8(kept.value_size) * kept.slots if per_cpu else kept.value_size
+    for what, size, due, said in (
+        ("key", kept.key_size, kept.key_size, kept.key_stride),
+        ("value", kept.value_size, value, kept.value_stride),
+    ):
+        if said != due:
+            raise BadSnapshot(f"{kept.label}: a {what} of {size} bytes has {due} in a column, not {said}")

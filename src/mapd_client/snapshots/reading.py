@@ -13,13 +13,16 @@ from typing import Any, Final
 from mapd_client.errors import MapNotFound
 from mapd_client.info import Btf
 from mapd_client.layouts import MapLayout
-from mapd_client.snapshots.manifest import MEMBER, BadSnapshot, Kept, Manifest, Part, decoded
+from mapd_client.snapshots.manifest import MEMBER, MOST, BadSnapshot, Kept, Manifest, Part, decoded
 
 _PIECE: Final = 1 << 20
 """Bytes that are hashed at a time."""
 
 _MOST: Final = 64 << 20
-"""Bytes of one member, or of the manifest: a part of a dump has at most 1 MiB and one element more."""
+"""Bytes of one member: a part of a dump has at most 1 MiB and one element more."""
+
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Others' decoders take as much memory as the file says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Snapshot:
         said = self._said(MEMBER)
         if said is None:
             raise BadSnapshot(f"{path}: a zip archive without {MEMBER} is no snapshot")
-        manifest = self._manifest(self._bytes(said))
+        manifest = self._manifest(self._bytes(said, MOST))
         self.taken_at, self.host = manifest.taken_at, manifest.host
         self.maps = [SnapshotMap(one, self._btf(one), self) for one in manifest.maps]
 
@@ -118,17 +121,22 @@ class Snapshot:
 
     def check(self) -> None:
         """Read all of it; raises BadSnapshot at the first member that is not what was written."""
+        seen: set[str] = set()
         for one in self.maps:
             kept = one.kept
             for part in kept.parts:
+                if part.member in seen:
+                    raise BadSnapshot(f"{self.path}: {part.member} is named twice")
+                seen.add(part.member)
                 self._check_part(kept, part)
 
     def _check_part(self, kept: Kept, part: Part) -> None:
-        size, due = (
-            len(self.member(part.member, part.sha256)),
-            part.rows * (kept.key_stride + kept.value_stride),
-        )
-        if size != due:
+        said = self._said(part.member)
+        due = part.rows * (kept.key_stride + kept.value_stride)
+        size = due if said is None else said.file_size
+        if size == due:  # what a member has beyond what it says is not read
+            self.member(part.member, part.sha256)
+        else:
             raise BadSnapshot(
                 f"{self.path}: {part.member} has {size} bytes, {part.rows} elements of {kept.label} have {due}"
             )
@@ -139,11 +147,13 @@ class Snapshot:
         except KeyError:
             return None
 
-    def _bytes(self, said: zipfile.ZipInfo) -> bytes:
-        if said.file_size > _MOST:
+    def _bytes(self, said: zipfile.ZipInfo, most: int = _MOST) -> bytes:
+        if said.file_size > most:
             raise BadSnapshot(
-                f"{self.path}: {said.filename} says it has {said.file_size} bytes, at most {_MOST} are read"
+                f"{self.path}: {said.filename} says it has {said.file_size} bytes, at most {most} are read"
             )
+        if said.compress_type not in _METHODS:
+            raise BadSnapshot(f"{self.path}: {said.filename} is neither stored nor deflated")
         try:
             with self._archive.open(said) as file:
                 return b"".join(iter(lambda: file.read(_PIECE), b""))
@@ -154,6 +164,7 @@ class Snapshot:
             OSError,
             NotImplementedError,
             RuntimeError,
+            ValueError,  # a name that is no UTF-8, a place before the file's start
         ) as error:
             raise BadSnapshot(f"{self.path}: {said.filename} cannot be read: {error}") from None
 

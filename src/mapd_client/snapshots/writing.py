@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from mapd_client.snapshots.manifest import MEMBER, Manifest, Part
+from mapd_client.errors import Misuse
+from mapd_client.snapshots.manifest import MEMBER, MOST, Manifest, Part
 
 _SUFFIX: Final = ".partial"
 _LEVEL: Final = 1
@@ -62,8 +63,13 @@ class Writer:
         return Part(member=member, rows=count, sha256=self.add(member, keys, values))
 
     def finish(self, manifest: Manifest) -> int:
-        """Put the whole file into its place; how many bytes it has."""
-        self.add(MEMBER, manifest.encoded())
+        """Put the whole file into its place; how many bytes it has. Misuse: its manifest is too long to be read."""
+        said = manifest.encoded()
+        if len(said) > MOST:
+            raise Misuse(
+                f"snapshot {self._path}: its {MEMBER} has {len(said)} bytes, at most {MOST} are read: take fewer maps"
+            )
+        self.add(MEMBER, said)
         self._archive.close()
         self._file.flush()
         size = self._file.tell()

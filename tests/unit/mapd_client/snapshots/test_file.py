@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mapd_api.uapi import MapFlag, MapType
-from mapd_client import MapNotFound, replies
-from mapd_client.snapshots import BadSnapshot, read
+from mapd_client import MapNotFound, Misuse, replies
+from mapd_client.snapshots import BadSnapshot, Snapshot, read
 from mapd_client.snapshots.manifest import MEMBER, Kept, Manifest, Part, spec_of
 from mapd_client.snapshots.taking import unfit
 from mapd_client.snapshots.writing import Writer
@@ -143,15 +143,32 @@ def _rewritten(path: Path, where: str, what: object) -> Path:
         ("maps.0.key_size", "4", "key_size is '4', no int"),
         ("maps.0.type", "nosuch", "type 'nosuch' is not known"),
         ("maps.0.entries", 3, "3 elements are said"),
-        ("maps.0.value_stride", 16, "has 24 bytes, 2 elements of flows have 40"),
-        ("maps.0.value_stride", 4, "has 24 bytes, 2 elements of flows have 16"),
+        ("maps.0.value_stride", 16, "a value of 8 bytes has 8 in a column, not 16"),
         ("maps.0.parts.0.member", "../x", "../x is missing"),
         ("maps.0.parts.0.sha256", "0" * 64, "not what was written"),
         ("maps.0.parts", 7, "TypeError"),
+        ("maps.0.parts.0.rows", -2, "rows is -2, less than nothing"),
+        ("maps.0.parts.0.rows", 2.0, "rows is 2.0, no int"),
+        ("maps.0.parts.0.member", ["x"], "member is ['x'], no str"),
+        (
+            "maps.0.types",
+            {"member": "x", "sha256": "", "key_type_id": "1", "value_type_id": 2},
+            "key_type_id is '1', no int",
+        ),
+        ("maps.0.max_entries", -1, "max_entries is -1, less than nothing"),
+        ("maps.0.key_size", 8, "a key of 8 bytes has 8 in a column, not 4"),
+        ("maps.0.value_size", 4, "a value of 4 bytes has 4 in a column, not 8"),
+        ("maps.0.slots", 2, "a map of type hash has no values of 2 CPUs"),
+        ("maps.0.type", "percpu_hash", None),
     ],
 )
-def test_a_manifest_that_cannot_be_is_refused(tmp_path: Path, where: str, what: object, why: str) -> None:
+def test_a_manifest_that_cannot_be_is_refused(
+    tmp_path: Path, where: str, what: object, why: str | None
+) -> None:
     path = _rewritten(written(tmp_path / "x.snap"), where, what)
+    if why is None:  # as good as it was
+        read(path).close()
+        return
     with pytest.raises(BadSnapshot, match=r"x\.snap") as caught:
         read(path)
     assert why in str(caught.value)
@@ -161,7 +178,69 @@ def test_a_member_that_swells_is_refused_before_it_is_read(tmp_path: Path) -> No
     path = tmp_path / "bomb.snap"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(MEMBER, bytes(65 << 20))
-    with pytest.raises(BadSnapshot, match="at most 67108864 are read"):
+    with pytest.raises(BadSnapshot, match="at most 8388608 are read"):
+        read(path)
+
+
+def test_a_manifest_that_is_too_deep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.snap"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MEMBER, b"[" * 1_000_000)
+    with pytest.raises(BadSnapshot, match="RecursionError"):
+        read(path)
+
+
+def test_a_snapshot_whose_manifest_nobody_would_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapd_client.snapshots.writing.MOST", 10)
+    writer = Writer(tmp_path / "x.snap")
+    with pytest.raises(Misuse, match="at most 10 are read: take fewer maps"):
+        writer.finish(manifest(kept()))
+    writer.abandon()
+    assert not _names(tmp_path)
+
+
+def test_one_member_is_the_rows_of_one_part(tmp_path: Path) -> None:
+    """Else a small file would be read for hours: a million parts of one member that swells."""
+    path = tmp_path / "x.snap"
+    writer = Writer(path)
+    part = writer.rows("0000/000000.rows", memoryview(_KEYS), memoryview(_VALUES), 2)
+    writer.finish(manifest(kept(part, part)))
+    with pytest.raises(BadSnapshot, match=r"0000/000000\.rows is named twice"):
+        read(path)
+
+
+def test_rows_that_swell_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.snap"
+    writer = Writer(path)
+    part = writer.rows("rows", memoryview(bytes(8 << 20)), memoryview(b""), 1)
+    writer.finish(manifest(kept(part)))
+    seen: list[str] = []
+    read_whole = Snapshot.member
+
+    def noted(self: Snapshot, name: str, sha256: str) -> bytes:
+        seen.append(name)
+        return read_whole(self, name, sha256)
+
+    monkeypatch.setattr(Snapshot, "member", noted)
+    with pytest.raises(BadSnapshot, match="rows has 8388608 bytes, 1 elements of flows have 12"):
+        read(path)
+    assert not seen
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_members_are_stored_or_deflated(tmp_path: Path, method: int) -> None:
+    """LZMA's decoder takes the memory that the file asks for."""
+    path = written(tmp_path / "x.snap")
+    with zipfile.ZipFile(path) as archive:
+        members = {one: archive.read(one) for one in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(BadSnapshot, match="neither stored nor deflated"):
         read(path)
 
 
