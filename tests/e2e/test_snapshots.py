@@ -35,6 +35,8 @@ from mapd_client import (
 )
 from mapd_client.cli import outcomes
 from mapd_client.snapshots import BadSnapshot, Policy, SnapshotMap, read, restore, take
+from mapd_client.snapshots.manifest import Manifest
+from mapd_client.snapshots.writing import Writer
 from tests.repo.sources import ROOT
 from tests.support.daemon import DaemonProcess, daemon_process, environment, private_place
 from tests.unit.mapd_client.test_cli import Mapctl, mapctl
@@ -169,6 +171,28 @@ async def test_a_policy_says_what_becomes_of_what_is_there(
     assert {key: await made.lookup(key) for key in there} == there
     assert (await made.lookup(500) is None) == (policy == "replace")
     assert not (await restore(client, source, policy=policy)).added, "and once is enough"
+
+
+async def test_of_a_key_that_a_dump_has_repeated_the_later_value_is_restored(
+    client: Client, tmp_path: Path
+) -> None:
+    """A hash that programs write meanwhile may show a key twice, with both values (kernel/bpf/hashtab.c)."""
+    await filled(client, "twice", count=1)
+    (source,) = await taken(client, tmp_path / "x.snap", "twice")
+    writer = Writer(tmp_path / "y.snap")
+    columns = [(U32.encode(key), U64.encode(value)) for key, value in ((1, 5), (2, 6), (1, 7))]
+    parts = [
+        writer.rows(f"{at}", memoryview(key), memoryview(value), 1) for at, (key, value) in enumerate(columns)
+    ]
+    kept = replace(source.kept, parts=parts, entries=len(parts))
+    writer.finish(Manifest(taken_at="", host=source.snapshot.host, maps=[kept]))
+    with read(tmp_path / "y.snap") as found:
+        done = await restore(client, found["twice"], policy="replace")
+        assert (done.added, done.removed) == (2, 1)
+        there = await contents(client, "twice")
+        await client.unpin_map("twice")
+        assert (await restore(client, found["twice"])).added == 2, "elements, not rows"
+        assert await contents(client, "twice") == there == dict([columns[2], columns[1]])
 
 
 async def test_replacing_a_full_map_removes_first(client: Client, tmp_path: Path) -> None:

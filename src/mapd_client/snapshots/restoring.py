@@ -105,8 +105,7 @@ async def restore(
             return _report(wanted_name, created=True, added=kept.entries, dry_run=True)
         if not isinstance(MapRef.parse(wanted_name), Name):
             raise
-    await _created(client, source, wanted_name)
-    return _report(wanted_name, created=True, added=kept.entries)
+    return _report(wanted_name, created=True, added=await _created(client, source, wanted_name))
 
 
 def _report(
@@ -218,7 +217,7 @@ async def _check(
 def _wanted(source: SnapshotMap, info: MapInfo, server: ServerInfo) -> Wanted:
     wishes = Wishes(shape_of(info, server.byteorder))
     for keys, values, _ in source.chunks():
-        wishes.add(bytes(keys), bytes(values))
+        wishes.show(bytes(keys), bytes(values))
     return wishes.wanted()
 
 
@@ -230,8 +229,11 @@ async def _planned(opened: Map[bytes, bytes], wanted: Wanted) -> Plan:
     return planner.plan()
 
 
-async def _created(client: Client, source: SnapshotMap, name: str) -> None:
-    """Create the map under another name, fill it, freeze it if it was, and give it its name."""
+async def _created(client: Client, source: SnapshotMap, name: str) -> int:
+    """Create the map under another name, fill it, freeze it if it was, and give it its name; elements it then has.
+
+    A dump may have repeated keys, and LRU lists may evict: the rows are not counted where the map can be.
+    """
     kept = source.kept
     namespace, slash, last = name.rpartition("/")
     beside = f"{namespace}{slash}{last[:50]}--{secrets.token_hex(4)}"
@@ -252,9 +254,11 @@ async def _created(client: Client, source: SnapshotMap, name: str) -> None:
     try:
         async with client.open_map(beside) as made:
             await made.load(source.items())
+            count = await made.count()
             if kept.frozen:
                 await made.freeze()
         await client.rename_map(beside, name)
+        return count.entries if count.exact else kept.entries
     except BaseException:
         with suppress(MapdError):
             await client.unpin_map(beside)

@@ -89,6 +89,16 @@ class Wishes:
             if elements.setdefault(name, content) != content:
                 raise _contradiction(self._names.index(name), at)
 
+    def show(self, keys: bytes, values: bytes) -> None:
+        """More elements, of a dump: of a key that it repeats, the value that was shown last counts.
+
+        Raises:
+            Misuse: a prefix longer than an address.
+        """
+        names = self._shape.keys(keys, len(self._names))
+        self._names += names
+        self._elements.update(zip(names, self._shape.values(values, len(names)), strict=True))
+
     def wanted(self) -> Wanted:
         """All of it."""
         merged = len(self._names) - len(self._elements)
