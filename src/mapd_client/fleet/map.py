@@ -222,8 +222,12 @@ class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic
             if not self._running:
                 raise StopAsyncIteration
             part = await self._parts.get()
-            if part is None:
+            if not self._running:  # closed meanwhile
+                self._parts.put_nowait(None)  # for who else waits
+            elif part is None:
                 self._running -= 1
+                if not self._running:
+                    self._parts.put_nowait(None)
             elif isinstance(part, BaseException):
                 await self.aclose()
                 raise part
@@ -249,7 +253,7 @@ class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic
         await self._parts.put(None)
 
     async def aclose(self) -> None:
-        """End what is running; the iterator is at its end. Idempotent."""
+        """End what is running; the iterator is at its end, also for who waits for an element. Idempotent."""
         tasks, self._tasks, self._running = self._tasks or [], [], 0
         self._now.clear()
         for task in tasks:
@@ -257,6 +261,9 @@ class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+        while not self._parts.empty():
+            self._parts.get_nowait()
+        self._parts.put_nowait(None)  # whoever waits for an element finds the end
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
