@@ -52,6 +52,7 @@ from mapd_client.errors import (
 )
 from mapd_client.facts_codecs import CgroupId, IfIndex, KernelTime, Ktime, KtimeBoot
 from mapd_client.fields import Exchanged, Field
+from mapd_client.fleet import Fleet, FleetMap
 from mapd_client.handle import MapHandle
 from mapd_client.hostinfo import HostClocks, HostInfo
 from mapd_client.info import (
@@ -118,6 +119,8 @@ __all__ = [
     "Exchanged",
     "Field",
     "Fields",
+    "Fleet",
+    "FleetMap",
     "Found",
     "HostClocks",
     "HostInfo",

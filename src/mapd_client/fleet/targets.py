@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -171,6 +170,8 @@ def _table(said: object, where: str) -> Mapping[str, Any]:
 
 
 def _toml(path: Path) -> Mapping[str, Any]:
+    import tomllib  # for who has such a file
+
     try:
         return tomllib.loads(_bytes(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
