@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any, cast
 
 import nats
 
 
 async def main(url: str, subject: str) -> None:
-    client = await nats.connect(url)
+    client = await cast("Any", nats).connect(url)
     for line in sys.stdin.buffer:
         await client.publish(subject, line)
     await client.drain()
