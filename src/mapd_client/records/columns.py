@@ -96,7 +96,8 @@ class Column:
         if view.nbytes != count * self.size:
             raise SizeMismatch(f"{view.nbytes} bytes are not {count} elements of {self.size}")
         if not self.size:
-            return [self._template % ((b"",) * len(self._converts))] * count
+            empty = (next(iter(_converted(convert, [b""]))) for convert in self._converts)
+            return [self._template % tuple(empty)] * count
         rows = self._one.iter_unpack(view)
         if any(self._converts):
             columns = zip(*rows, strict=True)

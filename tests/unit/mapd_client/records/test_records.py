@@ -109,6 +109,14 @@ def test_what_is_not_known_is_hex() -> None:
     assert of(None).record(b"\0\1\2\3", bytes(range(8))) == {"key": "00010203", "value": "0001020304050607"}
 
 
+def test_bytes_that_are_none_are_an_empty_string() -> None:
+    queue = replace(INFO, key_size=0, key_stride=0)
+    assert (
+        Records(queue, byteorder="little").lines(b"", bytes(16), 2)
+        == 2 * f'{{"key": "", "value": "{"00" * 8}"}}\n'
+    )
+
+
 def test_a_per_cpu_value_is_a_list_with_cpu_0_first() -> None:
     info = replace(INFO, type=MapType.PERCPU_HASH, value_size=4, value_stride=24)
     layout = MapLayout(key=U32, value=U32, source="a test")
