@@ -72,5 +72,5 @@ def _typed(given: str | Fields, layout: Layout | None, hints: Container[str], pa
                 return json.loads(given)
             case _:
                 return given  # a string, an enum's name; a field that is not there, which is said later
-    except ValueError:
+    except (ValueError, RecursionError):
         return given  # the codec knows better what is wrong with it

@@ -211,7 +211,7 @@ class _Reader:
     def _json(self, text: str) -> None:
         try:
             found: Any = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Misuse(f"{self.name} is no JSON: {error}") from None
         elements: Any = cast("dict[str, Any]", found).get("elements") if isinstance(found, dict) else found
         if not isinstance(elements, list):
@@ -236,7 +236,7 @@ class _Reader:
                     continue
                 try:
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise self.cells.bad(number, f"no JSON: {error}") from None
                 yield number, self._record(number, row)
 

@@ -211,7 +211,7 @@ class Lines:
             try:
                 # A line may be no JSON and all of them together be some: then there are more or fewer rows.
                 rows: list[Any] = json.loads(b"[" + b",".join([line for _, line in part]) + b"]")
-            except ValueError:
+            except (ValueError, RecursionError):
                 rows = []
             if len(rows) == len(part):
                 yield from self._packer.pack(rows, places, self.unit)
@@ -223,7 +223,7 @@ class Lines:
         for at, line in part:
             try:
                 rows.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if rows:
                     yield from self._packer.pack(rows, places[: len(rows)], self.unit)
                 raise self._packer.bad(self.unit, at, f"no JSON: {error}") from None
@@ -257,7 +257,7 @@ class Documents:
                 break
             try:
                 row, at = self._scan(self._text, at)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if final or len(self._text) - at > _LONGEST:
                     yield from self._flush(rows)
                     raise self._packer.bad(self.unit, self._next, f"no JSON: {error}") from None

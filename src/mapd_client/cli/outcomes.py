@@ -98,6 +98,8 @@ def _advice(error: errors.MapdError, of_its_class: str) -> str:
         return error.fix
     if isinstance(error, errors.MapNotFound) and (noted := getattr(error, "__notes__", ())):
         return str(noted[0])
+    if isinstance(error, errors.Unsupported) and error.reason is None and error.map:
+        return f"see 'mapctl show {error.map}' for what it supports"
     if error.reason is not None:
         return _BY_REASON.get(error.reason, of_its_class)
     return of_its_class

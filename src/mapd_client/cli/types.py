@@ -28,6 +28,9 @@ from mapd_client.typed.hints import resolve
 if TYPE_CHECKING:
     from mapd_client.cli.outputs.percpu import PerCpuForm
 
+_QUOTED: Final = 80
+"""Characters of what was typed that a message repeats."""
+
 _RAW: Final = re.compile(r"hex:|0x|[ui](8|16|32|64):", re.IGNORECASE)
 """How a literal begins that says its bytes, or its type, by itself."""
 
@@ -223,11 +226,16 @@ def saying(verb: str, ref: str) -> Generator[None]:
         raise
 
 
+def _shortened(text: str) -> str:
+    """What somebody typed, as a message quotes it."""
+    return repr(text) if len(text) <= _QUOTED else f"{text[:_QUOTED]!r}..."
+
+
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise Misuse(f"{text!r} is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise Misuse(f"{_shortened(text)} is no JSON: {error}") from None
 
 
 def _digits(column: Buffer, count: int, size: int, slots: int | None, byteorder: ByteOrder) -> Iterable[str]:

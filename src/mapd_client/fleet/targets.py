@@ -86,7 +86,7 @@ def from_file_sd(path: str | Path) -> Sequence[Host]:
     path = Path(path)
     try:
         said: Any = json.loads(_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Misuse(f"{path}: no JSON: {error}") from None
     if not isinstance(said, list):
         raise Misuse(f'{path}: a list of {{"targets": [...], "labels": {{...}}}} is needed')

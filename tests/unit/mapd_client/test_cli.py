@@ -173,6 +173,8 @@ async def test_an_incomplete_dump_fails_after_its_last_line(daemon: Daemon, mapc
         ("list", "--timeout", "nan"),
         ("list", "--timeout", "inf"),
         ("lookup", "flows", "9" * 5000),
+        ("lookup", "flows", "json:" + "[" * 5000),
+        ("lookup", "flows", "json:" + '{"a":' * 5000),
     ],
     ids=lambda arguments: " ".join(arguments)[:30].encode(errors="replace").decode(),
 )
