@@ -180,7 +180,8 @@ class Place:
         text = text.replace(root, "ROOT")
         for pattern, said in _VARYING:
             text = re.sub(pattern, said, text)
-        return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+        # The width of a column is that of a path or of an id of this run.
+        return "".join(re.sub(r" {3,}", "  ", f"{line.strip()}\n") for line in text.splitlines())
 
 
 _VARYING: Final = (
