@@ -2,16 +2,18 @@
 # code. To change this file is to change the public surface: say why in docs/decisions.
 # Map, Queue, Bloom, Lpm, Dump and Listing are made by a client, so their constructors are nobody's business.
 
+import asyncio
 import builtins
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
@@ -25,6 +27,7 @@ from mapd_api.reasons import Reason as Reason
 from mapd_api.uapi import MapFlag as MapFlag
 from mapd_api.uapi import MapType as MapType
 from mapd_client.codec import Buffer
+from mapd_client.fleet import FleetCount, FleetSum, Host, Merged
 from mapd_client.info import ByteOrder, TypeAnswer
 from mapd_client.layouts import MapLayout, Record
 from mapd_client.typed.hints import Hint
