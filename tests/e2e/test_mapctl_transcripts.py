@@ -185,6 +185,10 @@ class Place:
 
 
 _VARYING: Final = (
+    (
+        r"(?:did you mean .*\? 'mapctl list' has|see 'mapctl list' for) the maps that",
+        "see which are near, or the maps that",
+    ),
     (r'("(?:id|btf_id|memlock_bytes)": )\d+', r"\1N"),
     (r"\b(id|map) \d{3,}\b", r"\1 N"),
     (r"(?m)^((?:id|btf_id|memlock_bytes) +)\S+", r"\1N"),

@@ -221,7 +221,7 @@ async def test_types_come_from_an_object_file(served: DaemonProcess, run: Run) -
     ("arguments", "words"),
     [
         (("lookup", "wrong", '{"saddr": 1}'), "mapctl: lookup wrong: key.dport: it is missing"),
-        (("update", "wrong", "hex:00", "7"), "mapctl: update wrong: 'hex:00' is 1 bytes, 8 are needed"),
+        (("update", "wrong", "hex:00", "7"), "mapctl: update wrong: 'hex:00' is 1 byte, 8 are needed"),
         (("lookup", "wrong", "nonsense"), "a key of this map is written saddr=...,dport=..., or {"),
         (("lookup", "wrong", '{"saddr": '), "is no JSON"),
         (("dump", "wrong", "--as", "saddr=ipv4"), "--as 'saddr=ipv4': write FIELD=CODEC"),
