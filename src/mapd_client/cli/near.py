@@ -42,10 +42,7 @@ def likely(name: str, names: Iterable[str]) -> list[str]:
     same = [one for one in there if one.rpartition("/")[2] == last]
     beside = {one.rpartition("/")[2]: one for one in there if one.rpartition("/")[0] == namespace}
     typed = [beside[one] for one in difflib.get_close_matches(last, beside, n=_SHOWN, cutoff=0.7)]
-    whole = [
-        one
-        for one in difflib.get_close_matches(name, there, n=_SHOWN, cutoff=0.8)
-        if difflib.SequenceMatcher(None, last, one.rpartition("/")[2]).ratio()
-        >= 0.6  # not by the namespace alone
-    ]
+    alike = {one: difflib.SequenceMatcher(None, last, one.rpartition("/")[2]).ratio() for one in there}
+    near = difflib.get_close_matches(name, there, n=_SHOWN, cutoff=0.8)
+    whole = [one for one in near if alike[one] >= 0.7]  # not by the namespace alone
     return list(dict.fromkeys([*same, *typed, *whole]))[:_SHOWN]

@@ -141,12 +141,21 @@ class Fleet:
         parsed = as_ref(ref)
 
         async def opened() -> FleetMap[Any, Any]:
+            there: list[Map[Any, Any]] = []
+
             async def open_one(client: Client, _: str) -> Map[Any, Any]:
                 if key is None or value is None:
-                    return await client.open_map(parsed, read_only=True)
-                return await client.open_map(parsed, key=key, value=value, read_only=True)
+                    made: Map[Any, Any] = await client.open_map(parsed, read_only=True)
+                else:
+                    made = await client.open_map(parsed, key=key, value=value, read_only=True)
+                there.append(made)
+                return made
 
-            found = await self.each(open_one)
+            try:
+                found = await self.each(open_one)
+            except BaseException:
+                await asyncio.gather(*(one.aclose() for one in there), return_exceptions=True)
+                raise
             if not found:
                 first, error = next(iter(self.unreachable.items()))
                 error.add_note(f"host {first}; {len(self.unreachable) - 1} others failed too")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, cast
@@ -186,8 +186,8 @@ class FleetMap(Generic[K, V]):
 class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic[T]):
     """The dumps of many hosts as one; from ``FleetMap.items``. Iterate it once.
 
-    As many parts of at most 1 MiB wait as there are hosts, so a reader that is slow slows the hosts, and a host that is
-    slow slows nobody.
+    For each host at most two parts of at most 1 MiB wait, so a reader that is slow slows the hosts, and a host that is
+    slow slows nobody. All hosts are read at the same time, whatever the fleet's ``concurrency``.
     """
 
     def __init__(
@@ -258,9 +258,8 @@ class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic
         self._now.clear()
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        if tasks:
+            await asyncio.wait(tasks)
         while not self._parts.empty():
             self._parts.get_nowait()
         self._parts.put_nowait(None)  # whoever waits for an element finds the end

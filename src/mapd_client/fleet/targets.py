@@ -174,7 +174,7 @@ def _toml(path: Path) -> Mapping[str, Any]:
 
     try:
         return tomllib.loads(_bytes(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Misuse(f"{path}: no TOML: {error}") from None
 
 
