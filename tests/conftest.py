@@ -11,6 +11,8 @@ from collections import Counter
 
 import pytest
 
+from tests.reliability.figures import SIZES, FigureReport
+
 
 class SkipReport:
     """Collects the reasons of skips and reports them at the end."""
@@ -45,13 +47,17 @@ class SkipReport:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long tests that send random things go on."""
+    """How long tests that send random things go on, and how much those of reliability do."""
     parser.addoption("--fuzz", type=int, default=50_000, metavar="N", help="messages of each fuzz (50,000)")
+    parser.addoption(
+        "--reliability", choices=SIZES, default=SIZES[0], help="how large its figures are (quick)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Install the report."""
+    """Install the reports."""
     config.pluginmanager.register(SkipReport(), "mapd-skip-report")
+    config.pluginmanager.register(FigureReport(), "mapd-figure-report")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
