@@ -12,7 +12,7 @@ from mapd_client.client import Client
 from mapd_client.codec import Codec
 from mapd_client.errors import MapdError, Misuse
 from mapd_client.fleet import targets as files
-from mapd_client.fleet.map import FleetMap, late
+from mapd_client.fleet.map import FleetMap, all_of, late
 from mapd_client.fleet.targets import Host, unique
 from mapd_client.map import Map
 from mapd_client.opening import Opener, Opening
@@ -63,7 +63,7 @@ class Fleet:
         self.hosts: Mapping[str, Host] = {one.name: one for one in unique(given)}
         self.unreachable: dict[str, MapdError] = {}
         self._timeout = seconds("timeout", timeout)
-        self._turns = asyncio.Semaphore(concurrency)
+        self._turns, self._concurrency = asyncio.Semaphore(concurrency), concurrency
         self._clients = {
             one.name: Client(
                 one.address,
@@ -92,7 +92,8 @@ class Fleet:
     ) -> dict[str, T]:
         """What ``work`` gives for each host that answered, in the order of the hosts.
 
-        The others are in ``unreachable`` afterwards, also where ``work`` raised any other error of this library.
+        The others are in ``unreachable`` afterwards, also where ``work`` raised any other error of this library. What
+        else it raises is raised here, and the work of the other hosts is cancelled.
 
         Args:
             work: takes a host's client and its name.
@@ -114,9 +115,7 @@ class Fleet:
                 else:
                     self.unreachable.pop(name, None)
 
-        async with asyncio.TaskGroup() as group:
-            for name in self.hosts:
-                group.create_task(one(name), name=f"mapd fleet {name}")
+        await all_of({name: one(name) for name in self.hosts})
         return {name: found[name] for name in self.hosts if name in found}
 
     @overload
@@ -160,13 +159,23 @@ class Fleet:
                 first, error = next(iter(self.unreachable.items()))
                 error.add_note(f"host {first}; {len(self.unreachable) - 1} others failed too")
                 raise error
-            return FleetMap(str(parsed), found, dict(self.unreachable), self._timeout, self._turns)
+            return FleetMap(
+                str(parsed), found, dict(self.unreachable), self._timeout, self._turns, self._concurrency
+            )
 
         return Opener(opened, f"open_map({str(parsed)!r})")
 
     async def aclose(self) -> None:
-        """Close every client, and with it what was opened through it. Idempotent."""
-        await asyncio.gather(*(one.aclose() for one in self._clients.values()))
+        """Close every client, and with it what was opened through it. Idempotent.
+
+        One that cannot be closed keeps none of the others open; its error is raised when they are closed.
+        """
+        ended = await asyncio.gather(
+            *(one.aclose() for one in self._clients.values()), return_exceptions=True
+        )
+        for error in ended:
+            if error is not None:
+                raise error
 
     async def __aenter__(self) -> Fleet:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -76,12 +76,14 @@ class FleetMap(Generic[K, V]):
         unreachable: dict[str, MapdError],
         timeout: float,
         turns: asyncio.Semaphore,
+        concurrency: int,
     ) -> None:
         self.maps: Final = maps
         self.unreachable: dict[str, MapdError] = unreachable
         self._name = name
         self._timeout = timeout
         self._turns = turns
+        self._concurrency = concurrency
 
     def __repr__(self) -> str:
         return f"<FleetMap {self._name} on {len(self.maps)} hosts, {len(self.unreachable)} not>"
@@ -98,7 +100,7 @@ class FleetMap(Generic[K, V]):
             values: Sequence[V] = chunk.value_codec.decode_many(chunk.values)
             return [(host, key, value) for key, value in zip(keys, values, strict=True)]
 
-        return Merged(self.maps, self.unreachable, self._timeout, decoded)
+        return Merged(self.maps, self.unreachable, self._timeout, self._concurrency, decoded)
 
     def keys(self) -> Merged[tuple[str, K]]:
         """Every key of every host with the host's name; as ``items``, and values do not travel."""
@@ -107,7 +109,7 @@ class FleetMap(Generic[K, V]):
             keys: Sequence[K] = chunk.key_codec.decode_many(chunk.keys)
             return [(host, key) for key in keys]
 
-        return Merged(self.maps, self.unreachable, self._timeout, decoded, keys_only=True)
+        return Merged(self.maps, self.unreachable, self._timeout, self._concurrency, decoded, keys_only=True)
 
     async def lookup(self, key: K) -> Mapping[str, V | None]:
         """The value of one key by host; None where the host does not have it. Cancelling costs nothing."""
@@ -163,9 +165,7 @@ class FleetMap(Generic[K, V]):
                 else:
                     self.unreachable.pop(host, None)
 
-        async with asyncio.TaskGroup() as group:
-            for host, opened in self.maps.items():
-                group.create_task(one(host, opened), name=f"mapd fleet {host}")
+        await all_of({host: one(host, opened) for host, opened in self.maps.items()})
         if wrong:
             raise wrong[0]
         return {host: found[host] for host in self.maps if host in found}
@@ -186,8 +186,9 @@ class FleetMap(Generic[K, V]):
 class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic[T]):
     """The dumps of many hosts as one; from ``FleetMap.items``. Iterate it once.
 
-    For each host at most two parts of at most 1 MiB wait, so a reader that is slow slows the hosts, and a host that is
-    slow slows nobody. All hosts are read at the same time, whatever the fleet's ``concurrency``.
+    As many hosts are read at the same time as the fleet's ``concurrency`` says, beside whatever else it is asked: a
+    reader may ask the fleet between two elements. For each of them at most two parts of at most 1 MiB wait, so a reader
+    that is slow slows the hosts, and a host that is slow keeps one place alone.
     """
 
     def __init__(
@@ -195,6 +196,7 @@ class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic
         maps: Mapping[str, Map[Any, Any]],
         unreachable: dict[str, MapdError],
         timeout: float,
+        concurrency: int,
         decoded: Callable[[str, Chunk], Iterable[T]],
         *,
         keys_only: bool = False,
@@ -202,10 +204,12 @@ class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic
         self._maps = maps
         self._unreachable = unreachable
         self._timeout = timeout
+        # Not the fleet's own: who iterates and asks the fleet meanwhile would wait for itself.
+        self._turns = asyncio.Semaphore(concurrency)
         self._decoded = decoded
         self._keys_only = keys_only
         self._parts: asyncio.Queue[tuple[str, Chunk] | BaseException | None] = asyncio.Queue(
-            max(1, len(maps))
+            max(1, min(len(maps), concurrency))
         )
         self._tasks: list[asyncio.Task[None]] | None = None
         self._running = len(maps)
@@ -241,7 +245,7 @@ class Merged(AsyncIterator[T], AbstractAsyncContextManager["Merged[T]"], Generic
 
     async def _read(self, host: str, opened: Map[Any, Any]) -> None:
         try:
-            async with opened.chunks(keys_only=self._keys_only) as chunks:
+            async with self._turns, opened.chunks(keys_only=self._keys_only) as chunks:
                 while (chunk := await _next(chunks, self._timeout)) is not None:
                     await self._parts.put((host, chunk))
         except MapdError as error:
@@ -274,6 +278,16 @@ async def _next(chunks: AsyncIterator[Chunk], timeout: float) -> Chunk | None:
     """The next part within so many seconds; None at the end."""
     async with asyncio.timeout(timeout):
         return await anext(chunks, None)
+
+
+async def all_of(works: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Do the work of all hosts; one that raises has the others cancelled, and is what is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for host, work in works.items():
+                group.create_task(work, name=f"mapd fleet {host}")
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
 
 
 def late(timeout: float) -> DeadlineExceeded:
