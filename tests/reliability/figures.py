@@ -115,7 +115,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class FigureReport:
     """Collects the lines of all tests, and prints them at the end."""
 
