@@ -229,7 +229,9 @@ class MapHandle(Asking):
         return SizeMismatch(f"{self._asked(op)}: {what} of {size} bytes, the map's have {stride}")
 
     def _element_error(self, op: Op, status: int, errno: int, key: bytes, what: str = "key") -> MapdError:
-        shown = f"{what}: {replies.key_text(key, self._shown_as)}" if key else what
+        shown = what if what != "key" else ""
+        if key:
+            shown = f"{what}: {replies.key_text(key, self._shown_as)}"
         return replies.element_error(
             status, errno=errno, key=key, shown=shown, asked=self._asked(op), info=self.info
         )

@@ -93,7 +93,7 @@ class Held:
         self, op: int, status: int, errno: int, key: bytes, shown_as: Codec[Any] | None = None
     ) -> MapdError:
         """The exception for one element; ``shown_as`` is the codec of a view that shows keys by its own."""
-        shown = f"key: {replies.key_text(key, shown_as or self.shown_as)}" if key else "key"
+        shown = f"key: {replies.key_text(key, shown_as or self.shown_as)}" if key else ""
         return replies.element_error(
             status, errno=errno, key=key, shown=shown, asked=self.asked(op), info=self.info
         )

@@ -57,9 +57,18 @@ def failed(error: MapdError, *, as_json: bool = False) -> int:
 
 def usage(error: CycloptsError, *, as_json: bool = False) -> int:
     """Say what is wrong with the command line itself; the exit code."""
-    text = " ".join(str(error).split())
+    text = _text(error)
     verb = " ".join(error.command_chain or ())
     return complain(text, f"see 'mapctl {verb} --help'".replace("  ", " "), outcomes.USAGE, as_json=as_json)
+
+
+def _text(error: CycloptsError) -> str:
+    from cyclopts import UnusedCliTokensError
+
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        extra = " ".join(map(repr, error.unused_tokens))
+        return f"{extra}: more than it takes"
+    return " ".join(str(error).split())
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

@@ -98,9 +98,14 @@ def _address(text: str, byteorder: ByteOrder) -> bytes:
 
 def parse_key(text: str, info: MapInfo, byteorder: ByteOrder) -> bytes:
     """A key of the map; raises as ``parse``, and Misuse for an address where a network is due."""
+    check_network(text, info)
+    return parse(text, info.key_size, byteorder)
+
+
+def check_network(text: str, info: MapInfo) -> None:
+    """Raises Misuse for an address where a network is due, however the fields of a key are called."""
     if info.type == MapType.LPM_TRIE and (bits := _address_bits(text)):
         raise Misuse(f"{text!r} is an address, the keys of an LPM trie are networks: write {text}/{bits}")
-    return parse(text, info.key_size, byteorder)
 
 
 def _address_bits(text: str) -> int:

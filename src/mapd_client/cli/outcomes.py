@@ -73,7 +73,7 @@ _TABLE: Final[tuple[tuple[type[errors.MapdError], int, str], ...]] = (
         CONFLICT,
         "look at what would go ('mapctl sync --dry-run'); if that is meant, allow it with --max-removals",
     ),
-    (errors.MapFull, FAILURE, "delete something first, or create a larger map"),
+    (errors.MapFull, FAILURE, ""),
     (errors.QuotaExceeded, FAILURE, "wait, or ask the daemon's administrator for more"),
     (
         errors.Unsupported,
@@ -81,7 +81,7 @@ _TABLE: Final[tuple[tuple[type[errors.MapdError], int, str], ...]] = (
         "daemon and mapctl are of different versions: bring the older one up to date",
     ),
     (errors.SizeMismatch, USAGE, _SHAPE),
-    (errors.Misuse, USAGE, "see 'mapctl --help'"),
+    (errors.Misuse, USAGE, ""),
 )
 
 
@@ -98,6 +98,8 @@ def _advice(error: errors.MapdError, of_its_class: str) -> str:
         return error.fix
     if isinstance(error, errors.MapNotFound) and (noted := getattr(error, "__notes__", ())):
         return str(noted[0])
+    if isinstance(error, errors.MapExists) and error.operation == "create":
+        return "to use the one that is there, if its shape is the same: --exist-ok"
     if isinstance(error, errors.Unsupported) and error.reason is None and error.map:
         return f"see 'mapctl show {error.map}' for what it supports"
     if error.reason is not None:

@@ -194,11 +194,15 @@ class Shown:
                     f"{text!r}: a {side} of this map is written {fields}, or {{{shape}}}, or hex:..."
                 )
             return codec.encode(int(text) if re.fullmatch(r"-?[0-9]{1,40}", text, re.ASCII) else text)
-        except Misuse:
+        except Misuse as error:
             with suppress(Misuse):
                 data = literal(text, self.info, self.byteorder)  # 10.0.0.0/8, whatever its fields are called
                 if not re.fullmatch(r"-?[0-9]+", text):
                     return data
+            if side == "key":
+                literals.check_network(text, self.info)
+            if not str(error).startswith((side, repr(text))):
+                error.message = f"{side} {_shortened(text)}: {error.message}"
             raise
 
     def _assigned(self, side: str, text: str) -> Any:

@@ -192,8 +192,9 @@ def read(path: str | Path) -> Snapshot:
         archive = zipfile.ZipFile(path)
     except OSError as error:
         raise BadSnapshot(f"{path}: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise BadSnapshot(f"{path}: no snapshot, or one that was cut: {error}") from None
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        # What zipfile says speaks of its own format, which nobody who has a snapshot need know.
+        raise BadSnapshot(f"{path}: no snapshot that mapctl took, or one that was cut or changed") from None
     try:
         found = Snapshot(path, archive)
         found.check()
