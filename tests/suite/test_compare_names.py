@@ -20,9 +20,11 @@ from mapd.bpf import (
     ListFolder,
     ListPins,
     LoadBtf,
+    MakeFolder,
     OpenPin,
     OwnedFd,
     Pin,
+    RemoveFolder,
     Rename,
     StampFolders,
     Unpin,
@@ -240,6 +242,18 @@ class Names(RuleBasedStateMachine):
             return sorted(pin.name for pin in found.pins), sorted(found.folders), bool(stamp)
 
         same("folder", self.sides, action)
+
+    @rule(path=PATHS)
+    def make_folder(self, path: str) -> None:
+        """One more folder."""
+        request = MakeFolder(root=self.root, path=f"{self.root}/{path}")
+        same(f"mkdir {path}", self.sides, lambda one: one.kernel.control(request))
+
+    @rule(path=PATHS)
+    def remove_folder(self, path: str) -> None:
+        """One folder less."""
+        request = RemoveFolder(root=self.root, path=f"{self.root}/{path}")
+        same(f"rmdir {path}", self.sides, lambda one: one.kernel.control(request))
 
     @rule()
     def all_names(self) -> None:

@@ -92,6 +92,22 @@ class Unpin(ControlRequest[None]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MakeFolder(ControlRequest[None]):
+    """Make a folder (0700) below ``root``, in one that exists. Raises FileExistsError: anything is there."""
+
+    root: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveFolder(ControlRequest[None]):
+    """Remove an empty folder below ``root``. Raises FileNotFoundError; ENOTEMPTY; ENOTDIR where it is a pin."""
+
+    root: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rename(ControlRequest[None]):
     """Give the pin of a map another path below ``root`` in one step, which must be free; ``mkdir`` as for ``Pin``."""
 

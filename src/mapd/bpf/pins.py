@@ -24,11 +24,13 @@ from mapd.bpf.kernel import (
     FolderPins,
     ListFolder,
     ListPins,
+    MakeFolder,
     OpenPin,
     OpenProgramPin,
     Pin,
     PinPaths,
     PinStamp,
+    RemoveFolder,
     Rename,
     StampFolders,
     SyscallError,
@@ -138,6 +140,36 @@ def rename(request: Rename, fds: Sequence[int] = ()) -> None:
                 rename_noreplace(folder_fd, name, new_folder_fd, new_name)
             except SyscallError as error:
                 raise _named(error, "renameat2", request.new_path) from None
+
+
+def make_folder(request: MakeFolder, fds: Sequence[int] = ()) -> None:
+    """See ``MakeFolder``. Its mode is 0700 less the umask.
+
+    Raises:
+        PinNotFound: the folder above is missing.
+        SyscallError: EEXIST; EPERM, the name holds a '.'; EACCES; ENOTDIR, EXDEV, ELOOP.
+
+    Source: kernel/bpf/inode.c, bpf_mkdir(). Linux 5.6 (openat2).
+    """
+    _expect(fds, 0)
+    above, name = _split(request.path)
+    with _folder(request.root, above) as above_fd, _translated("mkdirat", request.path):
+        os.mkdir(name, 0o700, dir_fd=above_fd)
+
+
+def remove_folder(request: RemoveFolder, fds: Sequence[int] = ()) -> None:
+    """See ``RemoveFolder``. Never the root itself, for it is in no folder below the root.
+
+    Raises:
+        PinNotFound: there is no such folder.
+        SyscallError: ENOTEMPTY; ENOTDIR, it is a pin or a link; EACCES, EXDEV, ELOOP.
+
+    Source: fs/libfs.c, simple_rmdir(). Linux 5.6 (openat2).
+    """
+    _expect(fds, 0)
+    above, name = _split(request.path)
+    with _folder(request.root, above) as above_fd, _translated("unlinkat", request.path):
+        os.rmdir(name, dir_fd=above_fd)
 
 
 def list_pins(request: ListPins, fds: Sequence[int] = ()) -> PinPaths:

@@ -23,6 +23,7 @@ from mapd.bpf.kernel import (
     ListPins,
     LoadBtf,
     LoadTemplate,
+    MakeFolder,
     MapHolder,
     MapHolders,
     NextMapId,
@@ -36,6 +37,7 @@ from mapd.bpf.kernel import (
     ProgramInfo,
     R,
     RawProgramInfo,
+    RemoveFolder,
     Rename,
     StampFolders,
     SyscallError,
@@ -76,6 +78,8 @@ class MemoryControl:
             Pin: self._pin,
             Unpin: self._unpin,
             Rename: self._rename,
+            MakeFolder: self._make_folder,
+            RemoveFolder: self._remove_folder,
             ListPins: self._list_pins,
             ListFolder: self._list_folder,
             StampFolders: self._stamp_folders,
@@ -157,6 +161,14 @@ class MemoryControl:
     def _rename(self, request: Rename, fds: Sequence[int]) -> None:
         del fds
         self._pins.rename(request.root, request.path, request.new_path, mkdir=request.mkdir)
+
+    def _make_folder(self, request: MakeFolder, fds: Sequence[int]) -> None:
+        del fds
+        self._pins.mkdir(request.root, request.path)
+
+    def _remove_folder(self, request: RemoveFolder, fds: Sequence[int]) -> None:
+        del fds
+        self._pins.rmdir(request.root, request.path)
 
     def _list_pins(self, request: ListPins, fds: Sequence[int]) -> PinPaths:
         del fds

@@ -74,6 +74,42 @@ class PinTree(Generic[T]):
         self._touch(entry)
         self._touch(at)
 
+    def mkdir(self, root: str, path: str) -> None:
+        """A folder in one that exists. Raises as ``put``."""
+        above, name = _split(path)
+        at = self._resolve(root, above)
+        if at not in self._folders:
+            raise SyscallError(errno.ENOTDIR, "openat2", path)
+        found = posixpath.join(at, name)
+        if name in (".", "..") or found in self._pins or found in self._folders:
+            raise SyscallError(errno.EEXIST, "mkdirat", path)
+        _check_name(name, "mkdirat", path)
+        self._folders[found] = self._change()
+        self._touch(found)
+
+    def rmdir(self, root: str, path: str) -> None:
+        """Take an empty folder away.
+
+        Raises:
+            PinNotFound, SyscallError: ENOTEMPTY; ENOTDIR, it is a pin; EINVAL for a path that ends in '.'.
+        """
+        above, name = _split(path)
+        at = self._resolve(root, above)
+        if at not in self._folders:
+            raise SyscallError(errno.ENOTDIR, "openat2", path)
+        if name in (".", ".."):
+            raise SyscallError(errno.EINVAL if name == "." else errno.ENOTEMPTY, "unlinkat", path)
+        _check_name(name, "unlinkat", path)
+        found = posixpath.join(at, name)
+        if found in self._pins:
+            raise SyscallError(errno.ENOTDIR, "unlinkat", path)
+        if found not in self._folders:
+            raise PinNotFound(errno.ENOENT, "unlinkat", path)
+        if any(posixpath.dirname(one) == found for one in (*self._pins, *self._folders) if one != found):
+            raise SyscallError(errno.ENOTEMPTY, "unlinkat", path)
+        del self._folders[found]
+        self._touch(found)
+
     def below(self, root: str) -> Sequence[str]:
         """Paths of the pins below a root, sorted.
 

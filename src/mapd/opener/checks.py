@@ -28,6 +28,7 @@ from mapd.bpf.kernel import (
     ListPins,
     LoadBtf,
     LoadTemplate,
+    MakeFolder,
     NextMapId,
     NextProgramId,
     OpenId,
@@ -36,6 +37,7 @@ from mapd.bpf.kernel import (
     OpenProgramPin,
     Pin,
     RawMapInfo,
+    RemoveFolder,
     Rename,
     StampFolders,
     SyscallError,
@@ -146,7 +148,7 @@ class Checks:
                 raise SyscallError(errno.EXDEV, "openat2", path)
 
     def mkdir(self, root: str, *, mkdir: bool) -> None:
-        """Folders are made for names alone."""
+        """Folders are made, and removed, for names alone."""
         if mkdir and root != self.limits.names_root:
             raise LimitRefused(
                 errno.EPERM, "mkdirat", f"folders are made below {self.limits.names_root} only"
@@ -170,6 +172,14 @@ class Checks:
         self.root(request.root, request.path, request.new_path)
         self.mkdir(request.root, mkdir=request.mkdir)
         self._make("renameat2")
+
+    def folder(self, request: MakeFolder | RemoveFolder, fds: Sequence[int]) -> None:
+        """A folder for names; to make one costs as much as to make a pin."""
+        _counted(fds, 0)
+        self.root(request.root, request.path)
+        self.mkdir(request.root, mkdir=True)
+        if isinstance(request, MakeFolder):
+            self._make("mkdirat")
 
     def list_pins(self, request: ListPins, fds: Sequence[int]) -> None:
         """All below a root."""
@@ -289,6 +299,8 @@ CHECKS: Final[Mapping[type[ControlRequest[Any]], Callable[[Checks, Any, Sequence
             ListFolder: Checks.open_pin,
             Pin: Checks.pin,
             Rename: Checks.rename,
+            MakeFolder: Checks.folder,
+            RemoveFolder: Checks.folder,
             ListPins: Checks.list_pins,
             StampFolders: Checks.stamp_folders,
             LoadBtf: Checks.load_btf,

@@ -23,9 +23,11 @@ from mapd.bpf.kernel import (
     ControlEnded,
     ControlRequest,
     FreezeMap,
+    MakeFolder,
     Pin,
     ProgramInfo,
     R,
+    RemoveFolder,
     Rename,
     SyscallError,
     Unpin,
@@ -42,7 +44,9 @@ LOCAL: Final[Mapping[type[ControlRequest[Any]], Callable[[Any, Sequence[int]], A
 """Requests that need no rights and that a front without any may carry out itself: the opener does not know them."""
 
 
-CHANGING: Final = frozenset(kind.__name__ for kind in (FreezeMap, Pin, Rename, Unpin))
+CHANGING: Final = frozenset(
+    kind.__name__ for kind in (FreezeMap, MakeFolder, Pin, RemoveFolder, Rename, Unpin)
+)
 """Requests that leave something behind even if nobody takes their answer."""
 
 
