@@ -130,6 +130,7 @@ def refused(call: Call, error: BaseException) -> pb.GroupResult:
     else:
         refusal = call.fault(error if isinstance(error, Exception) else RuntimeError(repr(error)))
     call.audit.refused(call, error)
+    call.counts.group_refused(refusal.reason.name, refusal.metadata)
     return pb.GroupResult(error=convert.error(refusal))
 
 

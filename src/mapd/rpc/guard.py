@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import grpc.aio
@@ -21,9 +21,11 @@ from google.protobuf.message import DecodeError, Message
 from mapd.access.authorize import Authorizer
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
+from mapd.metrics.counts import CANCELLED, OK, Calls
 from mapd.rpc.auditing import OFF, Auditor, decision_of
 from mapd.rpc.caller import Caller, Context, Identify
 from mapd.rpc.expiry import while_attested
+from mapd.rpc.requestid import RequestIds
 from mapd.runtime.rates import Rates
 from mapd_api import contract, limits
 from mapd_api.contract import MethodAccess
@@ -40,6 +42,9 @@ _BY_ELEMENT = frozenset(
 )
 """What costs its elements of a principal's operations per second; any other unary call costs one."""
 
+_FREE = frozenset({contract.full_name(contract.LEASE_SERVICE.methods_by_name["LeaseKeepAlive"])})
+"""What costs no operation: a client that uses up its own must not lose its maps by that."""
+
 _SESSION = contract.full_name(contract.ELEMENT_SERVICE.methods_by_name["Session"])
 
 _CHANGE_NOTHING = frozenset({Verb.LIST, Verb.READ, Verb.OPEN_BY_ID, Verb.WATCH, Verb.HOST})
@@ -55,6 +60,7 @@ class Call:
         expires: time.monotonic() of its deadline.
         fault: logs an exception that is nobody's but ours; what to tell the caller instead.
         audit: where what is changed and refused is told.
+        counts: where what becomes of it is counted.
     """
 
     caller: Caller
@@ -65,6 +71,7 @@ class Call:
     expires: float
     fault: Callable[[Exception], Refusal]
     audit: Auditor = OFF
+    counts: Calls = field(default_factory=Calls)
 
     @property
     def principal(self) -> Principal:
@@ -153,16 +160,45 @@ def _unsure(ended: Refusal) -> Refusal:
     )
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Running:
+    """One call that a task serves.
+
+    Attributes:
+        id: of the request, for the log.
+        began: time.monotonic().
+        caller: None until it is known, and where it is nobody.
+        ended: what its caller is told because it is somebody no more.
+        outcome: OK, CANCELLED, or the reason it was refused for.
+    """
+
+    method: str
+    id: str
+    began: float
+    caller: Caller | None = None
+    ended: Refusal | None = None
+    outcome: str = CANCELLED
+
+    @property
+    def who(self) -> str:
+        return "nobody" if self.caller is None else self.caller.principal.name
+
+
 class Guard:
-    """Wraps the handlers of one daemon, whatever server they are on; knows which calls and messages run."""
+    """Wraps the handlers of one daemon, whatever server they are on; knows which calls and messages run.
+
+    Attributes:
+        draining: set when the daemon stops: nothing new is begun.
+        counts: what became of calls.
+    """
 
     def __init__(self, authorizer: Authorizer, rates: Rates | None = None, audit: Auditor = OFF) -> None:
         self._authorizer = authorizer
         self._audit = audit
         self._rates = rates
-        self._running: dict[asyncio.Task[Any], str] = {}
-        self._callers: dict[asyncio.Task[Any], Caller] = {}
-        self._ended: dict[asyncio.Task[Any], Refusal] = {}
+        self._running: dict[asyncio.Task[Any], _Running] = {}
+        self._ids = RequestIds()
+        self.counts = Calls()
         self.draining = asyncio.Event()
         self.messages = Messages()
 
@@ -172,7 +208,7 @@ class Guard:
         return len(self._calls()) + self.messages.count
 
     def _calls(self) -> list[asyncio.Task[Any]]:
-        return [task for task, name in self._running.items() if name != _SESSION]
+        return [task for task, call in self._running.items() if call.method != _SESSION]
 
     def wrap(
         self, name: str, access: MethodAccess, identify: Identify, handler: Handler, *, unary: bool
@@ -183,15 +219,12 @@ class Guard:
         """
 
         async def guarded(request: Any, context: Context) -> Any:
-            began = time.monotonic()
-            remaining = cast("float | None", context.time_remaining())  # None without a deadline
-            expires = began + (limits.UNARY_S if remaining is None else remaining)
-            who = "nobody"
-            limit = asyncio.timeout(limits.UNARY_S if unary else None)
-            with self._counted(name) as task:
+            with self._counted(name, context) as running:
+                remaining = cast("float | None", context.time_remaining())  # None without a deadline
+                expires = running.began + (limits.UNARY_S if remaining is None else remaining)
+                limit = asyncio.timeout(limits.UNARY_S if unary else None)
                 try:
-                    caller = self._callers[task] = identify(context)
-                    who = caller.principal.name
+                    caller = running.caller = identify(context)
                     if self.draining.is_set():
                         raise MapError(Reason.DRAINING, "the daemon is stopping; connect again in a moment")
                     call = Call(
@@ -201,49 +234,52 @@ class Guard:
                         authorizer=self._authorizer,
                         context=context,
                         expires=expires,
-                        fault=lambda error: self._fault(name, who, error),
+                        fault=lambda error: self._fault(running, error),
                         audit=self._audit,
+                        counts=self.counts,
                     )
-                    if self._rates is not None and unary and name not in _BY_ELEMENT:
+                    if self._rates is not None and unary and name not in _BY_ELEMENT | _FREE:
                         self._rates.take(caller.principal, 1, lambda: name.rpartition("/")[2])
                     # A unary call is short, and its answer says more than that its caller's time is over.
                     with nullcontext() if unary else while_attested(caller, self.end):
                         async with limit:
                             with self._audit.call(call, request) as told:
                                 answer = told["answer"] = await handler(call, readable(request))
+                                running.outcome = OK
                                 return answer
                 except asyncio.CancelledError:
-                    if (ended := self._ended.get(task)) is None:
-                        await self._cancelled(name, context)
-                    task.uncancel()
-                    self._told(name, task, context, ended, None)
-                    told_why = _unsure(ended) if _may_change(name, access) else ended
-                    await self._refuse(name, who, told_why, context, began)
+                    if (ended := running.ended) is None:
+                        await self._cancelled(running, context)
+                    cast("asyncio.Task[Any]", asyncio.current_task()).uncancel()
+                    self._told(running, context, ended, None)
+                    await self._refuse(
+                        running, _unsure(ended) if _may_change(name, access) else ended, context
+                    )
                 except TimeoutError as error:
                     late = f"not done after {limits.UNARY_S:g} s, given up; it may still be executed"
                     unknown = Refusal(Reason.OUTCOME_UNKNOWN, late)
-                    refusal = unknown if limit.expired() else self._fault(name, who, error)
-                    await self._refuse(name, who, refusal, context, began)
+                    refusal = unknown if limit.expired() else self._fault(running, error)
+                    await self._refuse(running, refusal, context)
                 except MapError as error:
                     ours = error.reason is Reason.INTERNAL
-                    refusal = self._fault(name, who, error) if ours else error.refusal
-                    self._told(name, task, context, refusal, error)
-                    await self._refuse(name, who, refusal, context, began)
+                    refusal = self._fault(running, error) if ours else error.refusal
+                    self._told(running, context, refusal, error)
+                    await self._refuse(running, refusal, context)
                 except grpc.aio.AbortError:
                     raise
                 except grpc.aio.InternalError:
                     # A stream's message could not be handed over: its client has gone. No fault of ours.
-                    _log.debug("the client went", method=name, principal=who)
+                    _log.debug("the client went", method=name, principal=running.who, request_id=running.id)
                     raise asyncio.CancelledError from None
                 except Exception as error:
-                    await self._refuse(name, who, self._fault(name, who, error), context, began)
+                    await self._refuse(running, self._fault(running, error), context)
 
         return guarded
 
     @property
     def callers(self) -> Sequence[Caller]:
         """Of what runs, one for each call."""
-        return list(self._callers.values())
+        return [call.caller for call in self._running.values() if call.caller is not None]
 
     def end(self, who: Caller, refusal: Refusal) -> None:
         """Give up whatever runs for a caller who is nobody any more; what runs in a thread is finished there.
@@ -251,9 +287,9 @@ class Guard:
         The other end of each call is told ``refusal``; OUTCOME_UNKNOWN with the same words where it may have changed
         something.
         """
-        for task, caller in self._callers.items():
-            if caller is who and task not in self._ended:
-                self._ended[task] = refusal
+        for task, call in self._running.items():
+            if call.caller is who and call.ended is None:
+                call.ended = refusal
                 task.cancel()
 
     async def wait_idle(self, timeout: float) -> bool:
@@ -278,67 +314,81 @@ class Guard:
             await asyncio.wait(list(self._running), timeout=timeout)
 
     @contextmanager
-    def _counted(self, name: str) -> Generator[asyncio.Task[Any]]:
+    def _counted(self, name: str, context: Context) -> Generator[_Running]:
         task = asyncio.current_task()
         assert task is not None
-        self._running[task] = name
+        running = _Running(method=name, id=self._ids.of(context), began=time.monotonic())
+        # For whatever is logged on behalf of this call, here and in the tasks that it makes.
+        structlog.contextvars.bind_contextvars(request_id=running.id)
+        self._running[task] = running
         try:
-            yield task
+            yield running
         finally:
             del self._running[task]
-            self._callers.pop(task, None)
-            self._ended.pop(task, None)
+            seconds = time.monotonic() - running.began
+            self.counts.ended(name, running.outcome, seconds)
+            if running.outcome in {OK, CANCELLED}:
+                _log.debug(
+                    "served" if running.outcome is OK else "cancelled",
+                    method=name,
+                    principal=running.who,
+                    request_id=running.id,
+                    seconds=round(seconds, 6),
+                )
 
-    async def _cancelled(self, name: str, context: Context) -> NoReturn:
+    async def _cancelled(self, running: _Running, context: Context) -> NoReturn:
         """The client went, or its deadline passed: nobody listens. Anything else is our own doing."""
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise asyncio.CancelledError
-        _log.error("a handler cancelled itself", method=name)
+        _log.error("a handler cancelled itself", method=running.method, request_id=running.id)
         refusal = Refusal(Reason.OUTCOME_UNKNOWN, "the daemon gave this call up; it may have been executed")
+        running.outcome = refusal.reason.name
         await context.abort_with_status(to_grpc(encode(refusal)))
 
-    def _told(
-        self,
-        name: str,
-        task: asyncio.Task[Any],
-        context: Context,
-        refusal: Refusal,
-        error: MapError | None,
-    ) -> None:
+    def _told(self, running: _Running, context: Context, refusal: Refusal, error: MapError | None) -> None:
         """Tell the audit trail of a refused call; its caller may be nobody."""
-        caller = self._callers.get(task)
+        caller = running.caller
         self._audit.refusal(
             refusal,
             None if error is None else decision_of(error),
             principal=caller.principal.name if caller else "",
             attested_by=caller.attested_by if caller else str(context.peer()),
-            method=name,
+            method=running.method,
             policy=self._authorizer.policy.policy.version,
         )
 
-    async def _refuse(
-        self, name: str, principal: str, refusal: Refusal, context: Context, began: float
-    ) -> NoReturn:
+    async def _refuse(self, running: _Running, refusal: Refusal, context: Context) -> NoReturn:
         """The caller's fault, or the host's: quiet. A fault of ours has been logged already."""
+        reason, method = refusal.reason.name, running.method
+        running.outcome = reason
+        self.counts.refused(reason, refusal.metadata, method)
         if refusal.reason is not Reason.INTERNAL:
             _log.debug(
                 "refused",
-                method=name,
-                principal=principal,
-                reason=refusal.reason.name,
+                method=method,
+                principal=running.who,
+                request_id=running.id,
+                reason=reason,
                 message=refusal.message,
-                seconds=round(time.monotonic() - began, 6),
+                seconds=round(time.monotonic() - running.began, 6),
             )
         await context.abort_with_status(to_grpc(encode(refusal)))
 
     @staticmethod
-    def _fault(name: str, principal: str, error: Exception) -> Refusal:
+    def _fault(running: _Running, error: Exception) -> Refusal:
         """Our fault: loud here, a number there."""
         incident = secrets.token_hex(4)
-        _log.error("fault", method=name, principal=principal, incident=incident, exc_info=error)
+        _log.error(
+            "fault",
+            method=running.method,
+            principal=running.who,
+            request_id=running.id,
+            incident=incident,
+            exc_info=error,
+        )
         return Refusal(
             Reason.INTERNAL,
             f"a fault of the daemon; its log has it as incident {incident}",
-            {"incident": incident},
+            {"incident": incident, "request_id": running.id},
         )

@@ -319,6 +319,7 @@ class _Stream:
         elif arrival is Arrival.RUN:
             self._check_not_draining()
             messages, applier = self._handlers.guard.messages, self._handlers.applier
+            counts, began = self._call.counts, time.monotonic()
             due = most_answered(groups, applier.host.handles, self._call.principal)
 
             def ended(results: list[pb.GroupResult]) -> None:
@@ -328,6 +329,7 @@ class _Stream:
                 conversation.due -= due
                 conversation.answered(slot, response.SerializeToString(), reads=reads)
                 messages.end()
+                counts.messages.observe(time.monotonic() - began)
 
             conversation.slots.begin(slot, sequence)
             conversation.due += due

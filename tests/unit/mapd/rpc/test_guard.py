@@ -127,7 +127,7 @@ async def test_a_call_that_the_client_cancels_ends_and_is_no_fault() -> None:
             await ended.wait()
             await wire.guard.wait_ended(WAIT_S)
         assert wire.guard.running == 0
-        assert logged == []
+        assert [(event["event"], event["log_level"]) for event in logged] == [("cancelled", "debug")]
 
 
 async def test_a_call_whose_deadline_passes_is_ended() -> None:

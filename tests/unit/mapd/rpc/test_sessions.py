@@ -285,6 +285,10 @@ async def test_a_fault_of_ours_is_a_groups_and_has_a_number(monkeypatch: pytest.
         assert [event["incident"] for event in logged if event["event"] == "fault"] == [
             result.error.metadata["incident"]
         ]
+        # It runs outside of the stream's own task, and has the stream's id all the same.
+        assert [event["request_id"] for event in logged if event["event"] == "fault"] == [
+            result.error.metadata["request_id"]
+        ]
         assert (await talk.ask(0, 2, put(ref, 1, 1))).results[0].statuses == b"\0"
         await talk.end()
 
