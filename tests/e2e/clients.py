@@ -35,19 +35,21 @@ class Told:
 
     def __init__(self, client: int) -> None:
         self._client = client
+        self._calls = 0
 
     def __call__(self, event: str, **fields: object) -> None:
         line = json.dumps({"client": self._client, "event": event, "time": time.monotonic(), **fields})
         os.write(1, line.encode() + b"\n")
 
     async def operation(self, op: str, key: int, value: int, awaitable: Awaitable[object]) -> None:
-        self("invoke", op=op, key=key, value=value)
+        self._calls += 1
+        self("invoke", call=self._calls, op=op, keys=[key], args=[[value]])
         try:
             await awaitable
         except MapdError as error:
-            self("return", outcome=type(error).__name__)
+            self("return", call=self._calls, ends=[["unknown", None, type(error).__name__]])
         else:
-            self("return", outcome="ok")
+            self("return", call=self._calls, ends=[["ok", None, ""]])
 
 
 def word(number: int) -> bytes:

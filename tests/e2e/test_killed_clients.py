@@ -22,8 +22,8 @@ import mapd_client
 from mapd.daemon import Ready
 from mapd_client import U64, Bytes
 from tests.e2e import clients
-from tests.e2e.history import OK, History
 from tests.e2e.settling import until
+from tests.reliability.kit.history import OK, History
 from tests.support.counts import kernel_maps, map_fds, open_fds, thread_names
 from tests.support.daemon import environment
 
@@ -217,7 +217,7 @@ async def check_updates(socket: Path, history: History, numbers: Sequence[int]) 
     ):
         for number in numbers:
             operations = history.of(number)
-            acknowledged = [operation.value for operation in operations if operation.outcome == OK]
+            acknowledged = [operation.args[0] for operation in operations if operation.outcome == OK]
             found = await opened.lookup(number)
             value = 0 if found is None else int.from_bytes(found[:8], "little")
             assert len(acknowledged) <= value <= len(operations), f"client {number}: {operations}"
