@@ -25,6 +25,7 @@ from mapd.access.quotas import in_force, owners_in_force
 from mapd.banner import banner
 from mapd.bpf import Kernel, LinuxKernel, effective_capabilities
 from mapd.config import Config
+from mapd.health import dependencies
 from mapd.isolation import SINGLE_PROCESS, TWO_PROCESSES, Isolation
 from mapd.maps import trials
 from mapd.maps.program_trials import try_programs
@@ -32,6 +33,7 @@ from mapd.maps.programs import Programs
 from mapd.maps.store import MapStore
 from mapd.notify import notify
 from mapd.reload import Reloading, stamp, status
+from mapd.rpc import health
 from mapd.rpc.access import AccessHandlers
 from mapd.rpc.apply import Applier
 from mapd.rpc.auditing import Auditor
@@ -174,6 +176,7 @@ async def running(
                     listen.tcp(config.tcp, policy, guard, handlers) as tcp,
                     _serving(config, policy, servers, guard),
                     reloading.watching(),
+                    health.watching(guard.services, dependencies(isolation, _denying(config, log))),
                 ):
                     yield Ready(
                         config=config,
@@ -208,6 +211,11 @@ async def _audit(config: Config, epoch: str) -> AsyncGenerator[AuditLog | None]:
         yield log
     finally:
         await asyncio.to_thread(log.close, EXIT_MARGIN_S / 2)
+
+
+def _denying(config: Config, log: AuditLog | None) -> AuditLog | None:
+    """The trail without which nothing is changed."""
+    return log if config.audit.on_full == "deny" else None
 
 
 @asynccontextmanager

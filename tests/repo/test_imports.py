@@ -18,6 +18,8 @@ PARTS = (
     "mapd.reload",
     "mapd.banner",
     "mapd.isolation",
+    "mapd.health",
+    "mapd.metrics",
     "mapd.launch",
     "mapd.doctor",
     "mapd.cli",
@@ -45,6 +47,7 @@ MAY_IMPORT = {
     "mapd.access": ("mapd.access", "mapd_api"),
     "mapd.runtime": ("mapd.runtime", "mapd.maps", "mapd.bpf", "mapd.access", "mapd_api"),
     "mapd.rpc": ("mapd.rpc", "mapd.runtime", "mapd.maps", "mapd.access", "mapd.metrics.counts", "mapd_api"),
+    # Everybody counts; who tells Prometheus puts things together.
     "mapd.metrics.counts": (),
     "mapd.logs": (),
     "mapd.notify": (),

@@ -25,6 +25,7 @@ from mapd.metrics.counts import CANCELLED, OK, Calls
 from mapd.rpc.auditing import OFF, Auditor, decision_of
 from mapd.rpc.caller import Caller, Context, Identify
 from mapd.rpc.expiry import while_attested
+from mapd.rpc.health import Services
 from mapd.rpc.requestid import RequestIds
 from mapd.runtime.rates import Rates
 from mapd_api import contract, limits
@@ -190,6 +191,7 @@ class Guard:
     Attributes:
         draining: set when the daemon stops: nothing new is begun.
         counts: what became of calls.
+        services: which of them can do their work, for the health of every server.
     """
 
     def __init__(self, authorizer: Authorizer, rates: Rates | None = None, audit: Auditor = OFF) -> None:
@@ -199,6 +201,7 @@ class Guard:
         self._running: dict[asyncio.Task[Any], _Running] = {}
         self._ids = RequestIds()
         self.counts = Calls()
+        self.services = Services()
         self.draining = asyncio.Event()
         self.messages = Messages()
 

@@ -11,12 +11,13 @@ import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mapd.maps.errors import MapError
 from mapd.rpc.caller import Context, Identify
 from mapd.rpc.guard import Guard, Handler, Reader
+from mapd.rpc.health import Health
 from mapd_api import contract, limits
 from mapd_api.reasons import encode, to_grpc
 
@@ -40,22 +41,6 @@ OPTIONS: Final[Sequence[tuple[str, Any]]] = (
 
 HEALTH: Final[Any] = health_pb2.DESCRIPTOR.services_by_name["Health"]
 REFLECTION: Final[Any] = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-
-
-class Health:
-    """Standard health: every service at once, since they live and drain together."""
-
-    def __init__(self) -> None:
-        self.servicer = health.aio.HealthServicer()
-
-    async def set_serving(self) -> None:
-        """Ready for work."""
-        for name in ("", *(service.full_name for service in contract.SERVICES)):
-            await self.servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-
-    async def set_draining(self) -> None:
-        """NOT_SERVING, for good."""
-        await self.servicer.enter_graceful_shutdown()
 
 
 def build(

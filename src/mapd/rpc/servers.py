@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,8 @@ from mapd.access.principal import Principal
 from mapd.rpc.acl import Admitted
 from mapd.rpc.caller import Caller, always
 from mapd.rpc.guard import Guard, Handler
-from mapd.rpc.server import Health, build
+from mapd.rpc.health import Health
+from mapd.rpc.server import build
 from mapd.rpc.socket_checks import SocketError
 from mapd.rpc.socket_trials import Others, Trial
 from mapd.rpc.sockets import PrincipalSocket, clean_dead
@@ -60,7 +61,7 @@ class _Server:
     leaving: asyncio.Event
     socket: PrincipalSocket
     server: grpc.aio.Server
-    health: Health = field(default_factory=Health)
+    health: Health
 
     @classmethod
     async def start(
@@ -72,7 +73,7 @@ class _Server:
             SocketError: the socket cannot be made.
         """
         socket = PrincipalSocket.prepare(runtime_dir, wanted.principal.name, wanted.admitted)
-        leaving, health = asyncio.Event(), Health()
+        leaving, health = asyncio.Event(), Health(guard.services)
         caller = Caller(principal=wanted.principal, attested_by=f"socket:{socket.path}", leaving=leaving)
         server = build(always(caller), guard, handlers, health, connections=wanted.connections)
         try:

@@ -24,7 +24,8 @@ from mapd.maps.errors import MapError
 from mapd.rpc.caller import Caller, Context
 from mapd.rpc.connections import Connections
 from mapd.rpc.guard import Guard, Handler
-from mapd.rpc.server import Health, build
+from mapd.rpc.health import Health
+from mapd.rpc.server import build
 from mapd.rpc.tls import Identities, Identity, Unidentified, identity
 from mapd.rpc.tls_files import Material, TlsError, TlsFiles
 from mapd_api.reasons import Reason, Refusal
@@ -204,7 +205,7 @@ class TcpServer:
         self.files = TlsFiles(Path(settings.certificate), Path(settings.key), Path(settings.client_ca))
         self.callers = Callers(self.files, policy, settings, only_1_3=only_1_3)
         self.addresses: tuple[str, ...] = ()
-        self._health = Health()
+        self._health = Health(guard.services)
         self._server = build(
             self.callers.identify,
             guard,

@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2
 from mapd.access.authorize import Authorizer
 from mapd.rpc.caller import Caller, always
 from mapd.rpc.guard import Call, Guard
-from mapd.rpc.server import OPTIONS, Health, build
+from mapd.rpc.health import Health
+from mapd.rpc.server import OPTIONS, build
 from mapd_api import contract, limits
 from tests.unit.mapd.rpc.wire import ADMIN, METHODS, WAIT_S
 

@@ -10,7 +10,8 @@ from grpc_health.v1 import health_pb2
 from mapd.access.authorize import Authorizer
 from mapd.rpc.caller import Caller, always
 from mapd.rpc.guard import Guard
-from mapd.rpc.server import Health, build
+from mapd.rpc.health import Health
+from mapd.rpc.server import build
 from mapd_api import contract
 from mapd_api.contract import ContractError
 from tests.unit.mapd.rpc.wire import ADMIN, METHODS, WAIT_S, serving

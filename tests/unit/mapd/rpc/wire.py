@@ -30,9 +30,10 @@ from mapd.rpc.apply import Applier
 from mapd.rpc.caller import Caller, always
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
+from mapd.rpc.health import Health
 from mapd.rpc.host import HostHandlers
 from mapd.rpc.maps import MapHandlers
-from mapd.rpc.server import Health, build
+from mapd.rpc.server import build
 from mapd.rpc.server_info import Facts
 from mapd.rpc.session import Age, SessionHandlers
 from mapd.runtime.budget import ByteBudget
@@ -145,7 +146,8 @@ async def serving(
     )
     host = MapHost(store, pool, HandleTable(), ByteBudget(), inline_elements=inline_elements)
     holder = None if policy is None else PolicyHolder(policy)
-    guard, health = Guard(Authorizer(holder)), Health()
+    guard = Guard(Authorizer(holder))
+    health = Health(guard.services)
     sessions = Sessions(host.handles, EPOCH)
     conversations = SessionHandlers(Applier(host), sessions, guard, age)
     facts = Facts(
