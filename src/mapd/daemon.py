@@ -40,6 +40,7 @@ from mapd.rpc.auditing import Auditor
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.host import HostHandlers
+from mapd.rpc.leases import LeaseHandlers
 from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server_info import Facts
 from mapd.rpc.servers import Servers
@@ -51,6 +52,7 @@ from mapd.runtime.audit_log import AuditLog
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
+from mapd.runtime.leases import Leases
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
 from mapd.runtime.sessions import Sessions
 from mapd.runtime.shares import Shares
@@ -98,6 +100,7 @@ class Ready:
     socket: Path
     capabilities: frozenset[str]
     host: MapHost
+    leases: Leases
     guard: Guard
     sessions: Sessions
     policy: PolicyHolder
@@ -159,13 +162,15 @@ async def running(
             async with _audit(config, facts.epoch) as log, _programs(config, store, pool):
                 audit = Auditor(log, reads=config.audit.reads, handles=host.handles)
                 guard = Guard(Authorizer(policy), host.rates, audit)
+                leases = Leases(store, host.reach, pool, ended=audit.expired)
+                await leases.adopt()
                 names = store.programs.names
                 more = [feature for feature, program in BY_PROGRAM.items() if program in names]
                 facts = replace(facts, programs=names, features=(*facts.features, *more))
                 # Handles last: what runs while the server drains needs them.
                 sessions = Sessions(host.handles, facts.epoch)
                 conversations = SessionHandlers(Applier(host), sessions, guard, _age(config))
-                handlers = _handlers(host, facts, guard, conversations)
+                handlers = _handlers(host, facts, guard, conversations, leases)
                 others = _others(isolation, capabilities)
                 servers = Servers(runtime_dir, guard, handlers, pool, sessions.close_of, others=others)
                 reloading = Reloading(Path(config.daemon.policy), policy, servers, pool, seen)
@@ -177,6 +182,7 @@ async def running(
                     _serving(config, policy, servers, guard),
                     reloading.watching(),
                     health.watching(guard.services, dependencies(isolation, _denying(config, log))),
+                    leases.kept(),
                 ):
                     yield Ready(
                         config=config,
@@ -184,6 +190,7 @@ async def running(
                         socket=servers.sockets[ADMIN],
                         capabilities=capabilities,
                         host=host,
+                        leases=leases,
                         guard=guard,
                         sessions=sessions,
                         policy=policy,
@@ -320,18 +327,19 @@ async def _serving(
 
 
 def _handlers(
-    host: MapHost, facts: Facts, guard: Guard, conversations: SessionHandlers
+    host: MapHost, facts: Facts, guard: Guard, conversations: SessionHandlers, leases: Leases
 ) -> Mapping[str, Handler]:
     """Every method's handler by full name."""
-    maps = MapHandlers(host, facts).methods()
+    maps = MapHandlers(host, facts, leases)
     elements = {**ElementHandlers(host, facts.epoch, guard.draining).methods(), **conversations.methods()}
     return {
         contract.full_name(method): methods[method.name]
         for service, methods in (
-            (contract.MAP_SERVICE, maps),
+            (contract.MAP_SERVICE, maps.methods()),
             (contract.ELEMENT_SERVICE, elements),
             (contract.ACCESS_SERVICE, AccessHandlers(host).methods()),
             (contract.HOST_SERVICE, HostHandlers(host).methods()),
+            (contract.LEASE_SERVICE, LeaseHandlers(leases, maps).methods()),
         )
         for method in service.methods
     }

@@ -38,6 +38,7 @@ FEATURES: Final = (
     "count",
     "host-facts",
     "map-stats",
+    "leases",
 )
 """What this version can do beyond the plain calls; clients ask for these names."""
 

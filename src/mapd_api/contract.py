@@ -10,16 +10,17 @@ from typing import Any, Final
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from mapd_api.ops import Op, Verb
-from mapd_api.v1 import access_pb2, elements_pb2, host_pb2, maps_pb2, types_pb2
+from mapd_api.v1 import access_pb2, elements_pb2, host_pb2, leases_pb2, maps_pb2, types_pb2
 
 MAP_SERVICE: Final[ServiceDescriptor] = maps_pb2.DESCRIPTOR.services_by_name["MapService"]
 ELEMENT_SERVICE: Final[ServiceDescriptor] = elements_pb2.DESCRIPTOR.services_by_name["ElementService"]
 ACCESS_SERVICE: Final[ServiceDescriptor] = access_pb2.DESCRIPTOR.services_by_name["AccessService"]
 HOST_SERVICE: Final[ServiceDescriptor] = host_pb2.DESCRIPTOR.services_by_name["HostService"]
+LEASE_SERVICE: Final[ServiceDescriptor] = leases_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 # protoc's stubs type an extension by its descriptor, typeshed's Extensions by its value.
 _ACCESS: Final[Any] = types_pb2.access
 _OP_VERBS: Final[Any] = types_pb2.op_verbs
-SERVICES: Final = (MAP_SERVICE, ELEMENT_SERVICE, ACCESS_SERVICE, HOST_SERVICE)
+SERVICES: Final = (MAP_SERVICE, ELEMENT_SERVICE, ACCESS_SERVICE, HOST_SERVICE, LEASE_SERVICE)
 
 
 class ContractError(Exception):

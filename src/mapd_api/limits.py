@@ -74,6 +74,17 @@ STREAM_PROGRESS_S: Final = 30.0
 UNARY_S: Final = 60.0
 """Longest a unary call without a deadline of its own may take."""
 
+LEASE_MIN_S: Final = 1.0
+LEASE_MAX_S: Final = 86_400.0
+"""Time to live of a lease. What is meant to stay longer has a name."""
+
+LEASES: Final = 1_024
+"""Leases of one daemon. Each is a folder, which is looked at for 4 us whenever a map is opened by who has not all
+rights."""
+
+LEASE_MAPS: Final = 64
+"""Maps of one lease."""
+
 HOST_IDS: Final = 1_024
 """Devices, and cgroups, that one GetHostInfo names by id."""
 

@@ -19,18 +19,18 @@ def is_part(text: str) -> bool:
     return PART.fullmatch(text) is not None
 
 
-def split_name(name: str, default_namespace: str) -> tuple[str, str]:
-    """``ns/flows`` or ``flows`` as (namespace, name).
+def split_name(name: str, default_namespace: str, *, what: str = "map name") -> tuple[str, str]:
+    """``ns/flows`` or ``flows`` as (namespace, name). ``what``: for the message.
 
     Raises:
         ValueError: a part is none; the message says which, and the rule.
     """
     namespace, slash, rest = name.rpartition("/")
     namespace = namespace if slash else default_namespace
-    for what, part in (("namespace", namespace), ("name", rest)):
+    for which, part in (("namespace", namespace), ("name", rest)):
         if not is_part(part):
             raise ValueError(
-                f"{name!r} is no map name: its {what} {part!r} must be 1 to 63 of a-z, 0-9, '_', '-', "
+                f"{name!r} is no {what}: its {which} {part!r} must be 1 to 63 of a-z, 0-9, '_', '-', "
                 "beginning with a letter or digit"
             )
     return namespace, rest

@@ -29,6 +29,7 @@ from mapd.bpf.kernel import (
     SyscallError,
 )
 from mapd.maps.errors import MapError
+from mapd.maps.leased import LeasedRef
 from mapd.maps.lingering import Lingering
 from mapd.maps.opened import MapFacts
 from mapd.maps.store import MapStore
@@ -74,6 +75,7 @@ class ListedMap:
         name: the first of its names that the pattern matches, "" if it has none.
         pin_path: the pin of that name, else the first pin, else "".
         pins: every pin that was found.
+        leased: what keeps ``pin_path``, where that is a pin of a lease.
         holders: processes by pid, then programs by id.
     """
 
@@ -81,6 +83,7 @@ class ListedMap:
     name: str
     pin_path: str
     pins: Sequence[str]
+    leased: LeasedRef | None = None
     holders: Sequence[ProcessHolder | ProgramHolder] = ()
 
     @property
@@ -192,7 +195,9 @@ class _Lister:
                 )
                 continue
             name = self._store.name_of(path)
-            if names and not name:
+            if names and not name and self._store.leased_of(path) is not None:
+                self._pin(root, path, named=names)
+            elif names and not name:
                 self._hide(f"{path}: no name (namespace/name of a-z, 0-9, '_', '-')", path, of_pin=True)
             elif names and self._names_only and not fnmatchcase(name, self._wanted.glob):
                 continue
@@ -266,7 +271,11 @@ class _Lister:
                 continue
             name = matched if names else ""
             pin_path = names[name] if name else min(found.pins, default="")
-            listed.append(ListedMap(facts=found.facts, name=name, pin_path=pin_path, pins=sorted(found.pins)))
+            leased = self._store.leased_of(pin_path)
+            pins = sorted(found.pins)
+            listed.append(
+                ListedMap(facts=found.facts, name=name, pin_path=pin_path, pins=pins, leased=leased)
+            )
         return sorted(listed, key=lambda one: one.order)
 
     def with_holders(self, maps: Sequence[ListedMap]) -> list[ListedMap]:

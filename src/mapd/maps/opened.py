@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mapd.bpf.fd import FdLease, OwnedFd
 from mapd.bpf.kernel import RawMapInfo
 from mapd.maps.errors import MapError
+from mapd.maps.leased import LeasedRef
 from mapd.maps.programs import MapPrograms
 from mapd.maps.traits import TypeTraits
 from mapd.maps.types import TYPES, type_name
@@ -159,11 +160,13 @@ class Described:
     Attributes:
         name: "namespace/name" where it has one that is known, else "".
         pin_path: a pin of it, else "".
+        leased: what keeps that pin, where it is one of a lease.
     """
 
     facts: MapFacts
     name: str = ""
     pin_path: str = ""
+    leased: LeasedRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +177,7 @@ class OpenMap:
         read_only: every mutation through this opening is refused (READ_ONLY).
         name: "namespace/name" where it was opened by name, else "".
         pin_path: the pin it was opened by, else "".
+        leased: what keeps that pin, where it is one of a lease.
         programs: those over the map, shared by all its openings.
         vector: vector programs, where this opening may use any.
     """
@@ -183,13 +187,14 @@ class OpenMap:
     read_only: bool = False
     name: str = ""
     pin_path: str = ""
+    leased: LeasedRef | None = None
     programs: MapPrograms = field(repr=False, compare=False)
     vector: Vector | None = field(default=None, repr=False, compare=False)
 
     @property
     def described(self) -> Described:
         """As it was when it was opened."""
-        return Described(self.facts, self.name, self.pin_path)
+        return Described(self.facts, self.name, self.pin_path, self.leased)
 
     def lease(self) -> FdLease:
         """Borrow the descriptor for one call.

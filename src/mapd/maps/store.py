@@ -26,10 +26,11 @@ from mapd.bpf.kernel import (
     SyscallError,
     Unpin,
 )
-from mapd.maps import creation, locks
+from mapd.maps import creation, leased, locks
 from mapd.maps import spec as specs
 from mapd.maps.blobs import BtfBlobs
 from mapd.maps.errors import MapError, capability, scarcity
+from mapd.maps.leased import LeasedRef
 from mapd.maps.opened import Described, MapFacts, OpenMap, facts
 from mapd.maps.programs import Programs
 from mapd.maps.scan import Scan, ScanOptions
@@ -79,6 +80,9 @@ class IdRef:
 
 Ref = NameRef | PinRef | IdRef
 
+Place = NameRef | LeasedRef
+"""Where a map is made: what keeps it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Btf:
@@ -94,7 +98,7 @@ class MapStore:
     """Maps of one host, through one kernel. Every method blocks.
 
     Attributes:
-        names_root: where names are pinned: <names_root>/<namespace>/<name>.
+        names_root: where names are pinned: <names_root>/<namespace>/<name>; and the maps of leases (``leased``).
         pin_roots: folders below which other programs' pins may be opened and new ones made.
         types: the table of map types, less what this kernel was found to lack (``trials``).
         blobs: where the types of maps made here are kept, None for nowhere.
@@ -112,7 +116,7 @@ class MapStore:
 
     def create(
         self,
-        name: NameRef,
+        name: Place,
         spec: MapSpec,
         *,
         exist_ok: bool,
@@ -135,12 +139,16 @@ class MapStore:
         # BPF_F_RDONLY is of the creator's descriptor, not of the map, and no pin is made of one that only reads.
         pinnable = replace(spec, flags=spec.flags & ~MapFlag.RDONLY)
         fd = creation.create(self.kernel, str(name), pinnable, kernel_name, template)
-        created = self._opened(fd, name=str(name), pin_path=self.path_of(name))
+        path = self.path_of(name)
+        created = self._opened(fd, name=self.name_of(path), pin_path=path)
         try:
             if self.blobs is not None and spec.btf is not None:
                 self.blobs.keep(created.facts.id, spec.btf.blob)  # first: a map with a name has its types
             with created.fd.lease() as number:
-                self.kernel.control(Pin(root=self.names_root, path=self.path_of(name), mkdir=True), [number])
+                if isinstance(name, LeasedRef):
+                    leased.pin(self.kernel, self.names_root, name, number)
+                else:
+                    self.kernel.control(Pin(root=self.names_root, path=path, mkdir=True), [number])
         except OSError as error:
             created.fd.close()
             if error.errno == errno.EEXIST:
@@ -155,24 +163,30 @@ class MapStore:
             created.fd.close()
             try:
                 # `read_only` tells what was asked of the opening; here the descriptor alone is so, as the flag says.
-                created = replace(self.open(name, read_only=True), read_only=False)
+                created = replace(self._open_place(name, read_only=True), read_only=False)
             except BaseException:
                 self.uncreate(name, created.facts.id)
                 raise
         return created, True
 
-    def uncreate(self, name: NameRef, map_id: int) -> None:
+    def _open_place(self, name: Place, *, read_only: bool) -> OpenMap:
+        return self.open(
+            PinRef(self.path_of(name)) if isinstance(name, LeasedRef) else name, read_only=read_only
+        )
+
+    def uncreate(self, name: Place, map_id: int) -> None:
         """Unpin a map that ``create`` made, unless somebody has given the name to another meanwhile."""
-        if self._leads_to(self.path_of(name), map_id):
-            self.unpin(name)
+        path = self.path_of(name)
+        if self._leads_to(path, map_id):
+            self.unpin(PinRef(path) if isinstance(name, LeasedRef) else name)
 
     def _existing(
-        self, name: NameRef, spec: MapSpec, may_list: Callable[[OpenMap], bool] | None
+        self, name: Place, spec: MapSpec, may_list: Callable[[OpenMap], bool] | None
     ) -> OpenMap | None:
         """The map of that name if it has that shape; None if there is none."""
         try:
             # Asked for as only reading, it is handed out so, made now or before.
-            there = self.open(name, read_only=bool(spec.flags & MapFlag.RDONLY))
+            there = self._open_place(name, read_only=bool(spec.flags & MapFlag.RDONLY))
         except MapError as error:
             if error.reason is Reason.MAP_NOT_FOUND:
                 return None
@@ -214,7 +228,7 @@ class MapStore:
             return []
         return [f"btf: wanted {len(spec.btf.blob)} bytes, is {len(blob)} bytes of other types"]
 
-    def _exists(self, name: NameRef) -> MapError:
+    def _exists(self, name: Place) -> MapError:
         return MapError(
             Reason.MAP_EXISTS,
             f"create {name}: a map of that name is there (pinned at {self.path_of(name)}); open it, pass exist_ok, "
@@ -276,6 +290,7 @@ class MapStore:
             read_only=read_only,
             name=name,
             pin_path=pin_path,
+            leased=self.leased_of(pin_path),
             programs=programs,
             vector=vector,
         )
@@ -285,7 +300,7 @@ class MapStore:
         now = replace(opened.facts, info=self.kernel.info(map_fd))
         if opened.pin_path and not self._leads_to(opened.pin_path, now.id):
             return Described(now)
-        return Described(now, opened.name, opened.pin_path)
+        return Described(now, opened.name, opened.pin_path, opened.leased)
 
     def _leads_to(self, path: str, map_id: int) -> bool:
         """Whether a pin is one of this map's, as far as the daemon can see."""
@@ -476,8 +491,10 @@ class MapStore:
         info = self.kernel.info(map_fd)
         return facts(info, self.possible_cpus, self.types, has_lock=locks.has_lock(self.kernel, map_fd, info))
 
-    def path_of(self, name: NameRef) -> str:
-        """Where a name is pinned."""
+    def path_of(self, name: Place) -> str:
+        """Where a name, or a map of a lease, is pinned."""
+        if isinstance(name, LeasedRef):
+            return leased.path_of(self.names_root, name)
         return f"{self.names_root}/{name.namespace}/{name.name}"
 
     def name_of(self, path: str) -> str:
@@ -487,6 +504,10 @@ class MapStore:
         except ValueError:
             return ""
         return "/".join(parts) if len(parts) == 2 and all(map(is_part, parts)) else ""
+
+    def leased_of(self, path: str) -> LeasedRef | None:
+        """The place in a lease that a pin's path is, None where it is none."""
+        return leased.parse(self.names_root, path)
 
     def root_of(self, path: str, operation: str) -> str:
         """The folder below which a path that a client gave is resolved.
@@ -512,12 +533,12 @@ class MapStore:
             operation=operation,
         )
 
-    def not_found(self, ref: Ref, operation: str) -> MapError:
+    def not_found(self, ref: Ref | LeasedRef, operation: str) -> MapError:
         """What is said where no such map is."""
         match ref:
             case NameRef():
                 why = f"no such map (nothing is pinned at {self.path_of(ref)}); list the maps, or create it"
-            case PinRef():
+            case PinRef() | LeasedRef():
                 why = "nothing is pinned there"
             case _:
                 why = "no map has this id now: an id ends with its map and is not given again"

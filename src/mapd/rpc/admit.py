@@ -16,6 +16,7 @@ from mapd.access.policy.explain import Asked
 from mapd.access.policy.model import Subject
 from mapd.access.policy.roles import names
 from mapd.maps.errors import MapError
+from mapd.maps.leased import LeasedRef
 from mapd.maps.opened import OpenMap
 from mapd.maps.reference_errors import no_program
 from mapd.maps.store import IdRef, NameRef, PinRef, Ref
@@ -84,7 +85,7 @@ def unlisted(call: Call, error: Unlisted, verbs: frozenset[Verb], missing: MapEr
     return Withheld(missing.reason, str(missing), decision, **missing.refusal.metadata)
 
 
-def wanted(operation: str, ref: Ref, subject: Subject | None = None) -> Asked:
+def wanted(operation: str, ref: Ref | LeasedRef, subject: Subject | None = None) -> Asked:
     """What a caller wanted, and what ``mapd policy allow`` takes for it."""
     if isinstance(ref, IdRef):
         called = (*sorted(subject.names), *sorted(subject.pins)) if subject else ()

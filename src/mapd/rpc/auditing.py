@@ -15,10 +15,12 @@ from mapd.access.authorize import Authorized
 from mapd.access.policy.decide import Decision
 from mapd.maps.errors import MapError
 from mapd.maps.groups import distinct_ops
+from mapd.maps.leased import LeaseId
+from mapd.maps.leases import Ended
 from mapd.maps.opened import OpenMap
 from mapd.runtime.audit_log import AuditLog, Entry
 from mapd.runtime.handles import HandleTable
-from mapd_api.contract import ELEMENT_SERVICE, HOST_SERVICE, MAP_SERVICE, full_name
+from mapd_api.contract import ELEMENT_SERVICE, HOST_SERVICE, LEASE_SERVICE, MAP_SERVICE, full_name
 from mapd_api.ops import MUTATES, Verb
 from mapd_api.reasons import Reason, Refusal
 
@@ -37,6 +39,7 @@ CHANGES: Final[Mapping[str, str]] = {
         )
     },
     full_name(ELEMENT_SERVICE.methods_by_name["UpdateReference"]): "update_reference",
+    full_name(LEASE_SERVICE.methods_by_name["LeaseRevoke"]): "revoke",
 }
 """Calls that change something and are no groups, with the word for what they do."""
 
@@ -257,6 +260,22 @@ class Auditor:
         )
         self.log.write(entry, reserved=changes)
 
+    def expired(self, lease: LeaseId, ended: Ended) -> None:
+        """A lease has ended by itself; a line for each map that was unpinned. Nobody waits for a place for it."""
+        for path, map_id in ended.pins if self.log is not None else ():
+            assert self.log is not None
+            self.log.write(
+                Entry(
+                    event="mutation",
+                    operation="expire",
+                    map=f"lease:{lease}/{path.rpartition('/')[2]}",
+                    map_id=map_id,
+                    pin=path,
+                    count=1,
+                    statuses={"DONE": 1},
+                )
+            )
+
     def refused(self, call: Call, error: BaseException) -> None:
         """A call or a group was refused: told, if for something that the trail is about."""
         if self.log is not None and isinstance(error, MapError):
@@ -340,6 +359,8 @@ def _named(call: Call, request: Any, handles: HandleTable | None) -> dict[str, A
         about = _referred(call, request.map, handles)
     if "named" in fields:
         about["map"] = _short(request.named.name)
+    if "lease" in fields and fields["lease"].message_type is None:
+        about["map"] = f"lease:{_short(request.lease)}"
     if "new_name" in fields:
         about["map"] = f"{_short(request.name)} -> {_short(request.new_name)}"
     if "path" in fields:
@@ -377,4 +398,5 @@ def _answered(answer: Any) -> dict[str, Any]:
     info = getattr(answer, "info", None)
     if info is None:
         return {}
-    return {"map_id": info.id, "map": info.name, "pin": info.pin_path}
+    name = info.name or f"lease:{info.lease.id}/{info.pin_path.rpartition('/')[2]}"
+    return {"map_id": info.id, "map": name, "pin": info.pin_path}

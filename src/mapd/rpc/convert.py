@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, cast
 
+from google.protobuf.duration_pb2 import Duration
+
 from mapd.access.principal import Principal
+from mapd.maps import leased
 from mapd.maps.answers import ElementFailure
 from mapd.maps.errors import MapError
 from mapd.maps.groups import FieldSpec, Group
 from mapd.maps.job import Outcome
+from mapd.maps.leased import LeasedRef, LeaseId
 from mapd.maps.opened import MapFacts
 from mapd.maps.spec import BtfSpec, MapSpec
-from mapd.maps.store import IdRef, NameRef, PinRef
+from mapd.maps.store import IdRef, NameRef, PinRef, Place
 from mapd.maps.traits import Iteration
 from mapd.maps.types import type_name
 from mapd.runtime.host import AnyRef, HandleRef, NewMap
-from mapd_api.names import split_name
+from mapd_api import limits
+from mapd_api.names import is_part, split_name
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason, Refusal
 from mapd_api.v1 import elements_pb2, errors_pb2, maps_pb2, types_pb2
@@ -46,6 +51,39 @@ def name_ref(name: str, principal: Principal, operation: str) -> NameRef:
         return NameRef(*split_name(name, principal.namespace))
     except ValueError as error:
         raise bad_spec(str(error), operation) from None
+
+
+def lease_id(lease: str, principal: Principal, operation: str) -> LeaseId:
+    """A lease as the principal means it."""
+    try:
+        return LeaseId(*split_name(lease, principal.namespace, what="lease"))
+    except ValueError as error:
+        raise bad_spec(str(error), operation) from None
+
+
+def leased_ref(message: maps_pb2.Lease, principal: Principal) -> LeasedRef:
+    """The place of a map in a lease.
+
+    Raises:
+        MapError: BAD_SPEC, no id, no name, or a ttl that no lease has.
+    """
+    lease = lease_id(message.id, principal, "create")
+    if not is_part(message.name):
+        raise bad_spec(
+            f"{message.name!r} is no name of a map in a lease: 1 to 63 of a-z, 0-9, '_', '-', beginning with a letter "
+            "or digit",
+            "create",
+        )
+    ttl = message.ttl
+    # Before any arithmetic: seconds may be any 64 bits.
+    ttl_ms = ttl.seconds * 1_000 + ttl.nanos // 1_000_000 if abs(ttl.seconds) < 1 << 32 else -1
+    if not leased.takes(ttl_ms):
+        raise bad_spec(
+            f"a lease of {ttl.seconds} s and {ttl.nanos} ns: from {limits.LEASE_MIN_S:g} to {limits.LEASE_MAX_S:g} s "
+            "are taken; what shall stay longer has a name",
+            "create",
+        )
+    return LeasedRef(lease, ttl_ms, message.name)
 
 
 def ref(message: types_pb2.MapRef, principal: Principal, operation: str) -> AnyRef:
@@ -81,14 +119,13 @@ def new_map(request: maps_pb2.CreateMapRequest, principal: Principal) -> NewMap:
     Raises:
         MapError: BAD_SPEC or OPERATION_UNSUPPORTED; what this version cannot do is refused, never ignored.
     """
-    if request.HasField("lease"):
-        raise MapError(
-            Reason.OPERATION_UNSUPPORTED,
-            "create: this daemon does not serve leased maps yet",
-            operation="create",
-        )
-    if not request.HasField("named"):
-        raise bad_spec("say how long the map lives: named {name}", "create")
+    match request.WhichOneof("lifetime"):
+        case "named":
+            place: Place = name_ref(request.named.name, principal, "create")
+        case "lease":
+            place = leased_ref(request.lease, principal)
+        case _:
+            raise bad_spec("say how long the map lives: named {name}, or lease {id, ttl, name}", "create")
     btf = None
     if request.HasField("btf"):
         btf = BtfSpec(
@@ -97,7 +134,7 @@ def new_map(request: maps_pb2.CreateMapRequest, principal: Principal) -> NewMap:
             value_type_id=request.btf.value_type_id,
         )
     return NewMap(
-        name=name_ref(request.named.name, principal, "create"),
+        name=place,
         exist_ok=request.exist_ok,
         spec=MapSpec(
             map_type=request.type,
@@ -134,6 +171,11 @@ class Told(Protocol):
         """A pin of it, or ""."""
         ...
 
+    @property
+    def leased(self) -> LeasedRef | None:
+        """What keeps that pin, where it is one of a lease."""
+        ...
+
 
 def map_info(found: Told) -> types_pb2.MapInfo:
     """What a client is told of a map."""
@@ -160,7 +202,20 @@ def map_info(found: Told) -> types_pb2.MapInfo:
         supported_operations=_operations(facts),
         iteration=_ITERATION[traits.iteration] if traits else types_pb2.ITERATION_NONE,
         has_lock=facts.has_lock,
+        lease=None if found.leased is None else map_lease(found.leased),
     )
+
+
+def map_lease(place: LeasedRef) -> types_pb2.MapLease:
+    """What keeps a map that has no name."""
+    return types_pb2.MapLease(id=str(place.lease), ttl=duration(place.ttl_ms))
+
+
+def duration(ms: int) -> Duration:
+    """Milliseconds as they travel."""
+    found = Duration()
+    found.FromMilliseconds(ms)
+    return found
 
 
 def _operations(facts: MapFacts) -> Sequence[str]:

@@ -11,6 +11,7 @@ import structlog
 
 from mapd.access.policy.explain import Asked
 from mapd.maps.errors import MapError
+from mapd.maps.leased import LeasedRef
 from mapd.maps.listing import Wanted
 from mapd.maps.store import IdRef, NameRef, PinRef
 from mapd.maps.types import TYPES
@@ -20,6 +21,7 @@ from mapd.rpc.guard import Call, Handler
 from mapd.rpc.server_info import Facts
 from mapd.runtime import statistics
 from mapd.runtime.host import HandleRef, MapHost
+from mapd.runtime.leases import Leases
 from mapd.runtime.reach import Unlisted
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
@@ -42,8 +44,9 @@ STATS_LIMIT: Final = statistics.MOST
 class MapHandlers:
     """One coroutine for each method of the service."""
 
-    def __init__(self, host: MapHost, facts: Facts) -> None:
+    def __init__(self, host: MapHost, facts: Facts, leases: Leases) -> None:
         self._host = host
+        self._leases = leases
         self._facts = facts
         self._started_ns = time.monotonic_ns()
 
@@ -86,7 +89,10 @@ class MapHandlers:
                     admitted(self._host, call, request.inner, "create", _LISTED)
                 )
             keep = stack.enter_context(self._host.handles.reserve(call.principal, session))
-            reached, created = await self._host.create(creation, template, view)
+            making = self._host.create(creation, template, view)
+            if isinstance(new.name, LeasedRef):
+                making = self._leases.make(new.name, making)
+            reached, created = await making
             opened = reached.opened
             try:
                 # Who has made it may hold it; what was there is opened as by OpenMap.

@@ -1,9 +1,9 @@
 """Whose maps there are, and how much kernel memory they may come to take: asked before a map is made.
 
-A map is charged to the namespace of its name, and to the principal that makes it. Names are pins, so what is charged
-is counted from the kernel at each creation: nothing is kept that could disagree with it after a crash. What has been
-made by this daemon and lost its name is counted too, as long as a handle or another pin that it was given here keeps
-it; a daemon that was restarted knows no longer who made a map with no name.
+A map is charged to the namespace of its name or of its lease, and to the principal that makes it. Both are pins, so
+what is charged is counted from the kernel at each creation: nothing is kept that could disagree with it after a crash.
+What has been made by this daemon and lost its name is counted too, as long as a handle or another pin that it was
+given here keeps it; a daemon that was restarted knows no longer who made a map with no name.
 
 Blocks, and is safe to use from many threads: it runs in the pool, around the making itself.
 """
@@ -20,10 +20,11 @@ from typing import TypeAlias
 from mapd.access.policy.model import Quotas
 from mapd.access.principal import Principal
 from mapd.access.quotas import Dimension
-from mapd.bpf.kernel import ListFolder, OpenPin, PinStamp, RawMapInfo
+from mapd.bpf.kernel import FolderPins, ListFolder, OpenPin, PinStamp, RawMapInfo
 from mapd.bpf.memory import MapShape, map_bytes
+from mapd.maps.leased import leases_folder
 from mapd.maps.spec import MapSpec
-from mapd.maps.store import MapStore, NameRef
+from mapd.maps.store import MapStore, Place
 from mapd.runtime.shares import over
 
 Held: TypeAlias = Callable[[int], bool]
@@ -122,9 +123,7 @@ class Charges:
         self._seen: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
 
     @contextmanager
-    def reserve(
-        self, name: NameRef, spec: MapSpec, accounts: Sequence[Account], held: Held
-    ) -> Generator[Bill]:
+    def reserve(self, name: Place, spec: MapSpec, accounts: Sequence[Account], held: Held) -> Generator[Bill]:
         """Room for one map while it is made in the block, on each of ``accounts``; the first is its maker's.
 
         Two that are made at once never get what one of them is due: what is begun counts until it is done.
@@ -190,7 +189,7 @@ class Charges:
     def _check(
         self,
         account: Account,
-        name: NameRef,
+        name: Place,
         spec: MapSpec,
         path: str,
         size: int,
@@ -209,11 +208,23 @@ class Charges:
 
     def _count(self, principal: Principal, held: Held, known: dict[str, int]) -> _Counted:
         """All that counts for one principal; ``known`` is told the id behind each path."""
-        counted, folder = _Counted(), f"{self._store.names_root}/{principal.namespace}"
+        counted, root = _Counted(), self._store.names_root
+        folder, leases = f"{root}/{principal.namespace}", leases_folder(root, principal.namespace)
         for one in self._pending:
-            if one.principal == principal.name or one.path.startswith(folder + "/"):
+            if one.principal == principal.name or one.path.startswith((f"{folder}/", f"{leases}/")):
                 counted.pending[one.path] = max(one.size, counted.pending.get(one.path, 0))
-        for pin in self._pins(folder):
+        self._count_pins(folder, self._listed(folder).pins, counted, known)
+        for lease in self._listed(leases).folders:
+            inside = f"{leases}/{lease}"
+            self._count_pins(inside, self._listed(inside).pins, counted, known)
+        self._count_made(principal, held, counted)
+        return counted
+
+    def _count_pins(
+        self, folder: str, pins: Sequence[PinStamp], counted: _Counted, known: dict[str, int]
+    ) -> None:
+        """All that is pinned in one folder."""
+        for pin in pins[:REMEMBERED]:
             path = f"{folder}/{pin.name}"
             if path in counted.pending:
                 continue
@@ -226,8 +237,6 @@ class Charges:
                 counted.sizes[map_id] = size
             else:
                 counted.unseen += 1
-        self._count_made(principal, held, counted)
-        return counted
 
     def _count_made(self, principal: Principal, held: Held, counted: _Counted) -> None:
         """Maps that the principal made and that have no name in its namespace now; what is long gone is forgotten."""
@@ -264,15 +273,14 @@ class Charges:
             self._seen.pop(path, None)
         return found
 
-    def _pins(self, folder: str) -> Sequence[PinStamp]:
+    def _listed(self, folder: str) -> FolderPins:
         try:
             # The root as it is configured: a separate opener knows no other.
-            found = self._store.kernel.control(ListFolder(root=self._store.names_root, path=folder))
+            return self._store.kernel.control(ListFolder(root=self._store.names_root, path=folder))
         except FileNotFoundError:
-            return ()
+            return FolderPins(0, (), ())
         except OSError as error:
             raise self._store.pin_refusal(error, "create", folder, folder) from error
-        return found.pins[:REMEMBERED]
 
     def _look(self, root: str, path: str) -> tuple[int, int] | None:
         """Id and bytes of the map at a path; id 0 for one that cannot be looked at; None where there is none."""

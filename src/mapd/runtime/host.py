@@ -24,11 +24,12 @@ from mapd.maps.groups import Group, Plan, plan
 from mapd.maps.hostfacts import Facts, HostFacts
 from mapd.maps.hostfacts import Wanted as HostWanted
 from mapd.maps.job import Outcome
+from mapd.maps.leased import LeasedRef
 from mapd.maps.listing import Listing, SortKey, Wanted
 from mapd.maps.opened import Described, MapFacts, OpenMap
 from mapd.maps.scan import ScanOptions
 from mapd.maps.spec import MapSpec
-from mapd.maps.store import Btf, IdRef, MapStore, NameRef, PinRef, Ref
+from mapd.maps.store import Btf, IdRef, MapStore, NameRef, PinRef, Place, Ref
 from mapd.maps.targets import Inner, Target
 from mapd.maps.tokens import MOST_RANGES
 from mapd.runtime.budget import ByteBudget
@@ -78,7 +79,7 @@ AnyRef = Ref | HandleRef
 class NewMap:
     """A map to create."""
 
-    name: NameRef
+    name: Place
     spec: MapSpec
     exist_ok: bool = False
 
@@ -246,7 +247,7 @@ class MapHost:
         call = partial(self.reach.called, target)
         return await self._pool.run(Lane.POINT, target.facts.id, call, owner=opened.principal)
 
-    def missing(self, ref: Ref, operation: str) -> MapError:
+    def missing(self, ref: Ref | LeasedRef, operation: str) -> MapError:
         """What is said where there is no such map."""
         return self._store.not_found(ref, operation)
 

@@ -12,11 +12,12 @@ from typing import Final
 
 from mapd.access.authorize import View
 from mapd.access.policy.model import Subject, Unsure
+from mapd.maps import leased
 from mapd.maps.errors import MapError
 from mapd.maps.listing import Keep, ListedMap, Listing, Wanted, list_maps
 from mapd.maps.opened import MapFacts, OpenMap
 from mapd.maps.pinindex import Known, PinIndex, Unknown, name_of
-from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Ref
+from mapd.maps.store import IdRef, MapStore, NameRef, PinRef, Place, Ref
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
 
@@ -149,10 +150,10 @@ class Reach:
         ]
 
     def place_of(
-        self, ref: NameRef | PinRef, map_type: int | None = None, key_size: int | None = None
+        self, ref: Place | PinRef, map_type: int | None = None, key_size: int | None = None
     ) -> Subject:
         """A place by itself: a map of this shape that has no other name."""
-        path = self._store.path_of(ref) if isinstance(ref, NameRef) else ref.path
+        path = ref.path if isinstance(ref, PinRef) else self._store.path_of(ref)
         return replace(self._place(path), type=map_type, key_size=key_size)
 
     def path_of(self, name: NameRef) -> str:
@@ -178,7 +179,7 @@ class Reach:
 
     def _with_pins(self, subject: Subject, pins: frozenset[str]) -> Subject:
         names = frozenset(name for pin in pins if (name := name_of(self._store.names_root, pin)))
-        return Subject.of(subject.type, subject.key_size, names=names, pins=pins, unsure=subject.unsure)
+        return self._of(subject.type, subject.key_size, names, pins, subject.unsure)
 
     def _at(self, ref: Ref, operation: str) -> tuple[int, Known]:
         """The map that the index has there, 0 for none, and all that leads to it."""
@@ -191,19 +192,32 @@ class Reach:
 
     def _place(self, path: str) -> Subject:
         name = name_of(self._store.names_root, path)
-        return Subject.of(names=[name] if name else (), pins=[path])
+        return self._of(None, None, [name] if name else (), [path])
 
     def _bare(self, facts: MapFacts) -> Subject:
         return Subject.of(facts.info.map_type, facts.key_stride)
 
     def _subject(self, known: Known, facts: MapFacts | None = None) -> Subject:
-        return Subject.of(
+        return self._of(
             facts.info.map_type if facts else None,
             facts.key_stride if facts else None,
-            names=known.names,
-            pins=known.pins,
-            unsure=self._unsure_of(known.unknown),
+            known.names,
+            known.pins,
+            self._unsure_of(known.unknown),
         )
+
+    def _of(
+        self,
+        map_type: int | None,
+        key_size: int | None,
+        names: Iterable[str],
+        pins: Iterable[str],
+        unsure: Unsure | None = None,
+    ) -> Subject:
+        """A map that is called so; its owners are the namespaces of its names and of its leases."""
+        pins = frozenset(pins)
+        owners = {owner for pin in pins if (owner := leased.owner_of(self._store.names_root, pin))}
+        return Subject.of(map_type, key_size, names=names, pins=pins, owners=owners, unsure=unsure)
 
     def _unsure_of(self, unknown: Unknown) -> Unsure | None:
         """As decisions take it; the last one is kept, for it is nearly always that."""

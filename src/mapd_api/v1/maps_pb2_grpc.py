@@ -112,7 +112,8 @@ class MapServiceServicer(object):
 
     def CreateMap(self, request, context):
         """Create a map and open it. A named map is pinned before the answer is sent: it
-        survives the client, the daemon and its upgrades, not a reboot.
+        survives the client, the daemon and its upgrades, not a reboot. So is a leased one
+        (feature "leases"), and survives the daemon too, but nobody's silence.
 
         Interrupted: the map may exist. Repeating with exist_ok settles it.
         Errors: MAP_EXISTS; INCOMPATIBLE (exist_ok, and a field differs); BAD_SPEC;

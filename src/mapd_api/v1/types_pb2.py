@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mapd_api/v1/types.proto\x12\x0bmapd_api.v1\x1a google/protobuf/descriptor.proto\"L\n\x06\x41\x63\x63\x65ss\x12 \n\x05verbs\x18\x01 \x03(\x0e\x32\x11.mapd_api.v1.Verb\x12\x0e\n\x06per_op\x18\x02 \x01(\x08\x12\x10\n\x08\x65veryone\x18\x03 \x01(\x08\"N\n\x06MapRef\x12\x10\n\x06handle\x18\x01 \x01(\x06H\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x12\r\n\x03pin\x18\x03 \x01(\tH\x00\x12\x0c\n\x02id\x18\x04 \x01(\rH\x00\x42\x05\n\x03ref\"6\n\x07\x43olumns\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x01(\x0c\"?\n\x03\x42tf\x12\x0c\n\x04\x62lob\x18\x01 \x01(\x0c\x12\x13\n\x0bkey_type_id\x18\x02 \x01(\r\x12\x15\n\rvalue_type_id\x18\x03 \x01(\r\"\xf3\x03\n\x07MapInfo\x12\n\n\x02id\x18\x01 \x01(\r\x12\"\n\x04type\x18\x02 \x01(\x0e\x32\x14.mapd_api.v1.MapType\x12\x13\n\x0bkernel_name\x18\x03 \x01(\t\x12\x10\n\x08key_size\x18\x04 \x01(\r\x12\x12\n\nvalue_size\x18\x05 \x01(\r\x12\x13\n\x0bmax_entries\x18\x06 \x01(\r\x12\x11\n\tmap_flags\x18\x07 \x01(\r\x12\x11\n\tmap_extra\x18\x08 \x01(\x04\x12\x12\n\nkey_stride\x18\t \x01(\r\x12\x14\n\x0cvalue_stride\x18\n \x01(\r\x12\x0e\n\x06\x66rozen\x18\x0b \x01(\x08\x12\x0c\n\x04name\x18\x0c \x01(\t\x12\x10\n\x08pin_path\x18\r \x01(\t\x12\x0e\n\x06\x62tf_id\x18\x0e \x01(\r\x12\x17\n\x0f\x62tf_key_type_id\x18\x0f \x01(\r\x12\x19\n\x11\x62tf_value_type_id\x18\x10 \x01(\r\x12\x15\n\rmemlock_bytes\x18\x11 \x01(\x04\x12\x1c\n\x14supported_operations\x18\x12 \x03(\t\x12)\n\titeration\x18\x13 \x01(\x0e\x32\x16.mapd_api.v1.Iteration\x12$\n\x07holders\x18\x14 \x03(\x0b\x32\x13.mapd_api.v1.Holder\x12\x0c\n\x04pins\x18\x15 \x03(\t\x12\x10\n\x08has_lock\x18\x16 \x01(\x08\"\xbd\x01\n\x06Holder\x12.\n\x07process\x18\x01 \x01(\x0b\x32\x1b.mapd_api.v1.Holder.ProcessH\x00\x12.\n\x07program\x18\x02 \x01(\x0b\x32\x1b.mapd_api.v1.Holder.ProgramH\x00\x1a$\n\x07Process\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04\x63omm\x18\x02 \x01(\t\x1a#\n\x07Program\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\tB\x08\n\x06holder*\xe1\x01\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\r\n\tVERB_LIST\x10\x01\x12\r\n\tVERB_READ\x10\x02\x12\x0e\n\nVERB_WRITE\x10\x03\x12\x0f\n\x0bVERB_DELETE\x10\x04\x12\x0f\n\x0bVERB_CREATE\x10\x05\x12\x0c\n\x08VERB_PIN\x10\x06\x12\x0f\n\x0bVERB_FREEZE\x10\x07\x12\x13\n\x0fVERB_OPEN_BY_ID\x10\x08\x12\x0e\n\nVERB_WATCH\x10\t\x12\x10\n\x0cVERB_CONSUME\x10\n\x12\x0e\n\nVERB_ADMIN\x10\x0b\x12\r\n\tVERB_HOST\x10\x0c*\xe4\x06\n\x07MapType\x12\x18\n\x14MAP_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rMAP_TYPE_HASH\x10\x01\x12\x12\n\x0eMAP_TYPE_ARRAY\x10\x02\x12\x17\n\x13MAP_TYPE_PROG_ARRAY\x10\x03\x12\x1d\n\x19MAP_TYPE_PERF_EVENT_ARRAY\x10\x04\x12\x18\n\x14MAP_TYPE_PERCPU_HASH\x10\x05\x12\x19\n\x15MAP_TYPE_PERCPU_ARRAY\x10\x06\x12\x18\n\x14MAP_TYPE_STACK_TRACE\x10\x07\x12\x19\n\x15MAP_TYPE_CGROUP_ARRAY\x10\x08\x12\x15\n\x11MAP_TYPE_LRU_HASH\x10\t\x12\x1c\n\x18MAP_TYPE_LRU_PERCPU_HASH\x10\n\x12\x15\n\x11MAP_TYPE_LPM_TRIE\x10\x0b\x12\x1a\n\x16MAP_TYPE_ARRAY_OF_MAPS\x10\x0c\x12\x19\n\x15MAP_TYPE_HASH_OF_MAPS\x10\r\x12\x13\n\x0fMAP_TYPE_DEVMAP\x10\x0e\x12\x14\n\x10MAP_TYPE_SOCKMAP\x10\x0f\x12\x13\n\x0fMAP_TYPE_CPUMAP\x10\x10\x12\x13\n\x0fMAP_TYPE_XSKMAP\x10\x11\x12\x15\n\x11MAP_TYPE_SOCKHASH\x10\x12\x12\x1b\n\x17MAP_TYPE_CGROUP_STORAGE\x10\x13\x12 \n\x1cMAP_TYPE_REUSEPORT_SOCKARRAY\x10\x14\x12\"\n\x1eMAP_TYPE_PERCPU_CGROUP_STORAGE\x10\x15\x12\x12\n\x0eMAP_TYPE_QUEUE\x10\x16\x12\x12\n\x0eMAP_TYPE_STACK\x10\x17\x12\x17\n\x13MAP_TYPE_SK_STORAGE\x10\x18\x12\x18\n\x14MAP_TYPE_DEVMAP_HASH\x10\x19\x12\x17\n\x13MAP_TYPE_STRUCT_OPS\x10\x1a\x12\x14\n\x10MAP_TYPE_RINGBUF\x10\x1b\x12\x1a\n\x16MAP_TYPE_INODE_STORAGE\x10\x1c\x12\x19\n\x15MAP_TYPE_TASK_STORAGE\x10\x1d\x12\x19\n\x15MAP_TYPE_BLOOM_FILTER\x10\x1e\x12\x19\n\x15MAP_TYPE_USER_RINGBUF\x10\x1f\x12\x19\n\x15MAP_TYPE_CGRP_STORAGE\x10 \x12\x12\n\x0eMAP_TYPE_ARENA\x10!*j\n\tIteration\x12\x19\n\x15ITERATION_UNSPECIFIED\x10\x00\x12\x13\n\x0fITERATION_EXACT\x10\x01\x12\x19\n\x15ITERATION_BEST_EFFORT\x10\x02\x12\x12\n\x0eITERATION_NONE\x10\x03:E\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x13.mapd_api.v1.Access:H\n\x08op_verbs\x12!.google.protobuf.EnumValueOptions\x18\xba\x8e\x03 \x03(\x0e\x32\x11.mapd_api.v1.VerbB1Z/github.com/bpf-mapd/mapd/gen/mapd_api/v1;mapdv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mapd_api/v1/types.proto\x12\x0bmapd_api.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"L\n\x06\x41\x63\x63\x65ss\x12 \n\x05verbs\x18\x01 \x03(\x0e\x32\x11.mapd_api.v1.Verb\x12\x0e\n\x06per_op\x18\x02 \x01(\x08\x12\x10\n\x08\x65veryone\x18\x03 \x01(\x08\"N\n\x06MapRef\x12\x10\n\x06handle\x18\x01 \x01(\x06H\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x12\r\n\x03pin\x18\x03 \x01(\tH\x00\x12\x0c\n\x02id\x18\x04 \x01(\rH\x00\x42\x05\n\x03ref\"6\n\x07\x43olumns\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x01(\x0c\"?\n\x03\x42tf\x12\x0c\n\x04\x62lob\x18\x01 \x01(\x0c\x12\x13\n\x0bkey_type_id\x18\x02 \x01(\r\x12\x15\n\rvalue_type_id\x18\x03 \x01(\r\"\x99\x04\n\x07MapInfo\x12\n\n\x02id\x18\x01 \x01(\r\x12\"\n\x04type\x18\x02 \x01(\x0e\x32\x14.mapd_api.v1.MapType\x12\x13\n\x0bkernel_name\x18\x03 \x01(\t\x12\x10\n\x08key_size\x18\x04 \x01(\r\x12\x12\n\nvalue_size\x18\x05 \x01(\r\x12\x13\n\x0bmax_entries\x18\x06 \x01(\r\x12\x11\n\tmap_flags\x18\x07 \x01(\r\x12\x11\n\tmap_extra\x18\x08 \x01(\x04\x12\x12\n\nkey_stride\x18\t \x01(\r\x12\x14\n\x0cvalue_stride\x18\n \x01(\r\x12\x0e\n\x06\x66rozen\x18\x0b \x01(\x08\x12\x0c\n\x04name\x18\x0c \x01(\t\x12\x10\n\x08pin_path\x18\r \x01(\t\x12\x0e\n\x06\x62tf_id\x18\x0e \x01(\r\x12\x17\n\x0f\x62tf_key_type_id\x18\x0f \x01(\r\x12\x19\n\x11\x62tf_value_type_id\x18\x10 \x01(\r\x12\x15\n\rmemlock_bytes\x18\x11 \x01(\x04\x12\x1c\n\x14supported_operations\x18\x12 \x03(\t\x12)\n\titeration\x18\x13 \x01(\x0e\x32\x16.mapd_api.v1.Iteration\x12$\n\x07holders\x18\x14 \x03(\x0b\x32\x13.mapd_api.v1.Holder\x12\x0c\n\x04pins\x18\x15 \x03(\t\x12\x10\n\x08has_lock\x18\x16 \x01(\x08\x12$\n\x05lease\x18\x17 \x01(\x0b\x32\x15.mapd_api.v1.MapLease\">\n\x08MapLease\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbd\x01\n\x06Holder\x12.\n\x07process\x18\x01 \x01(\x0b\x32\x1b.mapd_api.v1.Holder.ProcessH\x00\x12.\n\x07program\x18\x02 \x01(\x0b\x32\x1b.mapd_api.v1.Holder.ProgramH\x00\x1a$\n\x07Process\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04\x63omm\x18\x02 \x01(\t\x1a#\n\x07Program\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\tB\x08\n\x06holder*\xe1\x01\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\r\n\tVERB_LIST\x10\x01\x12\r\n\tVERB_READ\x10\x02\x12\x0e\n\nVERB_WRITE\x10\x03\x12\x0f\n\x0bVERB_DELETE\x10\x04\x12\x0f\n\x0bVERB_CREATE\x10\x05\x12\x0c\n\x08VERB_PIN\x10\x06\x12\x0f\n\x0bVERB_FREEZE\x10\x07\x12\x13\n\x0fVERB_OPEN_BY_ID\x10\x08\x12\x0e\n\nVERB_WATCH\x10\t\x12\x10\n\x0cVERB_CONSUME\x10\n\x12\x0e\n\nVERB_ADMIN\x10\x0b\x12\r\n\tVERB_HOST\x10\x0c*\xe4\x06\n\x07MapType\x12\x18\n\x14MAP_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rMAP_TYPE_HASH\x10\x01\x12\x12\n\x0eMAP_TYPE_ARRAY\x10\x02\x12\x17\n\x13MAP_TYPE_PROG_ARRAY\x10\x03\x12\x1d\n\x19MAP_TYPE_PERF_EVENT_ARRAY\x10\x04\x12\x18\n\x14MAP_TYPE_PERCPU_HASH\x10\x05\x12\x19\n\x15MAP_TYPE_PERCPU_ARRAY\x10\x06\x12\x18\n\x14MAP_TYPE_STACK_TRACE\x10\x07\x12\x19\n\x15MAP_TYPE_CGROUP_ARRAY\x10\x08\x12\x15\n\x11MAP_TYPE_LRU_HASH\x10\t\x12\x1c\n\x18MAP_TYPE_LRU_PERCPU_HASH\x10\n\x12\x15\n\x11MAP_TYPE_LPM_TRIE\x10\x0b\x12\x1a\n\x16MAP_TYPE_ARRAY_OF_MAPS\x10\x0c\x12\x19\n\x15MAP_TYPE_HASH_OF_MAPS\x10\r\x12\x13\n\x0fMAP_TYPE_DEVMAP\x10\x0e\x12\x14\n\x10MAP_TYPE_SOCKMAP\x10\x0f\x12\x13\n\x0fMAP_TYPE_CPUMAP\x10\x10\x12\x13\n\x0fMAP_TYPE_XSKMAP\x10\x11\x12\x15\n\x11MAP_TYPE_SOCKHASH\x10\x12\x12\x1b\n\x17MAP_TYPE_CGROUP_STORAGE\x10\x13\x12 \n\x1cMAP_TYPE_REUSEPORT_SOCKARRAY\x10\x14\x12\"\n\x1eMAP_TYPE_PERCPU_CGROUP_STORAGE\x10\x15\x12\x12\n\x0eMAP_TYPE_QUEUE\x10\x16\x12\x12\n\x0eMAP_TYPE_STACK\x10\x17\x12\x17\n\x13MAP_TYPE_SK_STORAGE\x10\x18\x12\x18\n\x14MAP_TYPE_DEVMAP_HASH\x10\x19\x12\x17\n\x13MAP_TYPE_STRUCT_OPS\x10\x1a\x12\x14\n\x10MAP_TYPE_RINGBUF\x10\x1b\x12\x1a\n\x16MAP_TYPE_INODE_STORAGE\x10\x1c\x12\x19\n\x15MAP_TYPE_TASK_STORAGE\x10\x1d\x12\x19\n\x15MAP_TYPE_BLOOM_FILTER\x10\x1e\x12\x19\n\x15MAP_TYPE_USER_RINGBUF\x10\x1f\x12\x19\n\x15MAP_TYPE_CGRP_STORAGE\x10 \x12\x12\n\x0eMAP_TYPE_ARENA\x10!*j\n\tIteration\x12\x19\n\x15ITERATION_UNSPECIFIED\x10\x00\x12\x13\n\x0fITERATION_EXACT\x10\x01\x12\x19\n\x15ITERATION_BEST_EFFORT\x10\x02\x12\x12\n\x0eITERATION_NONE\x10\x03:E\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x13.mapd_api.v1.Access:H\n\x08op_verbs\x12!.google.protobuf.EnumValueOptions\x18\xba\x8e\x03 \x03(\x0e\x32\x11.mapd_api.v1.VerbB1Z/github.com/bpf-mapd/mapd/gen/mapd_api/v1;mapdv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,26 +34,28 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mapd_api.v1.types_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z/github.com/bpf-mapd/mapd/gen/mapd_api/v1;mapdv1'
-  _globals['_VERB']._serialized_start=1048
-  _globals['_VERB']._serialized_end=1273
-  _globals['_MAPTYPE']._serialized_start=1276
-  _globals['_MAPTYPE']._serialized_end=2144
-  _globals['_ITERATION']._serialized_start=2146
-  _globals['_ITERATION']._serialized_end=2252
-  _globals['_ACCESS']._serialized_start=74
-  _globals['_ACCESS']._serialized_end=150
-  _globals['_MAPREF']._serialized_start=152
-  _globals['_MAPREF']._serialized_end=230
-  _globals['_COLUMNS']._serialized_start=232
-  _globals['_COLUMNS']._serialized_end=286
-  _globals['_BTF']._serialized_start=288
-  _globals['_BTF']._serialized_end=351
-  _globals['_MAPINFO']._serialized_start=354
-  _globals['_MAPINFO']._serialized_end=853
-  _globals['_HOLDER']._serialized_start=856
-  _globals['_HOLDER']._serialized_end=1045
-  _globals['_HOLDER_PROCESS']._serialized_start=962
-  _globals['_HOLDER_PROCESS']._serialized_end=998
-  _globals['_HOLDER_PROGRAM']._serialized_start=1000
-  _globals['_HOLDER_PROGRAM']._serialized_end=1035
+  _globals['_VERB']._serialized_start=1182
+  _globals['_VERB']._serialized_end=1407
+  _globals['_MAPTYPE']._serialized_start=1410
+  _globals['_MAPTYPE']._serialized_end=2278
+  _globals['_ITERATION']._serialized_start=2280
+  _globals['_ITERATION']._serialized_end=2386
+  _globals['_ACCESS']._serialized_start=106
+  _globals['_ACCESS']._serialized_end=182
+  _globals['_MAPREF']._serialized_start=184
+  _globals['_MAPREF']._serialized_end=262
+  _globals['_COLUMNS']._serialized_start=264
+  _globals['_COLUMNS']._serialized_end=318
+  _globals['_BTF']._serialized_start=320
+  _globals['_BTF']._serialized_end=383
+  _globals['_MAPINFO']._serialized_start=386
+  _globals['_MAPINFO']._serialized_end=923
+  _globals['_MAPLEASE']._serialized_start=925
+  _globals['_MAPLEASE']._serialized_end=987
+  _globals['_HOLDER']._serialized_start=990
+  _globals['_HOLDER']._serialized_end=1179
+  _globals['_HOLDER_PROCESS']._serialized_start=1096
+  _globals['_HOLDER_PROCESS']._serialized_end=1132
+  _globals['_HOLDER_PROGRAM']._serialized_start=1134
+  _globals['_HOLDER_PROGRAM']._serialized_end=1169
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,7 @@
+import datetime
+
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -166,7 +169,7 @@ class Btf(_message.Message):
     def __init__(self, blob: _Optional[bytes] = ..., key_type_id: _Optional[int] = ..., value_type_id: _Optional[int] = ...) -> None: ...
 
 class MapInfo(_message.Message):
-    __slots__ = ("id", "type", "kernel_name", "key_size", "value_size", "max_entries", "map_flags", "map_extra", "key_stride", "value_stride", "frozen", "name", "pin_path", "btf_id", "btf_key_type_id", "btf_value_type_id", "memlock_bytes", "supported_operations", "iteration", "holders", "pins", "has_lock")
+    __slots__ = ("id", "type", "kernel_name", "key_size", "value_size", "max_entries", "map_flags", "map_extra", "key_stride", "value_stride", "frozen", "name", "pin_path", "btf_id", "btf_key_type_id", "btf_value_type_id", "memlock_bytes", "supported_operations", "iteration", "holders", "pins", "has_lock", "lease")
     ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     KERNEL_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +192,7 @@ class MapInfo(_message.Message):
     HOLDERS_FIELD_NUMBER: _ClassVar[int]
     PINS_FIELD_NUMBER: _ClassVar[int]
     HAS_LOCK_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
     id: int
     type: MapType
     kernel_name: str
@@ -211,7 +215,16 @@ class MapInfo(_message.Message):
     holders: _containers.RepeatedCompositeFieldContainer[Holder]
     pins: _containers.RepeatedScalarFieldContainer[str]
     has_lock: bool
-    def __init__(self, id: _Optional[int] = ..., type: _Optional[_Union[MapType, str]] = ..., kernel_name: _Optional[str] = ..., key_size: _Optional[int] = ..., value_size: _Optional[int] = ..., max_entries: _Optional[int] = ..., map_flags: _Optional[int] = ..., map_extra: _Optional[int] = ..., key_stride: _Optional[int] = ..., value_stride: _Optional[int] = ..., frozen: bool = ..., name: _Optional[str] = ..., pin_path: _Optional[str] = ..., btf_id: _Optional[int] = ..., btf_key_type_id: _Optional[int] = ..., btf_value_type_id: _Optional[int] = ..., memlock_bytes: _Optional[int] = ..., supported_operations: _Optional[_Iterable[str]] = ..., iteration: _Optional[_Union[Iteration, str]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ..., pins: _Optional[_Iterable[str]] = ..., has_lock: bool = ...) -> None: ...
+    lease: MapLease
+    def __init__(self, id: _Optional[int] = ..., type: _Optional[_Union[MapType, str]] = ..., kernel_name: _Optional[str] = ..., key_size: _Optional[int] = ..., value_size: _Optional[int] = ..., max_entries: _Optional[int] = ..., map_flags: _Optional[int] = ..., map_extra: _Optional[int] = ..., key_stride: _Optional[int] = ..., value_stride: _Optional[int] = ..., frozen: bool = ..., name: _Optional[str] = ..., pin_path: _Optional[str] = ..., btf_id: _Optional[int] = ..., btf_key_type_id: _Optional[int] = ..., btf_value_type_id: _Optional[int] = ..., memlock_bytes: _Optional[int] = ..., supported_operations: _Optional[_Iterable[str]] = ..., iteration: _Optional[_Union[Iteration, str]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ..., pins: _Optional[_Iterable[str]] = ..., has_lock: bool = ..., lease: _Optional[_Union[MapLease, _Mapping]] = ...) -> None: ...
+
+class MapLease(_message.Message):
+    __slots__ = ("id", "ttl")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    ttl: _duration_pb2.Duration
+    def __init__(self, id: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Holder(_message.Message):
     __slots__ = ("process", "program")

@@ -15,15 +15,16 @@ from mapd_api.ops import ATOMICS, MUTATES, TAKES_VALUE, Op, Verb
 from mapd_api.v1 import access_pb2 as access
 from mapd_api.v1 import elements_pb2 as pb
 from mapd_api.v1 import host_pb2 as host
+from mapd_api.v1 import leases_pb2 as leases
 from mapd_api.v1 import maps_pb2 as maps
 from mapd_api.v1.types_pb2 import VERB_READ, MapRef
-from tests.e2e.rights.world import Resource, T, World
+from tests.e2e.rights.world import Resource, T, World, lease_of
 
 PER_OP: Final = ("Apply", "Session")
 INSIDE: Final = {"Explain": frozenset({Verb.LIST})}
 """Of a method for everyone: what it takes on the map that a request names."""
 LISTINGS: Final = frozenset({"ListMaps", "ListMapStats"})
-CHANGES_NAMES: Final = frozenset({"CreateMap", "PinMap", "UnpinMap", "RenameMap"})
+CHANGES_NAMES: Final = frozenset({"CreateMap", "PinMap", "UnpinMap", "RenameMap", "LeaseRevoke"})
 CHANGES_MAPS: Final = frozenset({"FreezeMap", "Update", "Delete", "UpdateReference", "Load"})
 MADE: Final = "made"
 """The last part of whatever name or pin an admitted call makes."""
@@ -159,6 +160,17 @@ def _explain(world: World, resource: Resource) -> list[Message] | None:
     return None if resource.by_handle else [access.ExplainRequest(verb=VERB_READ, map=resource.ref)]
 
 
+def _leased(kind: type[Message]) -> Build:
+    """About the lease of a map that is in one."""
+
+    def build(world: World, resource: Resource) -> list[Message] | None:
+        del world
+        lease = lease_of(resource.ref.pin)
+        return [kind(lease=lease)] if lease else None
+
+    return build
+
+
 BUILDERS: Final[Mapping[str, Build]] = {
     "WhoAmI": lambda _w, _r: [access.WhoAmIRequest()],
     "Explain": _explain,
@@ -184,6 +196,9 @@ BUILDERS: Final[Mapping[str, Build]] = {
     "GetNextKey": lambda _w, r: [pb.GetNextKeyRequest(map=r.ref)],
     "Dump": lambda _w, r: [pb.DumpRequest(map=r.ref)],
     "Load": _load,
+    "LeaseKeepAlive": _leased(leases.LeaseKeepAliveRequest),
+    "LeaseRevoke": _leased(leases.LeaseRevokeRequest),
+    "LeaseTimeToLive": _leased(leases.LeaseTimeToLiveRequest),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from mapd_api.ops import Op, Verb
 from mapd_api.reasons import Reason
 from tests.e2e.rights.cells import LISTINGS, MADE, Action
-from tests.e2e.rights.world import ABSENT, INSIDE, OUTSIDE, ROUTE, Kind, Known, Resource, World
+from tests.e2e.rights.world import ABSENT, INSIDE, OUTSIDE, ROUTE, Kind, Known, Resource, World, leases_of
 from tests.unit.mapd.access.reference import Map, Reference
 
 ADMITTED: Final[frozenset[Reason]] = frozenset()
@@ -120,4 +120,5 @@ class Expected:
         ref, like = resource.ref, resource.like
         if ref.name:
             return Map(like.type, like.key_size, (ref.name,), (self.world.path(ref.name),))
-        return Map(like.type, like.key_size, (), (ref.pin,) if ref.pin else ())
+        pins = (ref.pin,) if ref.pin else ()
+        return Map(like.type, like.key_size, (), pins, leases_of(pins))

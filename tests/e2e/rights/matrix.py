@@ -9,20 +9,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from mapd.maps.types import TYPES
 from mapd_api import contract
 from mapd_api.ops import Verb
 from mapd_api.reasons import Reason
-from mapd_api.v1 import access_pb2, elements_pb2, maps_pb2
+from mapd_api.v1 import access_pb2, elements_pb2, maps_pb2, types_pb2
 from mapd_api.v1.types_pb2 import MapRef
 from tests.e2e.rights import cells
 from tests.e2e.rights.agents import Agent, Answer, agent, setpriv
 from tests.e2e.rights.cells import LISTINGS, METHODS, Action
 from tests.e2e.rights.expected import ADMITTED, HIDDEN, REFUSALS, Expected
 from tests.e2e.rights.tcp import Tcp
-from tests.e2e.rights.world import HASH, KERNEL_REFUSES, KINDS, NOBODY, Kind, Resource, World
+from tests.e2e.rights.world import (
+    HASH,
+    KERNEL_REFUSES,
+    KINDS,
+    LEASE_MS,
+    NOBODY,
+    Kind,
+    Known,
+    Resource,
+    World,
+    lease_of,
+)
 
 DENIED_BY_KERNEL: Final = "Permission denied"
 COUNTS: Final = ("entries", "read_elements", "written_elements")
@@ -163,7 +175,7 @@ class Matrix:
                 later.append((action, at))
             else:
                 await caller.cell(action, resource)
-        self._unchanged(kind, "refused and reading calls")
+        await self._unchanged(kind, "refused and reading calls")
         for action, at in later:
             resource = self.world.resources()[at]
             await caller.cell(action, resource)
@@ -183,19 +195,19 @@ class Matrix:
                 if kind.principal == "admin" or _worth(action, resource):
                     yield action, at, resource
 
-    def _unchanged(self, kind: Kind, what: str) -> None:
+    async def _unchanged(self, kind: Kind, what: str) -> None:
         pins, contents = self.world.pins(), self.world.contents()
         for before, after in ((self._pins, pins), (self._contents, contents)):
             for label in before.keys() | after.keys():
                 if before.get(label) != after.get(label):
                     self.report.changed.append(Wrong(kind.name, what, label, "as before", "changed"))
         if self.report.changed:
-            self._rebuild()
+            await self._rebuild()
 
     async def _restore(self, resource: Resource) -> None:
         """Make good what an admitted call has done."""
         if resource.of is not None:
-            self.world.build(resource.of)
+            await self._build(resource.of)
         if resource.of is self.world.maps["own map"]:
             await self._open_again()
         for path in self.world.pins().keys() - self._pins.keys():
@@ -203,9 +215,29 @@ class Matrix:
         self._pins = self.world.pins()
         self._contents = self.world.contents()
 
-    def _rebuild(self) -> None:
+    async def _build(self, known: Known) -> None:
+        """Make a map anew; a lease begins with it again."""
+        self.world.build(known)
+        if OWNER not in self.agents or not (lease := lease_of(known.pins[0] if known.pins else "")):
+            return
+        request = maps_pb2.CreateMapRequest(
+            type=types_pb2.MAP_TYPE_HASH,
+            key_size=known.shape.key_size,
+            value_size=known.shape.value_size,
+            max_entries=8,
+            kernel_name="rights",
+            lease=maps_pb2.Lease(id=lease, ttl=Duration(seconds=LEASE_MS // 1_000), name="map"),
+            exist_ok=True,
+        )
+        answer = await self.agents[OWNER].call(METHODS["CreateMap"], request)
+        assert answer.code == "OK", answer
+        made = maps_pb2.CreateMapResponse.FromString(answer.replies[0])
+        assert not made.created
+        await self.agents[OWNER].call(METHODS["CloseMap"], maps_pb2.CloseMapRequest(handle=made.handle))
+
+    async def _rebuild(self) -> None:
         for known in self.world.maps.values():
-            self.world.build(known)
+            await self._build(known)
         for path in self.world.pins().keys() - self._pins.keys():
             self.world.unpin(path)
         self._pins = self.world.pins()
@@ -309,7 +341,8 @@ class _Caller:
         if answer.reason is not Reason.MAP_NOT_FOUND:
             return
         ref = resource.ref
-        place = (action.name, str(ref.WhichOneof("ref")), (ref.name or ref.pin).rpartition("/")[0])
+        path = ref.pin.rpartition("/")[0] if lease_of(ref.pin) else ref.name or ref.pin
+        place = (action.name, str(ref.WhichOneof("ref")), path.rpartition("/")[0])
         text = _without(world, resource, answer)
         if resource.of is None:
             self._missing[place] = text
@@ -428,6 +461,8 @@ def _without(world: World, resource: Resource, answer: Answer) -> str:
     text = f"{answer.code} {answer.refusal.message} {sorted(answer.refusal.metadata.items())}"
     ref = resource.ref
     own = [world.path(ref.name), ref.name] if ref.name else [ref.pin or str(ref.id or ref.handle)]
+    if lease := lease_of(ref.pin):
+        own.append(lease)
     for word in own:
         text = text.replace(word, "<map>")
     return text

@@ -44,6 +44,7 @@ def ours(resource: Resource) -> bool:
         "own map by id",
         "foreign pin by pin",
         "queue by name team/jobs",
+        "leased map by pin",
     )
 
 

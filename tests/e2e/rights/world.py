@@ -26,6 +26,7 @@ INSIDE: Final = bytes.fromhex("0a00000000000001")
 OUTSIDE: Final = bytes.fromhex("0b00000000000001")
 ABSENT: Final = bytes.fromhex("0a000000000000ff")
 ROUTE: Final = bytes.fromhex("180000000a000000")
+LEASE_MS: Final = 86_400_000
 VALUE: Final = bytes.fromhex("0102030405060708")
 
 
@@ -300,6 +301,18 @@ key_prefixes = ["0b"]
 """
 
 
+def lease_of(pin: str) -> str:
+    """The lease, "namespace/id", that a pin is in, or ""."""
+    _, _, place = pin.partition("/_leases/")
+    parts = place.split("/")
+    return f"{parts[0]}/{parts[1].rpartition('-')[0]}" if len(parts) == 3 else ""
+
+
+def leases_of(pins: tuple[str, ...]) -> tuple[str, ...]:
+    """The namespaces of the leases that these pins are in."""
+    return tuple(lease.partition("/")[0] for pin in pins if (lease := lease_of(pin)))
+
+
 def make(shape: Shape) -> OwnedFd:
     """A map of this shape, with its elements."""
     request = CreateMap(
@@ -384,7 +397,7 @@ class World:
     def subject(self, known: Known) -> Map:
         """A map as the reference takes it."""
         pins = (*(self.path(name) for name in known.names), *known.pins)
-        return Map(known.shape.type, known.shape.key_size, known.names, pins)
+        return Map(known.shape.type, known.shape.key_size, known.names, pins, leases_of(pins))
 
     def add(self, label: str, shape: str, *names: str, pins: tuple[str, ...] = ()) -> None:
         """One map more."""
@@ -486,6 +499,8 @@ class World:
             of("missing", "secret/missing"),
             of("missing", pin=f"{bpffs}/foreign/missing"),
             of("missing", pin=self.path("team/missing")),
+            of("missing", pin=self.path(f"_leases/team/none-{LEASE_MS}ms/map")),
+            of("leased map", pin=self.path(f"_leases/team/job-{LEASE_MS}ms/map")),
             of("missing", number=0x7FFF_FFF0),
         ]
 
@@ -501,6 +516,7 @@ def made_world(place: Place) -> Generator[World]:
         world.add("foreign pin", "hash", pins=("foreign/tracer",))
         world.add("map without a name", "hash")
         world.add("map of two names", "hash", "team/public", "secret/alias")
+        world.add("leased map", "hash", pins=(f"mapd/_leases/team/job-{LEASE_MS}ms/map",))
         world.add("trie", "lpm", "team/routes")
         world.add("queue", "queue", "team/jobs")
         world.add("per-CPU map", "percpu", "team/stats")

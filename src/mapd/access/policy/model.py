@@ -64,11 +64,12 @@ class Subject:
         *,
         names: Iterable[str] = (),
         pins: Iterable[str] = (),
+        owners: Iterable[str] = (),
         unsure: Unsure | None = None,
     ) -> Subject:
-        """A subject whose owners are the namespaces of its names."""
+        """A subject whose owners are the namespaces of its names, and ``owners``: those of its leases."""
         names = frozenset(names)
-        owners = frozenset(name.partition("/")[0] for name in names)
+        owners = frozenset(owners).union(name.partition("/")[0] for name in names)
         return cls(
             type=map_type, key_size=key_size, names=names, pins=frozenset(pins), owners=owners, unsure=unsure
         )

@@ -34,12 +34,13 @@ KEYED = {"read", "write", "delete"}
 
 @dataclass(frozen=True)
 class Map:
-    """A map as it is."""
+    """A map as it is. ``leases``: the namespaces of the leases that it is in."""
 
     type: MapType
     key_size: int
     names: tuple[str, ...] = ()
     pins: tuple[str, ...] = ()
+    leases: tuple[str, ...] = ()
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Reference:
             return False
         if "owners" in rule:
             wanted = {self.namespaces[who] if owner == "self" else owner for owner in rule["owners"]}
-            if not wanted & {name.split("/")[0] for name in of.names}:
+            if not wanted & {*of.leases, *(name.split("/")[0] for name in of.names)}:
                 return False
         if "names" in rule and not any(match(g, name) for g in rule["names"] for name in of.names):
             return False

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from mapd.access.principal import Principal
 from mapd.bpf import Buffer
@@ -13,6 +14,7 @@ from mapd.maps.answers import ElementFailure
 from mapd.maps.errors import MapError
 from mapd.maps.groups import FieldSpec, Group
 from mapd.maps.job import Outcome
+from mapd.maps.leased import LeasedRef, LeaseId
 from mapd.maps.store import IdRef, NameRef, PinRef
 from mapd.maps.types import TYPES
 from mapd.rpc import convert
@@ -108,10 +110,45 @@ def test_what_is_not_given_is_not_invented() -> None:
     assert (spec.flags, spec.kernel_name, spec.map_extra, spec.numa_node, spec.btf) == (0, "", 0, None, None)
 
 
-def test_what_this_version_cannot_do_is_refused_never_ignored() -> None:
-    with refused(Reason.OPERATION_UNSUPPORTED) as caught:
-        convert.new_map(creation(named=None, lease=maps.Lease(id="a", name="b")), ALICE)
-    assert "leased maps" in str(caught.value)
+def leased(lease_id: str = "job", name: str = "flows", **ttl: int) -> maps.CreateMapRequest:
+    lease = maps.Lease(id=lease_id, name=name, ttl=Duration(**(ttl or {"seconds": 30})))
+    return creation(named=None, lease=lease)
+
+
+def test_a_lease_is_its_namespace_its_ttl_in_whole_milliseconds_and_a_name() -> None:
+    of_alice = convert.new_map(leased(), ALICE).name
+    assert of_alice == LeasedRef(LeaseId("alice", "job"), 30_000, "flows")
+    other = convert.new_map(leased("team/job", seconds=1, nanos=999_999), ALICE).name
+    assert other == LeasedRef(LeaseId("team", "job"), 1_000, "flows")
+
+
+@pytest.mark.parametrize("lease_id", ["", "Job", "a/b/c", "../job", "a.b", "a" * 64, "_a", "team/"])
+def test_what_is_no_lease_is_refused(lease_id: str) -> None:
+    with refused(Reason.BAD_SPEC) as caught:
+        convert.new_map(leased(lease_id), ALICE)
+    assert "is no lease" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "A", "a.b", "a" * 64])
+def test_a_map_of_a_lease_has_a_name_in_it(name: str) -> None:
+    with refused(Reason.BAD_SPEC):
+        convert.new_map(leased(name=name), ALICE)
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        {"seconds": 0, "nanos": 999_999_999},
+        {"seconds": -1},
+        {"seconds": 86_400, "nanos": 1_000_000},
+        {"seconds": 2**63 - 1, "nanos": 2**31 - 1},
+        {"seconds": -(2**63), "nanos": -(2**31)},
+    ],
+)
+def test_a_ttl_that_no_lease_has_is_refused(ttl: dict[str, int]) -> None:
+    with refused(Reason.BAD_SPEC) as caught:
+        convert.new_map(leased(**ttl), ALICE)
+    assert "from 1 to 86400 s" in str(caught.value)
 
 
 def test_a_template_and_an_exclusive_program_are_part_of_the_shape() -> None:

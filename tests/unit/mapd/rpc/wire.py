@@ -32,6 +32,7 @@ from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Guard, Handler
 from mapd.rpc.health import Health
 from mapd.rpc.host import HostHandlers
+from mapd.rpc.leases import LeaseHandlers
 from mapd.rpc.maps import MapHandlers
 from mapd.rpc.server import build
 from mapd.rpc.server_info import Facts
@@ -39,6 +40,7 @@ from mapd.rpc.session import Age, SessionHandlers
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.handles import HandleTable
 from mapd.runtime.host import MapHost
+from mapd.runtime.leases import Leases
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
 from mapd.runtime.sessions import Sessions
 from mapd_api import contract
@@ -161,8 +163,11 @@ async def serving(
         pin_root=ROOT,
         features=("apply",),
     )
+    leases = Leases(store, host.reach, pool)
+    maps = MapHandlers(host, facts, leases)
     table: dict[str, Handler] = {
-        **MapHandlers(host, facts).methods(),
+        **maps.methods(),
+        **LeaseHandlers(leases, maps).methods(),
         **ElementHandlers(host, EPOCH, guard.draining).methods(),
         **conversations.methods(),
         **AccessHandlers(host).methods(),
