@@ -21,6 +21,7 @@ import structlog
 from mapd.access.policy.hosts import Admissions
 from mapd.access.policy.model import Policy
 from mapd.access.principal import Principal
+from mapd.rpc import crashes
 from mapd.rpc.acl import Admitted
 from mapd.rpc.caller import Caller, always
 from mapd.rpc.guard import Guard, Handler
@@ -36,6 +37,9 @@ _log = structlog.stdlib.get_logger("mapd.rpc")
 
 RETIRE_S: Final = 1.0
 """Calls under way on a server that is replaced get so long; sessions go on at the new one at once."""
+
+AGAIN_S: Final = 1.0
+"""Between two tries to put another server in the place of one that ended by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +69,17 @@ class _Server:
 
     @classmethod
     async def start(
-        cls, runtime_dir: Path, wanted: _Wanted, guard: Guard, handlers: Mapping[str, Handler]
+        cls,
+        runtime_dir: Path,
+        wanted: _Wanted,
+        guard: Guard,
+        handlers: Mapping[str, Handler],
+        crashed: Callable[[Caller, BaseException], None],
     ) -> Self:
         """A server that answers on its staged socket, which nobody can reach yet.
+
+        Args:
+            crashed: is told whose server has ended by itself, and why.
 
         Raises:
             SocketError: the socket cannot be made.
@@ -78,7 +90,7 @@ class _Server:
         server = build(always(caller), guard, handlers, health, connections=wanted.connections)
         try:
             server.add_insecure_port(socket.address)
-            await server.start()
+            await crashes.start(server, partial(crashed, caller))
             await health.set_serving()
         except BaseException:
             socket.withdraw()
@@ -125,6 +137,7 @@ class Servers:
         self._others = others
         self._servers: dict[str, _Server] = {}
         self._retiring: dict[asyncio.Task[None], _Server] = {}
+        self._reviving: set[asyncio.Task[None]] = set()
 
     @property
     def sockets(self) -> Mapping[str, Path]:
@@ -180,6 +193,9 @@ class Servers:
 
     async def stop(self) -> None:
         """End all servers and whatever still runs in them. Idempotent."""
+        for task in self._reviving:
+            task.cancel()
+        await asyncio.gather(*self._reviving, return_exceptions=True)
         servers, retiring = [*self._servers.values(), *self._retiring.values()], list(self._retiring)
         self._servers.clear()
         # Their time is over too. Cancelled alone, they would leave their servers open, with the calls in them.
@@ -191,7 +207,33 @@ class Servers:
     # ---- one server ----------------------------------------------------------------------------
 
     async def _make(self, wanted: _Wanted) -> _Server:
-        return await _Server.start(self.runtime_dir, wanted, self._guard, self._handlers)
+        return await _Server.start(self.runtime_dir, wanted, self._guard, self._handlers, self._crashed)
+
+    def _crashed(self, whose: Caller, why: BaseException) -> None:
+        """A server has ended by itself: nobody can connect to it any more."""
+        for ended in self._servers.values():
+            if ended.caller is whose and not self._guard.draining.is_set():
+                task = asyncio.create_task(self._revive(ended, why), name=f"reviving {ended.socket.path}")
+                self._reviving.add(task)
+                task.add_done_callback(self._reviving.discard)
+
+    async def _revive(self, ended: _Server, why: BaseException) -> None:
+        """Put another server in the place of one that has ended, as long as it is wanted."""
+        name = ended.wanted.principal.name
+        _log.error("gRPC has ended a server; another one takes its place", principal=name, why=repr(why))
+        while self._servers.get(name) is ended:
+            try:
+                made = await self._make(ended.wanted)
+            except SocketError as error:
+                _log.error("a server cannot be replaced yet", principal=name, message=str(error))
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if self._servers.get(name) is not ended:  # a reload was quicker
+                await made.end()
+                return
+            made.socket.publish()
+            self._servers[name] = made
+            self._retire(ended, ended.wanted.principal)
 
     async def _become(self, now: _Server | None, wanted: _Wanted) -> None:
         """Raises SocketError; the server that was there is as it was, or fails what is tried next."""

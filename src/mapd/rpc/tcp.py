@@ -21,6 +21,7 @@ import structlog
 from mapd.access.policy.model import Policy
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
+from mapd.rpc import crashes
 from mapd.rpc.caller import Caller, Context
 from mapd.rpc.connections import Connections
 from mapd.rpc.guard import Guard, Handler
@@ -34,6 +35,12 @@ _log = structlog.stdlib.get_logger("mapd.tls")
 
 LOOK_S: Final = 1.0
 """Between two looks whether files or policy have changed; every handshake looks at the files too."""
+
+AGAIN_S: Final = 0.05
+"""Between two tries to listen again, after gRPC has ended the server: it closes the old sockets in its own time."""
+
+RETIRE_S: Final = 1.0
+"""Calls under way on a server that is replaced get so long."""
 
 SHARE_OF_JITTER: Final = 0.2
 """gRPC's connection ages are a tenth more or less than asked for (max_age_filter, kMaxConnectionAgeJitter)."""
@@ -202,17 +209,22 @@ class TcpServer:
         self._settings = settings
         self._policy = policy
         self._guard = guard
+        self._handlers = handlers
         self.files = TlsFiles(Path(settings.certificate), Path(settings.key), Path(settings.client_ca))
         self.callers = Callers(self.files, policy, settings, only_1_3=only_1_3)
         self.addresses: tuple[str, ...] = ()
         self._health = Health(guard.services)
-        self._server = build(
+        self._server = self._built()
+        self._crash: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def _built(self) -> grpc.aio.Server:
+        return build(
             self.callers.identify,
-            guard,
-            handlers,
+            self._guard,
+            self._handlers,
             self._health,
-            connections=settings.max_connections,
-            options=settings.options(),
+            connections=self._settings.max_connections,
+            options=self._settings.options(),
         )
 
     async def start(self) -> None:
@@ -228,9 +240,35 @@ class TcpServer:
                 "the daemon's certificate has ended: no client accepts it", ends=material.ends.isoformat()
             )
         self.addresses = tuple(self._listen(address) for address in self._settings.listen)
-        await self._server.start()
+        await crashes.start(self._server, self._crashed)
         await self._health.set_serving()
         _log.info("listening", tcp=self.addresses, certificate_ends=material.ends.isoformat())
+
+    def _crashed(self, why: BaseException) -> None:
+        if not self._crash.done():
+            self._crash.set_result(why)
+
+    async def revive(self) -> None:
+        """Put another server in the place of one that gRPC has ended, at the same addresses. Until cancelled."""
+        while True:
+            why = await self._crash
+            _log.error(
+                "gRPC has ended the server; another one takes its place", tcp=self.addresses, why=repr(why)
+            )
+            ended, self._server = self._server, self._built()
+            self._crash = asyncio.get_running_loop().create_future()
+            await asyncio.gather(self._listen_again(), ended.stop(RETIRE_S))
+
+    async def _listen_again(self) -> None:
+        listening = 0
+        while listening < len(self.addresses):
+            try:
+                self._listen(self.addresses[listening])
+                listening += 1
+            except TlsError as error:
+                _log.debug("not listening again yet", message=str(error))
+                await asyncio.sleep(AGAIN_S)
+        await crashes.start(self._server, self._crashed)
 
     def _listen(self, address: str) -> str:
         # Credentials of its own for each: gRPC asks each port's once for the first content, and then for changes.
@@ -322,6 +360,7 @@ async def listening(
         # No TaskGroup: it would wrap what is raised in the block.
         tasks.append(asyncio.create_task(server.watch(), name="tls files"))
         tasks.append(asyncio.create_task(drain(), name="tcp drain"))
+        tasks.append(asyncio.create_task(server.revive(), name="tcp revival"))
         yield server
     finally:
         for task in tasks:
