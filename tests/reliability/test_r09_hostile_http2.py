@@ -26,6 +26,8 @@ from tests.support.daemon import DaemonProcess, Place, daemon_process, environme
 
 ROOT = Path(__file__).parents[2]
 
+FAULTS = {"fault", "a handler cancelled itself"}
+
 QUICK_P99_MS = 500
 """In a run where other tests use the same CPUs this tells a hang alone."""
 
@@ -91,7 +93,6 @@ async def served(address: str) -> AsyncGenerator[Served]:
         asyncio.TaskGroup() as group,
     ):
         await opened.update(1, 1)
-        assert await opened.lookup_many([1] * 64) == [1] * 64  # what the daemon makes for a map it has made by now
         group.create_task(found.work(opened))
         try:
             yield found
@@ -113,9 +114,7 @@ def faults(daemon: DaemonProcess) -> list[str]:
     """What the daemon logged as a fault of its own, or not as JSON at all; what libraries say is not among it."""
     found: list[str] = []
     for line in daemon.log.read_text().splitlines():
-        if not line.startswith("{"):
-            found.append(line)
-        elif json.loads(line)["event"] in {"fault", "a handler cancelled itself"}:
+        if not line.startswith("{") or json.loads(line)["event"] in FAULTS:
             found.append(line)
     return found
 
@@ -150,7 +149,7 @@ async def test_hostile_connections_harm_nobody(
                 before = len(beside.seconds)
                 assert await until(lambda: len(beside.seconds) > before + 20)
             await until(lambda: descriptors(daemon) <= held)
-            left = max(0, descriptors(daemon) - held)  # fewer: connections of its start have been closed since
+            left = max(0, descriptors(daemon) - held)  # connections of its start may have been closed since
             more_mib = (resident_kib(daemon) - memory) / 1_024
         tried, ended = len(frames.CLASSICS) + mutants, int(daemon.process.poll() is not None)
         figure("R9", "hostile inputs that ended the daemon", ended, at_most=0, of=tried)

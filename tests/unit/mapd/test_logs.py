@@ -57,7 +57,7 @@ def test_without_a_terminal_auto_is_json(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_what_libraries_say_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
-    """gRPC and asyncio write to loggers of their own, and a traceback in plain text is no line of JSON."""
+    """Libraries write to loggers of their own, and a traceback in plain text is no line of JSON."""
     logs.configure("json", "info")
     logs.configure("json", "info")  # again, and each line comes once nevertheless
     try:
