@@ -112,11 +112,8 @@ def descriptors(daemon: DaemonProcess) -> int:
 
 def faults(daemon: DaemonProcess) -> list[str]:
     """What the daemon logged as a fault of its own, or not as JSON at all; what libraries say is not among it."""
-    found: list[str] = []
-    for line in daemon.log.read_text().splitlines():
-        if not line.startswith("{") or json.loads(line)["event"] in FAULTS:
-            found.append(line)
-    return found
+    lines = daemon.log.read_text().splitlines()
+    return [line for line in lines if not line.startswith("{") or json.loads(line)["event"] in FAULTS]
 
 
 def replaced(daemon: DaemonProcess) -> int:
