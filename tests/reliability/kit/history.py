@@ -8,11 +8,10 @@ later time, or never. Clients write it as JSON lines, two for each call; a call 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -58,20 +57,20 @@ class Operation:
 
 
 class Recorder:
-    """One client's lines, each written in one piece to ``fd``, so that those of several do not mix (PIPE_BUF)."""
+    """One client's lines, each handed to ``write`` in one piece, so that those of several do not mix."""
 
-    def __init__(self, client: int, fd: int) -> None:
+    def __init__(self, client: int, write: Callable[[bytes], object]) -> None:
         self._client = client
-        self._fd = fd
+        self._write = write
         self._call = 0
 
     def say(self, event: str, **fields: object) -> None:
         """One line."""
         line = json.dumps({"client": self._client, "event": event, "time": time.monotonic(), **fields})
-        os.write(self._fd, line.encode() + b"\n")
+        self._write(line.encode() + b"\n")
 
-    def invoke(self, op: str, keys: Sequence[int], args: Sequence[Sequence[int]]) -> int:
-        """A call begins; its number. Written before anything of it is done."""
+    def invoke(self, op: str | Sequence[str], keys: Sequence[int], args: Sequence[Sequence[int]]) -> int:
+        """A call begins; its number. Written before anything of it is done. ``op``: of all elements, or of each."""
         self._call += 1
         self.say("invoke", call=self._call, op=op, keys=list(keys), args=[list(each) for each in args])
         return self._call
@@ -95,9 +94,11 @@ class History:
         kind = event["event"]
         if kind == "invoke":
             client, call = event["client"], event["call"]
+            op, keys = event["op"], event["keys"]
+            ops = [op] * len(keys) if isinstance(op, str) else op
             begun = [
-                Operation(client, call, event["op"], key, tuple(args), event["time"])
-                for key, args in zip(event["keys"], event["args"], strict=True)
+                Operation(client, call, each, key, tuple(args), event["time"])
+                for each, key, args in zip(ops, keys, event["args"], strict=True)
             ]
             self.operations += begun
             self._open[client, call] = begun

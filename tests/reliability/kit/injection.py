@@ -1,0 +1,268 @@
+"""What ``entry`` puts into a daemon: points at which it stands still until the test says so, and failing syscalls.
+
+A point is ``before`` or ``after`` one of the steps of a request: ``decide`` (the policy is asked), ``syscall`` (the
+elements half of the kernel), ``opener`` (a request to the opener), ``audit`` (the line of the audit trail) and
+``reply``. The daemon that reaches the point says so to the test and waits; the test kills it there, or somebody else,
+or lets it go on. A wait in the event loop's thread stops the whole front, one in a thread of the pool that thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import random
+import select
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from mapd import daemon
+from mapd.access.authorize import Authorizer
+from mapd.bpf import Fault, FaultyKernel, LinuxKernel
+from mapd.bpf.abi import Command
+from mapd.bpf.faulty import Target
+from mapd.launch import inside
+from mapd.opener import OpenerKernel
+from mapd.rpc.elements import ElementHandlers
+from mapd.rpc.guard import Call, Handler
+from mapd.rpc.maps import MapHandlers
+from mapd.rpc.session import SessionHandlers
+from mapd.runtime.audit_log import AuditLog
+
+T = TypeVar("T")
+
+STEPS: Final = ("decide", "syscall", "opener", "audit", "reply")
+POINTS: Final = tuple(f"{when} {step}" for step in STEPS for when in ("before", "after"))
+
+PASSING: Final = (errno.ENOMEM, errno.EBUSY, errno.EAGAIN, errno.EINTR)
+"""What the kernel may answer any call on a map with, without having done anything."""
+
+FAILING: Final = frozenset(
+    {
+        Command.MAP_LOOKUP_ELEM,
+        Command.MAP_UPDATE_ELEM,
+        Command.MAP_DELETE_ELEM,
+        Command.MAP_LOOKUP_AND_DELETE_ELEM,
+        Command.MAP_LOOKUP_BATCH,
+        Command.MAP_UPDATE_BATCH,
+        Command.MAP_DELETE_BATCH,
+        Command.PROG_TEST_RUN,
+    }
+)
+
+STREAMS: Final = frozenset({"Session", "Dump", "Load", "ListMaps"})
+"""Methods with a reply that is not what their handler returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a daemon is to do.
+
+    Attributes:
+        point: of POINTS; "": none.
+        nth: which passing of the point stands still, of those after the test has armed it.
+        errnos: from the first request on, the part of the syscalls of FAILING that fail with one of PASSING, undone.
+        seed: of the choice.
+    """
+
+    point: str = ""
+    nth: int = 1
+    errnos: float = 0.0
+    seed: int = 0
+
+    def to_json(self) -> str:
+        """For the environment."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__})
+
+    @classmethod
+    def from_json(cls, text: str) -> Rules:
+        """What ``to_json`` wrote."""
+        return cls(**json.loads(text))
+
+
+class Points:
+    """Counts the passings of one point; says when it is reached, and waits there. Armed by a byte from the test.
+
+    Attributes:
+        serving: a request has come. What the daemon tries at its start passes.
+    """
+
+    def __init__(self, rules: Rules, gate: socket.socket | None) -> None:
+        self.serving = threading.Event()
+        self._rules = rules
+        self._gate = gate
+        self._lock = threading.Lock()
+        self._met = 0
+        self._armed = False
+
+    def reach(self, name: str) -> None:
+        """Pass a point, or stand there. Blocks the thread that calls."""
+        if name != self._rules.point or self._gate is None:
+            return
+        with self._lock:
+            if not self._armed:
+                if not select.select([self._gate], [], [], 0)[0]:
+                    return
+                self._armed = bool(self._gate.recv(1))
+            self._met += 1
+            if self._met != self._rules.nth:
+                return
+        self._gate.sendall(name.encode() + b"\n")
+        self._gate.recv(1)
+
+    def around(self, step: str, action: Callable[[], T]) -> T:
+        """One step between its two points."""
+        self.reach(f"before {step}")
+        answer = action()
+        self.reach(f"after {step}")
+        return answer
+
+
+class Pointed:
+    """A kernel whose calls are steps."""
+
+    def __init__(self, inner: Any, points: Points) -> None:
+        self._inner = inner
+        self._points = points
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def control(self, request: Any, fds: Sequence[int] = ()) -> Any:
+        """See ``Kernel.control``."""
+        return self._points.around("opener", lambda: self._inner.control(request, fds))
+
+    def each(self, *args: Any) -> Any:
+        """See ``Elements.each``."""
+        return self._points.around("syscall", lambda: self._inner.each(*args))
+
+    def batch(self, *args: Any) -> Any:
+        """See ``Elements.batch``."""
+        return self._points.around("syscall", lambda: self._inner.batch(*args))
+
+    def run(self, *args: Any) -> Any:
+        """See ``Elements.run``."""
+        return self._points.around("syscall", lambda: self._inner.run(*args))
+
+    def runner(self, ctx: Any, *, packet: bool = False) -> Callable[[int], int]:
+        """See ``Elements.runner``."""
+        inner, points = self._inner.runner(ctx, packet=packet), self._points
+        return lambda prog_fd: points.around("syscall", lambda: inner(prog_fd))
+
+
+class Failing(FaultyKernel):
+    """A kernel of which a part of the calls fail, elements one by one; each is drawn, with a seed."""
+
+    def __init__(self, inner: Any, rules: Rules, serving: threading.Event) -> None:
+        super().__init__(inner)
+        self._rules = rules
+        self._serving = serving
+        self._chance = random.Random(rules.seed)  # noqa: S311 - of faults, not of secrets
+        self.close: Callable[[], None] = getattr(inner, "close", lambda: None)
+
+    def _record(self, target: Target, map_fd: int | None, count: int) -> int | None:
+        del target, map_fd, count  # nobody looks at it, and hours of it would not fit
+        return None
+
+    def _claim(self, target: Target, map_id: int | None, count: int) -> tuple[int, Fault | None]:
+        del map_id
+        if target not in FAILING or not self._serving.is_set():
+            return count, None
+        with self._lock:
+            for passing in range(count):
+                if self._chance.random() < self._rules.errnos:
+                    return passing, Fault(target=target, errno=self._chance.choice(PASSING))
+        return count, None
+
+
+class _Told:
+    """grpc's context of a stream whose every message is a reply."""
+
+    def __init__(self, inner: Any, points: Points) -> None:
+        self._inner = inner
+        self._points = points
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def write(self, message: bytes) -> None:
+        self._points.reach("before reply")
+        await self._inner.write(message)
+        self._points.reach("after reply")
+
+
+def install(rules: Rules, gate: socket.socket | None) -> None:
+    """Wrap the daemon's parts in this process."""
+    points = Points(rules, gate)
+    _wrap_decide(points)
+    if rules.point:
+        _wrap(AuditLog, "write", points, "audit")
+        _wrap_replies(points)
+        _wrap_sessions(points)
+
+    def wrapped(kernel: Any) -> Any:
+        if rules.errnos:
+            kernel = Failing(kernel, rules, points.serving)
+        return Pointed(kernel, points) if rules.point else kernel
+
+    def opener(*args: Any) -> Any:
+        return wrapped(OpenerKernel(*args))
+
+    setattr(inside, "OpenerKernel", opener)  # noqa: B010 - a class, as a function
+    setattr(daemon, "LinuxKernel", lambda: wrapped(LinuxKernel()))  # noqa: B010
+
+
+def _wrap(owner: type, name: str, points: Points, step: str) -> None:
+    inner = getattr(owner, name)
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return points.around(step, lambda: inner(*args, **kwargs))
+
+    setattr(owner, name, method)
+
+
+def _wrap_decide(points: Points) -> None:
+    inner = Authorizer.authorize_map
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        points.serving.set()
+        return points.around("decide", lambda: inner(*args, **kwargs))
+
+    setattr(Authorizer, "authorize_map", method)  # noqa: B010 - a method, as a function
+
+
+def _wrap_replies(points: Points) -> None:
+    for owner in (ElementHandlers, MapHandlers):
+        inner: Callable[[Any], Any] = owner.methods
+
+        def methods(self: Any, inner: Callable[[Any], Any] = inner) -> Any:
+            return {
+                name: handler if name in STREAMS else _replying(handler, points)
+                for name, handler in inner(self).items()
+            }
+
+        setattr(owner, "methods", methods)  # noqa: B010
+
+
+def _replying(handler: Handler, points: Points) -> Handler:
+    async def replying(call: Call, request: Any) -> Any:
+        answer = await handler(call, request)
+        points.reach("before reply")
+        # grpc sends it once this has returned.
+        asyncio.get_running_loop().call_later(0.001, points.reach, "after reply")
+        return answer
+
+    return replying
+
+
+def _wrap_sessions(points: Points) -> None:
+    inner = SessionHandlers.session
+
+    async def session(self: SessionHandlers, call: Call, requests: object) -> None:
+        context: Any = _Told(call.context, points)
+        await inner(self, replace(call, context=context), requests)
+
+    setattr(SessionHandlers, "session", session)  # noqa: B010
