@@ -58,6 +58,8 @@ from mapd_client.hostinfo import HostClocks, HostInfo
 from mapd_client.info import (
     Btf,
     Count,
+    Lease,
+    LeaseState,
     Limits,
     MapInfo,
     ProcessHolder,
@@ -135,6 +137,8 @@ __all__ = [
     "KeyMissing",
     "Ktime",
     "KtimeBoot",
+    "Lease",
+    "LeaseState",
     "Limits",
     "Listing",
     "Lpm",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from os import PathLike
 from typing import Any, TypeVar, overload
 
@@ -28,14 +29,15 @@ from mapd_client.handing import check_codecs, check_per_cpu, give_back, in_sessi
 from mapd_client.handle import MapHandle
 from mapd_client.held import Grip, Tenure
 from mapd_client.hostinfo import HostInfo
-from mapd_client.info import Btf, MapInfo, ServerInfo
+from mapd_client.info import Btf, Lease, MapInfo, ServerInfo
 from mapd_client.keyless import FILTERS, QUEUES, Bloom, Queue, check_type
+from mapd_client.lease_calls import LeaseCalls
 from mapd_client.link import Link, Links
 from mapd_client.listing import Listing
 from mapd_client.map import Map
 from mapd_client.objectmaps import ObjectMaps
 from mapd_client.opening import Opener, Opening
-from mapd_client.refs import MapRef, Name, as_ref
+from mapd_client.refs import MapRef, Name, Pin, as_ref
 from mapd_client.rights import Decision, Principal
 from mapd_client.stats import StatsSample
 from mapd_client.tls import Tls
@@ -81,7 +83,7 @@ async def answering(client: C) -> C:
     return client
 
 
-class Client:
+class Client(LeaseCalls):
     """One daemon, as one user of it.
 
     Making one does no I/O: it may be made at import time, outside of any event loop. Connections are
@@ -347,7 +349,7 @@ class Client:
         inner: MapRef | str | None = None,
         btf: Btf | bool | None = None,
         exclusive_program_hash: bytes = b"",
-        lease: float | None = None,
+        lease: float | Lease | None = None,
         exist_ok: bool = False,
     ) -> Opening[Map[K, V]]:
         """Create a map and open it; exactly one of ``name`` and ``lease``.
@@ -370,7 +372,9 @@ class Client:
                 at all. A Btf, of an object file or of ``describe()``: that one. Where the map type takes none the map
                 has none: ``info.btf_id`` is 0.
             exclusive_program_hash: SHA-256 of the only program that may use the map.
-            lease: seconds that the map outlives its client.
+            lease: seconds that the map outlives this call's map: it has no name, is opened by ``info.pin_path``, and is
+                kept alive while it is open here. A Lease with an id: several maps in one, told apart by
+                ``kernel_name``.
             exist_ok: open the map of that name if every field agrees; types are compared by their fields, whatever
                 the bytes of the BTF.
 
@@ -425,7 +429,9 @@ class Client:
                         refusal, link, name, types, asked, read_only=read_only, session=tenure.session
                     )
                 info = replies.map_info(response.info)
-                grip = Grip(response.handle, tenure, None if name is None else Name(name))
+                ref = Pin(info.pin_path) if name is None else Name(name)
+                taken = None if info.lease is None else partial(link.leasing.keep, link.call, info.lease)
+                grip = Grip(response.handle, tenure, ref, taken=taken)
                 made = await self._opened(link, grip, info, plan.key, plan.value, asked)
                 made.created = response.created
                 return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,12 +51,14 @@ class Grip:
         tenure: what the handle lives by; None where nobody told.
         ref: how to open it again; None where it has no name, pin or id to be found by.
         read_only: as it was opened.
+        taken: told, once, who holds the map.
     """
 
     handle: int
     tenure: Tenure | None = None
     ref: MapRef | None = None
     read_only: bool = False
+    taken: Callable[[Held], None] | None = None
 
 
 class Held:
@@ -83,6 +86,8 @@ class Held:
         self.read_only = grip.read_only
         self.closed = False
         self.pipe: Pipeline | None = None
+        if grip.taken is not None:
+            grip.taken(self)
 
     def asked(self, op: int) -> Asked:
         """The operation, for messages."""

@@ -96,6 +96,34 @@ class ServerInfo:
     programs: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What keeps a map that has no name, for ``create_map(None, ..., lease=...)``.
+
+    Attributes:
+        ttl: seconds that its maps outlive whoever keeps it alive: from 1 to 86,400, in milliseconds.
+        id: "job-7" or "ns/job-7", for several maps in one lease; "": a lease of its own for each map that is made.
+    """
+
+    ttl: float
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseState:
+    """A lease as the daemon has it.
+
+    Attributes:
+        ttl: seconds that it has whenever it is kept alive.
+        remaining: seconds until it ends if nobody does.
+        pins: of its maps, those that the caller may see.
+    """
+
+    ttl: float
+    remaining: float
+    pins: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapInfo:
     """One map, as it was when it was opened or listed.
@@ -123,6 +151,7 @@ class MapInfo:
         has_lock: values have a bpf_spin_lock, which reads and writes hold.
         pins: every pin that a listing found, pin_path included.
         holders: who holds the map, where a listing was asked for it.
+        lease: what keeps pin_path, with an id; None where that is no pin of a lease.
     """
 
     id: int
@@ -147,6 +176,7 @@ class MapInfo:
     has_lock: bool = False
     pins: Sequence[str] = ()
     holders: Sequence[ProcessHolder | ProgramHolder] = ()
+    lease: Lease | None = None
 
     @property
     def type_name(self) -> str:

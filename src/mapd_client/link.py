@@ -18,6 +18,7 @@ from mapd_client.failures import Asked
 from mapd_client.held import Tenure
 from mapd_client.hostinfo_asking import renew_behind
 from mapd_client.info import ServerInfo
+from mapd_client.leasing import Leasing
 from mapd_client.methods import GET_SERVER_INFO, Method, Request, Response
 from mapd_client.pipeline import Pipeline
 from mapd_client.session import Session
@@ -38,12 +39,14 @@ class Link:
 
     Attributes:
         facts: of the daemon's host, as codecs of this loop's maps know them.
+        leasing: keeps the leases of this loop's maps alive.
     """
 
     def __init__(self, target: str, timeout: float, material: Material | None = None) -> None:
         self.transport = Transport(target, material)
         self.timeout = timeout
         self.facts = HostFacts(self._renew_facts)
+        self.leasing = Leasing()
         self._server: ServerInfo | None = None
         self._sessions: list[Session] = []
         self._opening = asyncio.Lock()
@@ -157,6 +160,7 @@ class Link:
         Waits at most a second for what was opened and cancelled to be given back.
         """
         try:
+            await self.leasing.aclose()
             await _ended(self._undoing)
             for session in self._sessions:
                 await session.aclose()

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from mapd_api.v1 import access_pb2, elements_pb2, host_pb2, maps_pb2
+from mapd_api.v1 import access_pb2, elements_pb2, host_pb2, leases_pb2, maps_pb2
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -17,6 +17,7 @@ _MAPS: Final = "/mapd_api.v1.MapService"
 _ELEMENTS: Final = "/mapd_api.v1.ElementService"
 _ACCESS: Final = "/mapd_api.v1.AccessService"
 _HOST: Final = "/mapd_api.v1.HostService"
+_LEASES: Final = "/mapd_api.v1.LeaseService"
 
 
 def _serialize(message: Message) -> bytes:
@@ -79,4 +80,17 @@ EXPLAIN: Final = Method(
 )
 GET_HOST_INFO: Final = Method(
     f"{_HOST}/GetHostInfo", host_pb2.GetHostInfoRequest, host_pb2.GetHostInfoResponse.FromString
+)
+LEASE_KEEP_ALIVE: Final = Method(
+    f"{_LEASES}/LeaseKeepAlive",
+    leases_pb2.LeaseKeepAliveRequest,
+    leases_pb2.LeaseKeepAliveResponse.FromString,
+)
+LEASE_REVOKE: Final = Method(
+    f"{_LEASES}/LeaseRevoke", leases_pb2.LeaseRevokeRequest, leases_pb2.LeaseRevokeResponse.FromString
+)
+LEASE_TIME_TO_LIVE: Final = Method(
+    f"{_LEASES}/LeaseTimeToLive",
+    leases_pb2.LeaseTimeToLiveRequest,
+    leases_pb2.LeaseTimeToLiveResponse.FromString,
 )

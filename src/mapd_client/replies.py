@@ -22,6 +22,7 @@ from mapd_client.errors import BatchFailed, DumpIncomplete, MapdError
 from mapd_client.failures import Asked
 from mapd_client.info import (
     Count,
+    Lease,
     Limits,
     MapInfo,
     MapPage,
@@ -110,7 +111,13 @@ def map_info(message: types_pb2.MapInfo) -> MapInfo:
         pins=tuple(message.pins),
         has_lock=message.has_lock,
         holders=tuple(holder(one) for one in message.holders),
+        lease=lease(message.lease) if message.HasField("lease") else None,
     )
+
+
+def lease(message: types_pb2.MapLease) -> Lease:
+    """What keeps a map that has no name."""
+    return Lease(message.ttl.ToMilliseconds() / 1_000, message.id)
 
 
 def holder(message: types_pb2.Holder) -> ProcessHolder | ProgramHolder:

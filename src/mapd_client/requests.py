@@ -12,13 +12,14 @@ from typing import Final, Literal
 
 from google.protobuf import duration_pb2
 
+from mapd_api.names import is_part
 from mapd_api.ops import Op
 from mapd_api.uapi import ElementFlag, MapFlag, MapType
 from mapd_api.v1 import elements_pb2, maps_pb2, types_pb2
 from mapd_client.codec import shown
 from mapd_client.errors import Misuse, TypeMismatch, Unsupported
 from mapd_client.failures import Asked
-from mapd_client.info import Btf, ServerInfo, UpdateFlag
+from mapd_client.info import Btf, Lease, ServerInfo, UpdateFlag
 from mapd_client.refs import Id, MapRef, Name, Pin
 from mapd_client.selecting import EVERYTHING, Selected
 
@@ -162,11 +163,11 @@ def create_map(
     inner: MapRef | None,
     btf: Btf | None,
     exclusive_program_hash: bytes,
-    lease: float | None,
+    lease: float | Lease | None,
     exist_ok: bool,
     session: str,
 ) -> maps_pb2.CreateMapRequest:
-    """Create a map; exactly one of ``name`` and ``lease`` (seconds).
+    """Create a map; exactly one of ``name`` and ``lease``.
 
     A ``numa_node`` asks for BPF_F_NUMA_NODE by itself.
     """
@@ -212,11 +213,26 @@ def create_map(
     return request
 
 
-def _lease(lasts: float, kernel_name: str | None) -> maps_pb2.Lease:
+def lease_id(lease: Lease | str) -> str:
+    """A lease by its id.
+
+    Raises:
+        Misuse: it has none.
+    """
+    found = text("lease", lease.id if isinstance(lease, Lease) else lease)
+    if not found:
+        raise Misuse("lease: give its id, 'job-7' or 'ns/job-7', or that of an open map: m.info.lease")
+    return found
+
+
+def _lease(wanted: float | Lease, kernel_name: str | None) -> maps_pb2.Lease:
+    lease = wanted if isinstance(wanted, Lease) else Lease(wanted)
     ttl = duration_pb2.Duration()
-    ttl.FromNanoseconds(int(seconds("create_map: lease", lasts) * 1e9))
-    name = (kernel_name or "map").lower().replace(".", "_")
-    return maps_pb2.Lease(id=f"l{secrets.token_hex(8)}", ttl=ttl, name=name)
+    # The clock's own unit: a float's 0.1 + 0.2 shall not make another ttl.
+    ttl.FromMilliseconds(round(seconds("create_map: lease", lease.ttl) * 1_000))
+    name = (kernel_name or "").lower().replace(".", "_")
+    lease_id = text("create_map: lease.id", lease.id) or f"l{secrets.token_hex(8)}"
+    return maps_pb2.Lease(id=lease_id, ttl=ttl, name=name if is_part(name) else "map")
 
 
 @dataclass(frozen=True, slots=True)

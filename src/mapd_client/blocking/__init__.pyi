@@ -53,6 +53,8 @@ from mapd_client import KeyExists as KeyExists
 from mapd_client import KeyMissing as KeyMissing
 from mapd_client import Ktime as Ktime
 from mapd_client import KtimeBoot as KtimeBoot
+from mapd_client import Lease as Lease
+from mapd_client import LeaseState as LeaseState
 from mapd_client import Limits as Limits
 from mapd_client import Mac as Mac
 from mapd_client import MapdError as MapdError
@@ -153,6 +155,8 @@ __all__ = [
     "KeyMissing",
     "Ktime",
     "KtimeBoot",
+    "Lease",
+    "LeaseState",
     "Limits",
     "Listing",
     "Lpm",
@@ -263,7 +267,7 @@ class Client:
         inner: MapRef | str | None = None,
         btf: Btf | bool | None = None,
         exclusive_program_hash: bytes = b"",
-        lease: float | None = None,
+        lease: float | Lease | None = None,
         exist_ok: bool = False,
     ) -> Map[K, V]: ...
     def create_from_object(
@@ -278,6 +282,9 @@ class Client:
     ) -> ObjectMaps: ...
     def rename_map(self, name: str, new_name: str) -> str: ...
     def unpin_map(self, ref: MapRef | str) -> None: ...
+    def keep_lease_alive(self, lease: Lease | str) -> float: ...
+    def revoke_lease(self, lease: Lease | str) -> Sequence[str]: ...
+    def lease_time_to_live(self, lease: Lease | str) -> LeaseState: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -18,6 +18,7 @@ from mapd_client.failures import Asked
 from mapd_client.held import Tenure
 from mapd_client.hostinfo_asking import renew_behind
 from mapd_client.info import ServerInfo
+from mapd_client.leasing import ThreadLeasing
 from mapd_client.link import Link, Links
 from mapd_client.methods import SESSION
 from mapd_client.pipeline import Pipeline
@@ -48,6 +49,7 @@ class BlockingLink(Link):
         self.transport = BlockingTransport(target, material)
         self.timeout = timeout
         self.facts = HostFacts(self._facts_wanted)
+        self.leasing = ThreadLeasing()
         self._server: ServerInfo | None = None
         self._lock = threading.RLock()
         self._tenure = Tenure("", "")
@@ -115,6 +117,7 @@ class BlockingLink(Link):
 
     async def aclose(self) -> None:
         """End the session and close the channels, also under calls of other threads. Idempotent."""
+        await self.leasing.aclose()
         stream, self._stream = self._stream, None
         if stream is not None and stream.going:
             stream.within(_END_S)

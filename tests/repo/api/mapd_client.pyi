@@ -104,7 +104,7 @@ class Client:
         inner: MapRef | str | None = None,
         btf: Btf | bool | None = None,
         exclusive_program_hash: bytes = b"",
-        lease: float | None = None,
+        lease: float | Lease | None = None,
         exist_ok: bool = False,
     ) -> Opening[Map[K, V]]: ...
     def create_from_object(
@@ -119,6 +119,9 @@ class Client:
     ) -> Opening[ObjectMaps]: ...
     async def rename_map(self, name: str, new_name: str) -> str: ...
     async def unpin_map(self, ref: MapRef | str) -> None: ...
+    async def keep_lease_alive(self, lease: Lease | str) -> float: ...
+    async def revoke_lease(self, lease: Lease | str) -> Sequence[str]: ...
+    async def lease_time_to_live(self, lease: Lease | str) -> LeaseState: ...
     async def aclose(self) -> None: ...
 
 class Listing(AsyncIterator[MapInfo]):
@@ -538,6 +541,17 @@ class Tls:
     key: str | os.PathLike[str]
     server_name: str | None = None
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    ttl: float
+    id: str = ""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseState:
+    ttl: float
+    remaining: float
+    pins: Sequence[str]
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapInfo:
     id: int
@@ -562,6 +576,7 @@ class MapInfo:
     has_lock: bool = ...
     pins: Sequence[str] = ...
     holders: Sequence[ProcessHolder | ProgramHolder] = ...
+    lease: Lease | None = None
     @property
     def type_name(self) -> str: ...
     @property
