@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -22,9 +20,9 @@ from mapd_api.v1 import maps_pb2
 from tests.e2e.settling import until
 from tests.reliability.figures import Canaries, Figures, Size
 from tests.reliability.hostile import frames
-from tests.support.daemon import DaemonProcess, Place, daemon_process, environment
-
-ROOT = Path(__file__).parents[2]
+from tests.reliability.hostile.peer import peer
+from tests.reliability.processes import resident_kib
+from tests.support.daemon import DaemonProcess, Place, daemon_process
 
 FAULTS = {"fault", "a handler cancelled itself"}
 
@@ -32,32 +30,6 @@ QUICK_P99_MS = 500
 """In a run where other tests use the same CPUs this tells a hang alone."""
 
 METHOD = "/mapd_api.v1.MapService/GetServerInfo"
-
-
-@asynccontextmanager
-async def peer(address: str, task: str, count: int) -> AsyncGenerator[list[dict[str, int]]]:
-    """A hostile peer that has begun, and what it has told; behind the block it has ended, and told everything."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.reliability.hostile.peer", address, task, str(count)),
-        cwd=ROOT,
-        env={**environment(), "PYTHONPATH": str(ROOT)},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        line = await process.stdout.readline()
-        assert line, f"{task}: the peer ended without a word"
-        told: list[dict[str, int]] = [json.loads(line)]
-        yield told
-        process.stdin.close()
-        told += [json.loads(line) async for line in process.stdout]
-        assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 @dataclass
@@ -100,11 +72,6 @@ async def served(address: str) -> AsyncGenerator[Served]:
             found.ended.set()
 
 
-def resident_kib(daemon: DaemonProcess) -> int:
-    status = Path(f"/proc/{daemon.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-
-
 def descriptors(daemon: DaemonProcess) -> int:
     """How many the daemon has, but for those of BPF objects: it loads a program for a map when it is used much."""
     return sum("bpf" not in one for one in daemon.fds())
@@ -130,7 +97,7 @@ async def test_hostile_connections_harm_nobody(
     address = str(place.socket)
     with daemon_process(place) as daemon:
         async with served(address) as beside:
-            held, memory = descriptors(daemon), resident_kib(daemon)
+            held, memory = descriptors(daemon), resident_kib(daemon.pid)
             for task, count in (
                 ("classics", len(frames.CLASSICS)),
                 ("mutants", mutants),
@@ -147,7 +114,7 @@ async def test_hostile_connections_harm_nobody(
                 assert await until(lambda: len(beside.seconds) > before + 20)
             await until(lambda: descriptors(daemon) <= held)
             left = max(0, descriptors(daemon) - held)  # connections of its start may have been closed since
-            more_mib = (resident_kib(daemon) - memory) / 1_024
+            more_mib = (resident_kib(daemon.pid) - memory) / 1_024
         tried, ended = len(frames.CLASSICS) + mutants, int(daemon.process.poll() is not None)
         figure("R9", "hostile inputs that ended the daemon", ended, at_most=0, of=tried)
         refused, calls = len(beside.refused), len(beside.seconds)

@@ -22,7 +22,8 @@ from enum import Enum, StrEnum
 from typing import Any, Final, Generic, TypeVar
 
 from mapd.bpf.fd import FdLease
-from mapd.maps.errors import MapError
+from mapd.bpf.kernel import SyscallError
+from mapd.maps.errors import MapError, scarcity
 from mapd_api.reasons import Reason
 
 T = TypeVar("T")
@@ -405,6 +406,10 @@ class SyscallPool:
         except StopIteration as error:
             # No future takes one: it would end the coroutine that awaits it.
             return None, RuntimeError(f"a call raised {error!r}")
+        except OSError as error:
+            # A host or daemon without descriptors or memory is no fault of ours, wherever it shows.
+            command = error.command if isinstance(error, SyscallError) else "the call"
+            return None, scarcity(error, command) or error
         except BaseException as error:
             return None, error
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from mapd.bpf import OwnedFd
+from mapd.bpf import OwnedFd, SyscallError
 from mapd.maps.errors import MapError
 from mapd.runtime.pool import MERGE, Lane, LaneSize, SyscallPool
 from mapd_api.reasons import Reason
@@ -85,6 +86,25 @@ async def test_an_exception_reaches_its_caller_and_the_thread_goes_on(error: Bas
         with pytest.raises((type(error), RuntimeError)):
             await pool.run(Lane.POINT, 1, fail(error))
         assert await pool.run(Lane.POINT, 1, lambda: 7) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "/proc/self/fdinfo/63"), Reason.QUOTA),
+        (SyscallError(errno.ENFILE, "BPF_OBJ_GET"), Reason.QUOTA),
+        (SyscallError(errno.ENOMEM, "BPF_MAP_CREATE"), Reason.KERNEL_MEMORY),
+    ],
+    ids=str,
+)
+async def test_a_host_that_has_no_more_to_give_is_a_refusal_wherever_it_shows(
+    error: OSError, reason: Reason
+) -> None:
+    """No fault of the daemon's: its caller is told what is scarce."""
+    async with running() as pool:
+        with pytest.raises(MapError) as raised:
+            await pool.run(Lane.POINT, 1, fail(error))
+    assert raised.value.reason is reason
 
 
 async def test_calls_of_one_key_run_in_the_order_they_were_made_one_at_a_time() -> None:
