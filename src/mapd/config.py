@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from mapd.metrics.settings import MetricsConfig, check
 from mapd.sandbox.profiles import AUTO, ProfileError, profiles_of
 
 DEFAULT_PATH = Path("/etc/mapd/mapd.toml")
@@ -181,6 +182,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     server: ServerConfig = ServerConfig()
     tcp: TcpConfig = TcpConfig()
     audit: AuditConfig = AuditConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 def parse(text: str, source: str) -> Config:
@@ -214,6 +216,10 @@ def parse(text: str, source: str) -> Config:
         config = msgspec.structs.replace(config, tcp=_with_tls(config.tcp))
     except ValueError as error:
         raise ConfigError(f"{source}: [tcp] {error}") from None
+    try:
+        check(config.metrics)
+    except ValueError as error:
+        raise ConfigError(f"{source}: [metrics] {error}") from None
     if config.audit.path:
         try:
             path = _normal("path", config.audit.path)

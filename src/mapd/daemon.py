@@ -31,6 +31,7 @@ from mapd.maps import trials
 from mapd.maps.program_trials import try_programs
 from mapd.maps.programs import Programs
 from mapd.maps.store import MapStore
+from mapd.metrics.parts import Parts, counting, telling
 from mapd.notify import notify
 from mapd.reload import Reloading, stamp, status
 from mapd.rpc import health
@@ -93,6 +94,7 @@ class Ready:
     Attributes:
         socket: the admin's.
         tcp: addresses with ports, where TCP is switched on.
+        metrics: the address with its port, where metrics are told, else "".
     """
 
     config: Config
@@ -107,6 +109,7 @@ class Ready:
     servers: Servers
     reloading: Reloading
     tcp: tuple[str, ...]
+    metrics: str
     audit: AuditLog | None
 
 
@@ -140,7 +143,7 @@ async def running(
         facts = make_facts(names_root, capabilities, backend)
         facts = replace(facts, features=(*facts.features, *_apart(isolation)))
         store = MapStore(
-            kernel=kernel or LinuxKernel(),
+            kernel=counting(kernel or LinuxKernel(), config.metrics),
             possible_cpus=facts.possible_cpus,
             boot_id=facts.boot_id,
             names_root=names_root,
@@ -155,7 +158,7 @@ async def running(
                 store,
                 pool,
                 HandleTable(shares=Shares(in_force(policy))),
-                ByteBudget(reserve=limits.DUMP_RESERVE_BYTES),
+                budget := ByteBudget(reserve=limits.DUMP_RESERVE_BYTES),
                 owners=owners_in_force(policy),
                 inline_elements=config.pool.inline_elements,
             )
@@ -174,10 +177,22 @@ async def running(
                 others = _others(isolation, capabilities)
                 servers = Servers(runtime_dir, guard, handlers, pool, sessions.close_of, others=others)
                 reloading = Reloading(Path(config.daemon.policy), policy, servers, pool, seen)
+                parts = Parts(
+                    facts=facts,
+                    guard=guard,
+                    host=host,
+                    pool=pool,
+                    budget=budget,
+                    sessions=sessions,
+                    store=store,
+                    policy=policy,
+                    audit=log,
+                )
                 async with (
                     _idle_handles(host.handles),
                     watching_pins(host),
                     aclosing(conversations),
+                    telling(config.metrics, parts) as metrics,
                     listen.tcp(config.tcp, policy, guard, handlers) as tcp,
                     _serving(config, policy, servers, guard),
                     reloading.watching(),
@@ -197,6 +212,7 @@ async def running(
                         servers=servers,
                         reloading=reloading,
                         tcp=tcp,
+                        metrics=metrics,
                         audit=log,
                     )
     finally:

@@ -53,7 +53,8 @@ def serve(config: Config, config_file: Path | None, *, until_stdin_ends: bool, s
     possible_cpus()
     others = Others.start()
     try:
-        locked = lock_front(chosen.front, rules(config, config_file, chosen), tcp=bool(config.tcp.listen))
+        tcp = bool(config.tcp.listen or config.metrics.listen)
+        locked = lock_front(chosen.front, rules(config, config_file, chosen), tcp=tcp)
         from mapd.launch import inside  # after the lock: this is where grpc comes in
 
         return inside.run_locked(config, link, locked, chosen, others, until_stdin_ends=until_stdin_ends)
@@ -118,14 +119,27 @@ def rules(config: Config, config_file: Path | None, chosen: People) -> Rules:
     # what is needed; /etc/passwd is replaced by who adds a user, and then is not read again before a restart.
     etc = ["/etc"] if os.geteuid() or chosen.front is not None else [f"/etc/{name}" for name in NSS]
     return Rules(
-        read=(*python_files(), *etc, *known, "/proc/self", "/sys/devices/system/cpu"),
+        read=(*python_files(), *etc, *known, "/proc/self", "/sys/devices/system/cpu", *_proc(config)),
         write=tuple(written(config)),
         # Their names alone: a cgroup's id is the inode number of its folder.
         lists=tuple(filter(None, [cgroup_mount()])),
         devices=("/dev/null", "/dev/urandom"),
-        bind_tcp=tuple(dict.fromkeys(int(address.rpartition(":")[2]) for address in config.tcp.listen)),
+        bind_tcp=tuple(dict.fromkeys(ports(config))),
         abstract_sockets=os.environ.get("NOTIFY_SOCKET", "").startswith("@"),
     )
+
+
+def ports(config: Config) -> Iterable[int]:
+    """What the front listens on."""
+    for address in config.tcp.listen:
+        yield int(address.rpartition(":")[2])
+    if config.metrics.port is not None:
+        yield config.metrics.port
+
+
+def _proc(config: Config) -> Iterable[str]:
+    """When the host was booted, from which prometheus-client reckons when this process was started."""
+    return ["/proc/stat"] if config.metrics.listen else []
 
 
 def written(config: Config) -> Iterable[str]:

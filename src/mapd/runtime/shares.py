@@ -93,6 +93,10 @@ class Shares:
         """How much it has."""
         return self._held[dimension][principal]
 
+    def total(self, dimension: Dimension) -> int:
+        """How much all of them have."""
+        return self._held[dimension].total()
+
     def take(self, principal: Principal, dimension: Dimension, operation: str) -> None:
         """Count one more until ``give_back``.
 

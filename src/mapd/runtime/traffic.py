@@ -22,9 +22,15 @@ class Flow:
 
 
 class Traffic:
-    """The counters of all maps, by kernel id, which no other map gets before the next boot. For one event loop."""
+    """The counters of all maps, by kernel id, which no other map gets before the next boot. For one event loop.
+
+    Attributes:
+        read, written: elements of all maps that were let through; never less than before.
+    """
 
     def __init__(self, most: int = MOST) -> None:
+        self.read = 0
+        self.written = 0
         self._most = most
         self._flows: dict[int, Flow] = {}
 
@@ -38,6 +44,8 @@ class Traffic:
         self._flows[map_id] = flow  # the last that was used
         flow.read = max(0, flow.read + read)
         flow.written = max(0, flow.written + written)
+        self.read += max(0, read)
+        self.written += max(0, written)
 
     def of(self, map_ids: Iterable[int]) -> list[Flow]:
         """What was counted of each, as it is now."""
