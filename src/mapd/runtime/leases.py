@@ -136,13 +136,16 @@ class Leases:
         self._begin_anew(self._clock())
 
     @asynccontextmanager
-    async def kept(self) -> AsyncGenerator[None]:
-        """Inside the block leases end when they are over; outside of it none does. Each has its whole ttl at first."""
+    async def kept(self, every: float = LOOK_S) -> AsyncGenerator[None]:
+        """Inside the block leases end when they are over; outside of it none does. Each has its whole ttl at first.
+
+        ``every``: seconds between two looks.
+        """
         self._begin_anew(self._clock())
         # No TaskGroup: it would wrap what is raised in the block into a group.
         tasks = {
             asyncio.create_task(self._beat(), name="leases' clock"),
-            asyncio.create_task(self._keep(), name="leases"),
+            asyncio.create_task(self._keep(every), name="leases"),
         }
         try:
             yield
@@ -287,10 +290,10 @@ class Leases:
 
     # Ends
 
-    async def _keep(self) -> None:
+    async def _keep(self, every: float) -> None:
         while True:
             await self._awaited()
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(every)
             try:
                 await self._look()
                 for lease in self._over():
