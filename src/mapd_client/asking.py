@@ -15,14 +15,16 @@ from mapd_api import limits
 from mapd_api.ops import ATOMICS, Op
 from mapd_api.uapi import ElementFlag
 from mapd_api.v1 import elements_pb2
-from mapd_client import batches, fates, methods, requests, waiting
+from mapd_client import batches, fates, methods, replies, requests, waiting
 from mapd_client.batches import Batch
 from mapd_client.codec import Codec
 from mapd_client.errors import MapdError, Misuse, Unsupported
 from mapd_client.groups import Bulk, Group, Singles
+from mapd_client.healing import heals, renew
 from mapd_client.held import Held, Terms
 from mapd_client.info import ServerInfo
 from mapd_client.link import Link, Links
+from mapd_client.patience import TRIES
 from mapd_client.pipeline import Pipeline
 from mapd_client.replies import Outcome
 
@@ -171,14 +173,22 @@ class Asking:
             pipe.come(waiting, cost)
 
     async def _call(self, link: Link, group: Group, op: Op, timeout: float) -> None:
-        """A group as a call of its own."""
-        request = elements_pb2.ApplyRequest()
-        group.write(request.groups.add(), requests.remaining_ms(timeout))
+        """A group as a call of its own; a map whose handle is stale is opened again."""
         asked = self._held.asked(op)
-        response = await link.call(methods.APPLY, request, asked, timeout)
-        if len(response.results) != 1:
-            raise MapdError(f"{asked}: the daemon answered {len(response.results)} groups for 1")
-        group.take(response.results[0])
+        patience = link.patience(asked, timeout)
+        for tries in range(TRIES):
+            handle, left = self._held.handle, patience.left()
+            request = elements_pb2.ApplyRequest()
+            group.write(request.groups.add(), requests.remaining_ms(left))
+            response = await link.call(methods.APPLY, request, asked, left)
+            if len(response.results) != 1:
+                raise MapdError(f"{asked}: the daemon answered {len(response.results)} groups for 1")
+            result = response.results[0]
+            stale = result.HasField("error") and heals(replies.refusal(result.error, asked), self._held)
+            if not stale or tries == TRIES - 1:
+                group.take(result)
+                return
+            await renew(link, self._held, handle, asked, patience.left())
 
     # What is asked
 

@@ -49,7 +49,13 @@ H = TypeVar("H", bound=MapHandle)
 C = TypeVar("C", bound="Client")
 
 
-def connect(target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0) -> Opening[Client]:
+def connect(
+    target: str | None = None,
+    *,
+    tls: Tls | None = None,
+    timeout: float = 30.0,
+    wait_for_ready: bool = False,
+) -> Opening[Client]:
     """Find a daemon and make sure that it answers.
 
     Args:
@@ -57,6 +63,7 @@ def connect(target: str | None = None, *, tls: Tls | None = None, timeout: float
             /run/mapd/mapd.sock, then the /run/mapd/*/mapd.sock that this user may open.
         tls: certificates for "host:port". None: those of $MAPD_TLS_CA, $MAPD_TLS_CERT and $MAPD_TLS_KEY.
         timeout: seconds for this and, where they have none of their own, for all calls.
+        wait_for_ready: wait for a daemon that is not there yet, for the timeout, instead of saying so at once.
 
     Cancelled: nothing stays.
 
@@ -68,7 +75,7 @@ def connect(target: str | None = None, *, tls: Tls | None = None, timeout: float
     """
 
     async def opened() -> Client:
-        return await answering(Client(target, tls=tls, timeout=timeout))
+        return await answering(Client(target, tls=tls, timeout=timeout, wait_for_ready=wait_for_ready))
 
     return Opener(opened, "connect()")
 
@@ -93,17 +100,25 @@ class Client(LeaseCalls):
         target: as for ``connect``.
         tls: as for ``connect``.
         timeout: seconds for every call that has none of its own.
+        wait_for_ready: as for ``connect``. A daemon that has answered once is waited for in any case.
 
     Raises:
         Misuse: not an address; TCP without certificates; or a timeout that is not positive and finite.
     """
 
-    def __init__(self, target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0) -> None:
-        self._links = self._links_to(target, requests.seconds("timeout", timeout), tls)
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        tls: Tls | None = None,
+        timeout: float = 30.0,
+        wait_for_ready: bool = False,
+    ) -> None:
+        self._links = self._links_to(target, requests.seconds("timeout", timeout), tls, wait=wait_for_ready)
 
-    def _links_to(self, target: str | None, timeout: float, tls: Tls | None) -> Links:
+    def _links_to(self, target: str | None, timeout: float, tls: Tls | None, *, wait: bool) -> Links:
         """What carries the calls: another in ``mapd_client.blocking``."""
-        return Links(target, timeout, tls)
+        return Links(target, timeout, tls, wait=wait)
 
     async def server_info(self) -> ServerInfo:
         """What the daemon is and can do, asked anew. Cancelling costs nothing."""
@@ -392,7 +407,7 @@ class Client(LeaseCalls):
         template = None if inner is None else as_ref(inner)
         label = name if name is not None else kernel_name or "a leased map"
 
-        asked = Asked("create", label, mutates=True)
+        asked = Asked("create", label, mutates=True, repeatable=exist_ok)
         plan = planned(kind, key, value, btf, asked)
 
         async def opened() -> Map[K, V]:

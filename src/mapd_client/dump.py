@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from operator import length_hint
 from types import TracebackType
 from typing import Final, Generic, TypeVar
 
-from mapd_api.v1 import elements_pb2
-from mapd_client.channel import Download
 from mapd_client.chunk import Chunk
-from mapd_client.errors import MapdError
 from mapd_client.info import Trailer
-from mapd_client.replies import DumpReader
+from mapd_client.resuming import Source
 
 T = TypeVar("T")
-
-Stream = Download[elements_pb2.DumpResponse]
 
 SLICE_ELEMENTS: Final = 4_096
 """Elements decoded at once. A whole chunk may be 131,072 networks: 0.4 s in which the event loop did
 nothing else. Decoding so many integers takes 0.02 ms, networks 4 to 13 ms."""
-
-
-class Source:
-    """The stream behind a dump: begun when its first chunk is asked for."""
-
-    def __init__(self, start: Callable[[], Awaitable[Stream]], reader: DumpReader) -> None:
-        self._start = start
-        self._stream: Stream | None = None
-        self.reader = reader
-
-    async def next_chunk(self, token: bytes) -> Chunk | None:
-        """The next chunk; None at the stream's end.
-
-        Raises:
-            DumpIncomplete: the stream broke; go on with ``token``.
-            MapdError: the dump was refused.
-        """
-        if self._stream is None:
-            self._stream = await self._start()
-        while True:
-            try:
-                message = await anext(self._stream, None)
-            except MapdError as error:
-                if not self.reader.started:
-                    raise
-                raise self.reader.broken(f"the stream broke: {error}", token) from error
-            chunk = None if message is None else self.reader.feed(message)
-            if message is None or chunk is not None:
-                return chunk
-
-    def cancel(self) -> None:
-        """End the stream now. Idempotent."""
-        if self._stream is not None:
-            self._stream.cancel()
 
 
 class Lazily(Generic[T]):
@@ -85,6 +46,10 @@ class Dump(AsyncIterator[T], AbstractAsyncContextManager["Dump[T]"], Generic[T])
     the reader. A chunk is decoded 4,096 elements at a time, and between two such parts other tasks have
     their turn. Leaving early: ``async with m.items() as dump``, or ``aclose``, ends it at once; a dump
     that is merely forgotten ends when Python collects it.
+
+    Where the connection breaks, or the daemon is replaced by another start of it, the dump goes on behind what it has
+    handed out, as often as needed (``Trailer.resumed``): no key comes twice, prefix and limit hold for the whole. It
+    tries to for the client's timeout each time; DumpIncomplete says where it cannot.
 
     The daemon says at the end whether the dump is complete; ``MapInfo.iteration`` says what that means
     for the map's type. Iteration stops quietly there, and after ``aclose``; a dump that ended in any

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
+from mapd_api.v1 import elements_pb2
 from mapd_client import methods, requests
 from mapd_client.chunk import Chunk
 from mapd_client.codec import Bytes, Codec
 from mapd_client.coded import Coded
-from mapd_client.dump import Dump, Lazily, Source, Stream
+from mapd_client.dump import Dump, Lazily
+from mapd_client.errors import MapdError
 from mapd_client.failures import Asked
+from mapd_client.healing import heals, renew
+from mapd_client.held import Held
+from mapd_client.link import Link
+from mapd_client.patience import Patience
 from mapd_client.percpu import PerCpuReduced, of_one_cpu
 from mapd_client.replies import DumpReader
+from mapd_client.resuming import Source, Stream
 from mapd_client.selecting import EVERYTHING, Reduce, Selected, reductions
 from mapd_client.typed.records import Structure
 
@@ -141,6 +148,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
                 covered_by=covered_by,
                 wanted=wanted,
             )
+            most = request.limit or None
         reader = DumpReader(
             asked,
             columns=columns,
@@ -150,8 +158,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
             value=self._value,
         )
 
-        async def start() -> Stream:
-            link = await self._link()
+        async def prepare(link: Link) -> None:
             selected = wanted
             if covered_by:
                 requests.check_lpm(await link.server(), asked)
@@ -164,10 +171,10 @@ class Dumps(Coded[K, V], Generic[K, V]):
                 selected.write(request)
             if selected.reduce or selected.value_range:
                 reader.expect(*self._narrowed(selected))
-            await link.transport.look()
-            return link.transport.download(methods.DUMP, request, asked, link.timeout)
 
-        return Dump(Source(start, reader), decode, resume=resume, partial_ok=partial_ok, whole=whole)
+        streams = _Streams(self._link, self._held, request, asked, prepare)
+        source = Source(streams, reader, token=request.resume_token, limit=most)
+        return Dump(source, decode, resume=resume, partial_ok=partial_ok, whole=whole)
 
     def _reduction(self) -> Reduce | None:
         """What a codec for one int of all CPUs' asks the daemon for."""
@@ -186,6 +193,51 @@ class Dumps(Coded[K, V], Generic[K, V]):
         keys: Lazily[K] = _elements(self._key, chunk.keys)
         values: Lazily[V] = _elements(chunk.value_codec, chunk.values)
         return Lazily(zip(keys.entries, values.entries, strict=True), values.left)
+
+
+class _Streams:
+    """Begins the streams of one dump, by the handle that there is then."""
+
+    def __init__(
+        self,
+        link: Callable[[], Awaitable[Link]],
+        held: Held,
+        request: elements_pb2.DumpRequest,
+        asked: Asked,
+        prepare: Callable[[Link], Awaitable[None]],
+    ) -> None:
+        """``prepare`` is awaited before the first; it may write to ``request``."""
+        self._to = link
+        self._link: Link | None = None
+        self._held = held
+        self._request = request
+        self._asked = asked
+        self._prepare = prepare
+
+    async def begin(self, token: bytes, limit: int | None) -> Stream:
+        """As Streams."""
+        link = await self._to()
+        if self._link is None:
+            await self._prepare(link)
+        self._link = link
+        self._request.map.handle = self._held.handle
+        self._request.resume_token = token
+        self._request.limit = limit or 0
+        await link.transport.look()
+        return link.transport.download(methods.DUMP, self._request, self._asked, link.timeout)
+
+    async def mend(self, error: MapdError, timeout: float) -> bool:
+        """As Streams."""
+        if self._link is None or not heals(error, self._held):
+            return False
+        await renew(self._link, self._held, self._request.map.handle, self._asked, timeout)
+        return True
+
+    def patience(self) -> Patience:
+        """As Streams."""
+        if self._link is None:
+            return Patience(self._asked, 0, impatient=True)  # what begins it has waited
+        return self._link.patience(self._asked)
 
 
 def _elements(codec: Codec[Any], column: memoryview) -> Lazily[Any]:

@@ -269,7 +269,13 @@ class BatchFailed(Refused):
 
 
 class Unreachable(MapdError):
-    """No answer, or not the whole of it."""
+    """No answer, or not the whole of it.
+
+    Attributes:
+        connected: False where there was no connection by which the call could have left.
+    """
+
+    connected: bool = True
 
 
 class Unavailable(Unreachable, ConnectionError):

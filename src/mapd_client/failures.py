@@ -112,11 +112,13 @@ class Asked:
         operation: "lookup", "open", "dump".
         map: how the caller names the map, "" where there is none.
         mutates: whether it may have changed something once it has left.
+        repeatable: a mutation that may be executed twice: the second finds what the first has made, and says the same.
     """
 
     operation: str
     map: str = ""
     mutates: bool = False
+    repeatable: bool = False
 
     def __str__(self) -> str:
         return f"{self.operation} {self.map}" if self.map else self.operation
@@ -245,7 +247,11 @@ def _unavailable(failure: Failure, asked: Asked) -> errors.MapdError:
         if failure.login and _DENIED in failure.details:
             cause = failure.login
         kind = errors.NotSent if asked.mutates else errors.Unavailable
-        return _make(kind, f"{asked}: no daemon at {failure.target}: {cause}", asked)
+        error = kind(
+            f"{asked}: no daemon at {failure.target}: {cause}", operation=asked.operation, map=asked.map
+        )
+        error.connected = False
+        return error
     return _broken(failure, asked)
 
 

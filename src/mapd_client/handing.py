@@ -57,7 +57,7 @@ async def _closed(opened: MapHandle) -> None:
 async def give_back(link: Link, handle: int, asked: Asked) -> None:
     """Close a handle that nobody will hold."""
     with suppress(Unreachable):  # the session's end closes it then
-        await link.call(methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=handle), asked)
+        await link.call(methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=handle), asked, impatient=True)
 
 
 def check_per_cpu(type: MapType | int, value: Codec[Any], asked: Asked) -> None:

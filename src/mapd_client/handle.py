@@ -16,6 +16,7 @@ from mapd_client.batches import Batch
 from mapd_client.codec import BadElement, Bytes, Codec
 from mapd_client.errors import MapdError, Misuse, PermissionDenied, SizeMismatch, Unreachable
 from mapd_client.failures import Asked
+from mapd_client.healing import by_handle
 from mapd_client.held import Grip, Held
 from mapd_client.info import MapInfo
 from mapd_client.link import Link, Links
@@ -36,9 +37,8 @@ class MapHandle(Asking):
     in the order they were called; only the first call of a kind on a map, and the first after a restart, may be
     overtaken by calls of the same moment, for the daemon's facts are asked for first. Await one before the next
     where that matters. While the connection is broken or the daemon restarts they wait, for their timeout at
-    most; reads are repeated, and after a restart the map is opened again by its name, pin or id. A dump, a load,
-    ``count``, ``freeze`` and ``pin`` do not open it again: they raise Unavailable (STALE_HANDLE) until an operation
-    on an element has.
+    most; reads are repeated, dumps go on where they were, and after a restart the map is opened again by its name,
+    pin or id.
 
     Cancelled before its message is written, an operation is never sent; after that it goes on.
 
@@ -81,9 +81,13 @@ class MapHandle(Asking):
             MapExists: something is at the path; the kernel never overwrites a pin.
             Misuse: not a path below the daemon's pin roots.
         """
-        request = maps_pb2.PinMapRequest(map=requests.by_handle(self._handle), path=Pin(path).path)
-        link = await self._link()
-        await link.call(methods.PIN_MAP, request, Asked("pin", self._name, mutates=True))
+        pin = Pin(path)
+
+        def request() -> maps_pb2.PinMapRequest:
+            return maps_pb2.PinMapRequest(map=requests.by_handle(self._handle), path=pin.path)
+
+        asked = Asked("pin", self._name, mutates=True)
+        await by_handle(await self._link(), methods.PIN_MAP, request, asked, self._held)
 
     async def unpin(self, path: str) -> None:
         """Remove the pin at ``path``; the map stays while anybody holds it.
@@ -105,9 +109,12 @@ class MapHandle(Asking):
         Raises:
             Unavailable: somebody writes the map at this moment, or has a writable mmap of it.
         """
-        request = maps_pb2.FreezeMapRequest(map=requests.by_handle(self._handle))
-        link = await self._link()
-        await link.call(methods.FREEZE_MAP, request, Asked("freeze", self._name, mutates=True))
+
+        def request() -> maps_pb2.FreezeMapRequest:
+            return maps_pb2.FreezeMapRequest(map=requests.by_handle(self._handle))
+
+        asked = Asked("freeze", self._name, mutates=True, repeatable=True)
+        await by_handle(await self._link(), methods.FREEZE_MAP, request, asked, self._held)
         self.info = dataclasses.replace(self.info, frozen=True)
 
     async def aclose(self) -> None:
@@ -127,7 +134,7 @@ class MapHandle(Asking):
         # Where nobody answers, or the daemon knows this client no more, the session's end closes it.
         with suppress(Unreachable, PermissionDenied):
             timeout = min(link.timeout, _CLOSE_S)
-            await link.call(methods.CLOSE_MAP, request, Asked("close", self._name), timeout)
+            await link.call(methods.CLOSE_MAP, request, Asked("close", self._name), timeout, impatient=True)
 
     # Inside
 

@@ -19,6 +19,6 @@ async def ask(link: Link) -> str:
     check: Method[Any, Any] = Method(
         "/grpc.health.v1.Health/Check", messages.HealthCheckRequest, response.FromString
     )
-    found = await link.call(check, messages.HealthCheckRequest(), Asked("health"))
+    found = await link.call(check, messages.HealthCheckRequest(), Asked("health"), impatient=True)
     name: str = response.ServingStatus.Name(found.status)
     return name

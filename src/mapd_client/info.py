@@ -219,16 +219,17 @@ class Trailer:
     """How a dump went, said by the daemon at its end.
 
     Attributes:
-        entries: elements sent.
+        entries: elements sent, in all parts of a dump that went on after its stream had broken.
         complete: the guarantee of ``MapInfo.iteration`` holds, to the end of the map or the limit.
         incomplete_reason: why not; "" if complete.
         method: "lookup_batch", "next_key".
-        restarts: how often the kernel's cursor began again.
-        duplicates_suppressed: elements met twice and sent once.
-        started_at: by the clock of the daemon's host, UTC.
+        restarts: how often the kernel's cursor began again, in the last part.
+        duplicates_suppressed: elements met twice and sent once, in the last part.
+        started_at: by the clock of the daemon's host, UTC; of a dump that went on, as long before its end as it took.
         ended_at: likewise.
         map_id: the kernel's.
-        epoch: of the daemon that dumped.
+        epoch: of the daemon that dumped, the last part.
+        resumed: how often the dump went on in another stream, for the one before had broken.
     """
 
     entries: int
@@ -241,6 +242,7 @@ class Trailer:
     ended_at: datetime
     map_id: int
     epoch: str
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

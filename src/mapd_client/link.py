@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from mapd_api.v1 import maps_pb2
-from mapd_client import discovery, replies, watching
+from mapd_client import discovery, replies, waiting, watching
 from mapd_client.channel import Transport
-from mapd_client.errors import MapdError, Misuse, NotSent, Unreachable
+from mapd_client.errors import MapdError, Misuse, NotSent, Unavailable, Unreachable
 from mapd_client.facts import HostFacts
 from mapd_client.failures import Asked
 from mapd_client.held import Tenure
@@ -20,6 +20,7 @@ from mapd_client.hostinfo_asking import renew_behind
 from mapd_client.info import ServerInfo
 from mapd_client.leasing import Leasing
 from mapd_client.methods import GET_SERVER_INFO, Method, Request, Response
+from mapd_client.patience import Patience
 from mapd_client.pipeline import Pipeline
 from mapd_client.session import Session
 from mapd_client.tls import Material, Tls, read
@@ -29,6 +30,7 @@ T = TypeVar("T")
 _LOG: Final = logging.getLogger("mapd_client")
 
 _ASKED: Final = Asked("open a session")
+_DISCOVER: Final = Asked("find a daemon")
 
 _END_S: Final = 1.0
 """How long aclose() waits for what was cancelled and is given back, and for other loops' links."""
@@ -40,11 +42,16 @@ class Link:
     Attributes:
         facts: of the daemon's host, as codecs of this loop's maps know them.
         leasing: keeps the leases of this loop's maps alive.
+        reached: a daemon has answered, or is to be waited for: while none does, calls are made again.
     """
 
-    def __init__(self, target: str, timeout: float, material: Material | None = None) -> None:
+    def __init__(
+        self, target: str, timeout: float, material: Material | None = None, *, wait: bool = False
+    ) -> None:
+        """``wait``: for a daemon that has never been there yet."""
         self.transport = Transport(target, material)
         self.timeout = timeout
+        self.reached = wait
         self.facts = HostFacts(self._renew_facts)
         self.leasing = Leasing()
         self._server: ServerInfo | None = None
@@ -61,11 +68,30 @@ class Link:
         request: Request,
         asked: Asked,
         timeout: float | None = None,
+        *,
+        impatient: bool = False,
     ) -> Response:
-        """One call with the client's timeout unless it is given its own (seconds)."""
-        return await self.transport.unary(
-            method, request, asked, self.timeout if timeout is None else timeout
-        )
+        """One call with the client's timeout unless it is given its own (seconds).
+
+        While no daemon answers, what was not executed is asked again for that time; until one has answered for the
+        first time only where the client was told to wait, and never if ``impatient``.
+        """
+        patience = self.patience(asked, timeout, impatient=impatient)
+        while True:
+            try:
+                answer = await self.transport.unary(method, request, asked, patience.left())
+            except MapdError as error:
+                self.reached |= error.reason is not None
+                pause = patience.pause(error)
+            else:
+                self.reached = True
+                return answer
+            await waiting.pause(pause)
+
+    def patience(self, asked: Asked, timeout: float | None = None, *, impatient: bool = False) -> Patience:
+        """How long a call is asked again, of ``timeout`` seconds or the client's, which begin now."""
+        seconds = self.timeout if timeout is None else timeout
+        return Patience(asked, seconds, impatient=impatient or not self.reached)
 
     async def ask_server(self, timeout: float | None = None) -> ServerInfo:
         """Ask the daemon what it is, and remember it."""
@@ -99,23 +125,43 @@ class Link:
 
         Cancelled: a session that was about to open is not kept.
         """
-        async with self._opening:
+        patience = self.patience(asked, timeout)
+        try:
+            async with asyncio.timeout(patience.left()):
+                await self._opening.acquire()
+        except TimeoutError:
+            raise Unavailable(f"{asked}: another call has waited for a session for as long") from None
+        try:
             self._sessions = [one for one in self._sessions if not one.ended]
             for one in self._sessions:
                 if not one.lost:
                     return one
-            session = await Session.open(
-                self.transport,
-                epoch="" if self._server is None else self._server.epoch,
-                timeout=timeout or self.timeout,
-                renewed=self._forget_server,
-                asked=asked,
-            )
+            session = await self._opened(patience, asked)
             self._sessions.append(session)
             if self._server is None or session.tenure.epoch != self._server.epoch:
                 self._forget_server()
             self._in_calls = session.pipeline is None
             return session
+        finally:
+            self._opening.release()
+
+    async def _opened(self, patience: Patience, asked: Asked) -> Session:
+        while True:
+            try:
+                session = await Session.open(
+                    self.transport,
+                    epoch="" if self._server is None else self._server.epoch,
+                    timeout=patience.left(),
+                    answering=self.timeout,
+                    renewed=self._forget_server,
+                    asked=asked,
+                )
+            except MapdError as error:
+                pause = patience.pause(error)
+            else:
+                self.reached = True
+                return session
+            await waiting.pause(pause)
 
     async def pipeline(self, asked: Asked, timeout: float | None) -> Pipeline | None:
         """Where operations travel; None where the daemon takes none in a session, or somebody watches.
@@ -149,10 +195,10 @@ class Link:
         self._server = None
         self._in_calls = False
 
-    async def tenure(self) -> tuple[Session, Tenure]:
-        """The session, with what handles that are opened under it now live by."""
-        session = await self.session()
-        return session, await session.live(self.timeout)
+    async def tenure(self, timeout: float | None = None) -> tuple[Session, Tenure]:
+        """The session, with what handles that are opened under it now live by, within ``timeout`` seconds each."""
+        session = await self.session(timeout=timeout)
+        return session, await session.live(self.timeout if timeout is None else timeout)
 
     async def aclose(self) -> None:
         """End the sessions and close the channels. Idempotent.
@@ -207,7 +253,11 @@ class Links:
 
     timeout: float
 
-    def __init__(self, target: str | None, timeout: float, tls: Tls | None = None) -> None:
+    def __init__(
+        self, target: str | None, timeout: float, tls: Tls | None = None, *, wait: bool = False
+    ) -> None:
+        """``wait``: for a daemon that is not there yet."""
+        self._wait = wait
         self._target: str | None = None
         self._tls = tls
         if target is not None:
@@ -227,8 +277,7 @@ class Links:
             Misuse: certificates that cannot be used.
         """
         if self._target is None:
-            # A look into a folder or two: not on the event loop.
-            found = await asyncio.to_thread(discovery.discover)
+            found = await self._discovered()
             self._tls = discovery.tls_for(found, self._tls)
             self._target = found
         self._check_open()
@@ -239,8 +288,19 @@ class Links:
             material = None if self._tls is None else await asyncio.to_thread(read, self._tls)
             self._check_open()
             if (link := self._links.get(loop)) is None:
-                link = self._links[loop] = Link(self._target, self.timeout, material)
+                link = self._links[loop] = Link(self._target, self.timeout, material, wait=self._wait)
         return link
+
+    async def _discovered(self) -> str:
+        """Where a socket is; with ``wait`` one that comes within the timeout."""
+        patience = Patience(_DISCOVER, self.timeout, impatient=not self._wait)
+        while True:
+            try:
+                # A look into a folder or two: not on the event loop.
+                return await waiting.in_thread(discovery.discover)
+            except Unavailable as error:
+                pause = patience.pause(error)
+            await waiting.pause(pause)
 
     def _check_open(self) -> None:
         if self._closed:

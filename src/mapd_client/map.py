@@ -26,6 +26,8 @@ from mapd_client.errors import (
 )
 from mapd_client.failures import Asked
 from mapd_client.handing import check_codecs
+from mapd_client.healing import by_handle
+from mapd_client.held import Held
 from mapd_client.info import Btf, Count, UpdateFlag
 from mapd_client.layouts import MapLayout
 from mapd_client.lpm import Lpm
@@ -78,23 +80,29 @@ class Map(Elements[K, V], Syncing[K, V], Atomics[K, V], Tables[K, V], Generic[K,
             Unsupported: a map of bytes, or of objects that cannot be named (sockets).
         """
         asked = Asked("update_reference", self._name, mutates=True)
+        held: tuple[Held, ...] = (self._held,)
         if inner is None:
             named = None
         elif isinstance(inner, Map):
             named = requests.by_handle(inner._handle)  # noqa: SLF001 - of this very class
+            held = (*held, inner._held)  # noqa: SLF001
         else:
             named = references.inner_map(inner)
-        request = references.update_reference(
-            requests.by_handle(self._handle),
-            self._encode_key(Op.UPDATE, key),
-            flags,
-            inner=named,
-            program=program,
-            device=device,
-            queue=queue,
-        )
-        link = await self._link()
-        await link.call(methods.UPDATE_REFERENCE, request, asked)
+        encoded = self._encode_key(Op.UPDATE, key)
+
+        def request() -> elements_pb2.UpdateReferenceRequest:
+            return references.update_reference(
+                requests.by_handle(self._handle),
+                encoded,
+                flags,
+                inner=requests.by_handle(held[1].handle) if len(held) > 1 else named,
+                program=program,
+                device=device,
+                queue=queue,
+            )
+
+        _ = request()  # raises for what is wrong with it, before anything is asked
+        await by_handle(await self._link(), methods.UPDATE_REFERENCE, request, asked, *held)
 
     async def count(self) -> Count:
         """How many elements there are now; without reading them where the kernel counts, else by a scan.
@@ -105,9 +113,12 @@ class Map(Elements[K, V], Syncing[K, V], Atomics[K, V], Tables[K, V], Generic[K,
             Unsupported: a type that can neither be counted nor walked.
         """
         asked = Asked("count", self._name)
-        request = elements_pb2.CountEntriesRequest(map=requests.by_handle(self._handle))
+
+        def request() -> elements_pb2.CountEntriesRequest:
+            return elements_pb2.CountEntriesRequest(map=requests.by_handle(self._handle))
+
         link = await self._link()
-        return replies.count(await link.call(methods.COUNT_ENTRIES, request, asked))
+        return replies.count(await by_handle(link, methods.COUNT_ENTRIES, request, asked, self._held))
 
     async def btf(self) -> Btf:
         """The map's type information, as the kernel holds it. Cancelled: nothing has changed.
@@ -117,9 +128,12 @@ class Map(Elements[K, V], Syncing[K, V], Atomics[K, V], Tables[K, V], Generic[K,
             DaemonCapability: somebody else created the map, and the daemon may not ask for their BTF (CAP_SYS_ADMIN).
         """
         asked = Asked("btf", self._name)
-        request = maps_pb2.GetBtfRequest(map=requests.by_handle(self._handle))
+
+        def request() -> maps_pb2.GetBtfRequest:
+            return maps_pb2.GetBtfRequest(map=requests.by_handle(self._handle))
+
         link = await self._link()
-        found = (await link.call(methods.GET_BTF, request, asked)).btf
+        found = (await by_handle(link, methods.GET_BTF, request, asked, self._held)).btf
         return Btf(found.blob, found.key_type_id, found.value_type_id)
 
     @overload

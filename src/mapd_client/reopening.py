@@ -59,22 +59,23 @@ async def opened_again(held: Held, session: Conversing, transport: Transport, ti
                 raise
         else:
             info = replies.map_info(answer.info)
-            same = _same(info, held.info)
-            if held.closed or not same:
+            fits = same(info, held.info)
+            if held.closed or not fits:
                 with suppress(Unreachable):  # the session's end closes it then
                     await transport.unary(
                         methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=answer.handle), asked, timeout
                     )
             if held.closed:
                 return
-            if not same:
-                raise failures.of_refusal(_replaced(held, info), asked)
+            if not fits:
+                raise failures.of_refusal(replaced(held, info), asked)
             held.handle, held.tenure = answer.handle, tenure
             return
         await asyncio.sleep(_PAUSE_S)
 
 
-def _same(now: MapInfo, then: MapInfo) -> bool:
+def same(now: MapInfo, then: MapInfo) -> bool:
+    """Whether a map that was found again is the one that was opened then."""
     return (now.id, now.type, now.key_stride, now.value_stride) == (
         then.id,
         then.type,
@@ -83,7 +84,8 @@ def _same(now: MapInfo, then: MapInfo) -> bool:
     )
 
 
-def _replaced(held: Held, now: MapInfo) -> Refusal:
+def replaced(held: Held, now: MapInfo) -> Refusal:
+    """What is said where another map is found."""
     return Refusal(
         Reason.MAP_REPLACED,
         f"{held.ref} is another map now (id {now.id}, it was {held.info.id}); nothing was executed; open it again if "

@@ -92,10 +92,13 @@ class Session:
         *,
         epoch: str,
         timeout: float,
+        answering: float | None = None,
         renewed: Callable[[], None],
         asked: Asked = _ASKED,
     ) -> Session:
         """Begin a session; ``renewed`` is told when another start of the daemon has taken over.
+
+        ``answering``: seconds for operations in it that have no time of their own; as many as for opening it if None.
 
         ``asked`` is what the session is for, for messages.
 
@@ -106,7 +109,7 @@ class Session:
             MapdError: as for any call.
         """
         stream, opened = await _begin(transport, Tenure("", epoch), timeout, asked)
-        return cls(opened, stream, transport, timeout, renewed)
+        return cls(opened, stream, transport, answering or timeout, renewed)
 
     @property
     def ended(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
@@ -115,6 +116,14 @@ def begin(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
     except Exception as error:
         done.set_exception(error)
     return cast("asyncio.Future[T]", done)
+
+
+async def pause(seconds: float) -> None:
+    """``asyncio.sleep``; driven code keeps its thread waiting."""
+    if driven():
+        time.sleep(seconds)  # noqa: ASYNC251 - no event loop drives this
+    else:
+        await asyncio.sleep(seconds)
 
 
 async def in_thread(work: Callable[..., T], *arguments: Any) -> T:

@@ -10,8 +10,7 @@ where one runs in this thread (a notebook) it stands still meanwhile.
 
 A client, and its maps, may be used by several threads at once; a Dump, a Listing and Batches by one at a time. A client
 does not survive a fork: the child gets Misuse, and makes one of its own. Unlike the asynchronous client's, operations
-are calls of their own: one that changes something is not repeated when the connection breaks (OutcomeUnknown), and
-after a restart of the daemon a map is to be opened again (Unavailable with Reason.STALE_HANDLE).
+are calls of their own: one that changes something is not repeated when the connection breaks (OutcomeUnknown).
 
 KeyboardInterrupt ends a call or a dump where it waits, within a fifth of a second; what was asked may have been
 executed. Docstrings that say "Cancelled" mean this here.
@@ -45,8 +44,15 @@ class Client(Closable):
 
     __slots__ = ()
 
-    def __init__(self, target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0) -> None:
-        super().__init__(DrivenClient(target, tls=tls, timeout=timeout))
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        tls: Tls | None = None,
+        timeout: float = 30.0,
+        wait_for_ready: bool = False,
+    ) -> None:
+        super().__init__(DrivenClient(target, tls=tls, timeout=timeout, wait_for_ready=wait_for_ready))
 
 
 @stands_for(AsyncMapHandle)
@@ -116,9 +122,15 @@ class ObjectMaps(Closable):
     __slots__ = ()
 
 
-def connect(target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0) -> Client:
+def connect(
+    target: str | None = None,
+    *,
+    tls: Tls | None = None,
+    timeout: float = 30.0,
+    wait_for_ready: bool = False,
+) -> Client:
     """Find a daemon and make sure that it answers; arguments and errors as ``mapd_client.connect``."""
-    made = Client(target, tls=tls, timeout=timeout)
+    made = Client(target, tls=tls, timeout=timeout, wait_for_ready=wait_for_ready)
     drive(client.answering(inner(made)))
     return made
 

@@ -212,11 +212,18 @@ __all__ = [
     "instances",
 ]
 
-def connect(target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0) -> Client: ...
+def connect(
+    target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0, wait_for_ready: bool = False
+) -> Client: ...
 
 class Client:
     def __init__(
-        self, target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0
+        self,
+        target: str | None = None,
+        *,
+        tls: Tls | None = None,
+        timeout: float = 30.0,
+        wait_for_ready: bool = False,
     ) -> None: ...
     def server_info(self) -> ServerInfo: ...
     def whoami(self) -> Principal: ...

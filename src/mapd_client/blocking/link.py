@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 from mapd_api.v1 import elements_pb2
-from mapd_client import discovery
+from mapd_client import discovery, waiting
 from mapd_client.blocking.channel import BlockingConversation, BlockingTransport
 from mapd_client.client import Client
 from mapd_client.errors import MapdError, Misuse, NotSent, Unreachable
@@ -45,9 +45,12 @@ class _Forgetting:
 class BlockingLink(Link):
     """One connection to the daemon, for all threads. Operations are calls; the session keeps the handles alone."""
 
-    def __init__(self, target: str, timeout: float, material: Material | None = None) -> None:
+    def __init__(
+        self, target: str, timeout: float, material: Material | None = None, *, wait: bool = False
+    ) -> None:
         self.transport = BlockingTransport(target, material)
         self.timeout = timeout
+        self.reached = wait
         self.facts = HostFacts(self._facts_wanted)
         self.leasing = ThreadLeasing()
         self._server: ServerInfo | None = None
@@ -65,10 +68,18 @@ class BlockingLink(Link):
 
     async def session(self, asked: Asked = _ASKED, timeout: float | None = None) -> Session:
         """As Link: there is a stream after this; of the session itself nothing is to be had but its forgetting."""
-        with self._lock:
-            if self._stream is None or not self._stream.going or self._tenure.ended:
-                await self._begin(asked, timeout or self.timeout)
-        return cast("Session", _Forgetting(self._forget))
+        patience = self.patience(asked, timeout)
+        while True:
+            try:
+                # Held for one try: who waits for a daemon keeps no other thread from its own end.
+                with self._lock:
+                    if self._stream is None or not self._stream.going or self._tenure.ended:
+                        await self._begin(asked, patience.left())
+                    self.reached = True
+                    return cast("Session", _Forgetting(self._forget))
+            except MapdError as error:
+                pause = patience.pause(error)
+            await waiting.pause(pause)
 
     async def _begin(self, asked: Asked, timeout: float) -> None:
         """A stream for the session that there was, or for a new one."""
@@ -92,10 +103,10 @@ class BlockingLink(Link):
         with self._lock:
             tenure.ended = True
 
-    async def tenure(self) -> tuple[Session, Tenure]:
+    async def tenure(self, timeout: float | None = None) -> tuple[Session, Tenure]:
         """As Link."""
-        with self._lock:
-            return await self.session(), self._tenure
+        session = await self.session(timeout=timeout)
+        return session, self._tenure
 
     async def pipeline(self, asked: Asked, timeout: float | None) -> Pipeline | None:
         """None: operations are calls. Sees to it that the session goes on, which their handles live by."""
@@ -131,8 +142,10 @@ class BlockingLink(Link):
 class BlockingLinks(Links):
     """The one link of a blocking client, made when it is first needed, in the process that made the client."""
 
-    def __init__(self, target: str | None, timeout: float, tls: Tls | None = None) -> None:
-        super().__init__(target, timeout, tls)
+    def __init__(
+        self, target: str | None, timeout: float, tls: Tls | None = None, *, wait: bool = False
+    ) -> None:
+        super().__init__(target, timeout, tls, wait=wait)
         self._one: BlockingLink | None = None
         self._pid = os.getpid()
         self._making = threading.Lock()
@@ -153,12 +166,12 @@ class BlockingLinks(Links):
         with self._making:
             self._check_open()
             if self._target is None:
-                found = discovery.discover()
+                found = await self._discovered()
                 self._tls = discovery.tls_for(found, self._tls)
                 self._target = found
             if self._one is None:
                 material = None if self._tls is None else read(self._tls)
-                self._one = BlockingLink(self._target, self.timeout, material)
+                self._one = BlockingLink(self._target, self.timeout, material, wait=self._wait)
             return self._one
 
     async def aclose(self) -> None:
@@ -173,5 +186,5 @@ class BlockingLinks(Links):
 class DrivenClient(Client):
     """The client whose coroutines ``mapd_client.blocking`` drives."""
 
-    def _links_to(self, target: str | None, timeout: float, tls: Tls | None) -> Links:
-        return BlockingLinks(target, timeout, tls)
+    def _links_to(self, target: str | None, timeout: float, tls: Tls | None, *, wait: bool) -> Links:
+        return BlockingLinks(target, timeout, tls, wait=wait)

@@ -44,14 +44,23 @@ UpdateFlag: TypeAlias = Literal["any", "noexist", "exist"]
 ProgramRef: TypeAlias = int | str | Pin
 
 def connect(
-    target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0
+    target: str | None = None,
+    *,
+    tls: Tls | None = None,
+    timeout: float = 30.0,
+    wait_for_ready: bool = False,
 ) -> Opening[Client]: ...
 def describe(key: object, value: object, *, byteorder: ByteOrder = sys.byteorder) -> Btf: ...
 def instances(kind: type[T]) -> Codec[T]: ...
 
 class Client:
     def __init__(
-        self, target: str | None = None, *, tls: Tls | None = None, timeout: float = 30.0
+        self,
+        target: str | None = None,
+        *,
+        tls: Tls | None = None,
+        timeout: float = 30.0,
+        wait_for_ready: bool = False,
     ) -> None: ...
     async def server_info(self) -> ServerInfo: ...
     async def whoami(self) -> Principal: ...
@@ -654,6 +663,7 @@ class Trailer:
     ended_at: datetime
     map_id: int
     epoch: str
+    resumed: int = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
@@ -784,7 +794,9 @@ class BatchFailed(Refused):
         metadata: Mapping[str, str] | None = None,
     ) -> None: ...
 
-class Unreachable(MapdError): ...
+class Unreachable(MapdError):
+    connected: bool
+
 class Unavailable(Unreachable, ConnectionError): ...
 class NotSent(Unreachable): ...
 class OutcomeUnknown(Unreachable): ...

@@ -96,7 +96,7 @@ async def test_a_dump_that_failed_says_so_at_every_further_step(daemon: Daemon, 
         if how == "undecodable":
             await context.write(chunk_of(bytes([99]) * 16, b"4"))
         if how == "broken":
-            await context.abort(StatusCode.UNAVAILABLE, "gone")
+            await context.abort(StatusCode.INTERNAL, "gone")
         await asyncio.Event().wait()
 
     daemon.hooks["Dump"] = dump

@@ -1,0 +1,106 @@
+"""Calls by handle, which a daemon that was started again does not know: the map is opened again, and they are repeated.
+
+Operations on elements in a session have this from its pipeline; dumps, loads and calls of their own have it from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from mapd_api.reasons import Reason
+from mapd_api.v1 import maps_pb2
+from mapd_client import failures, methods, replies, requests
+from mapd_client.errors import MapdError, Unreachable
+from mapd_client.failures import Asked
+from mapd_client.held import Held, Tenure
+from mapd_client.link import Link
+from mapd_client.methods import Method, Request, Response
+from mapd_client.patience import TRIES
+from mapd_client.reopening import replaced, same
+
+FORGOTTEN: Final = frozenset({Reason.STALE_HANDLE, Reason.EPOCH_CHANGED})
+"""The daemon knows the handle, or the session, no more; nothing was executed."""
+
+
+def heals(error: MapdError, held: Held) -> bool:
+    """Whether opening the map again may help."""
+    return error.reason in FORGOTTEN and held.ref is not None and not held.closed
+
+
+async def by_handle(
+    link: Link,
+    method: Method[Request, Response],
+    request: Callable[[], Request],
+    asked: Asked,
+    *named: Held,
+    timeout: float | None = None,
+) -> Response:
+    """One call that names maps by handle, with ``timeout`` seconds or the client's in all.
+
+    Args:
+        request: of the handles that there are now.
+        named: the maps whose handles are in it.
+
+    Raises:
+        Incompatible: another map is there now; nothing was executed.
+        MapdError: as ``Link.call``.
+    """
+    patience = link.patience(asked, timeout)
+    for tries in range(TRIES):
+        handles = [held.handle for held in named]
+        try:
+            return await link.call(method, request(), asked, patience.left())
+        except MapdError as error:
+            if tries == TRIES - 1 or not all(heals(error, held) for held in named):
+                raise
+        for held, handle in zip(named, handles, strict=True):
+            await renew(link, held, handle, asked, patience.left())
+    raise AssertionError("the last try returns or raises")
+
+
+async def renew(link: Link, held: Held, stale: int, asked: Asked, timeout: float) -> None:
+    """Give ``held`` another handle than ``stale``, within ``timeout`` seconds.
+
+    Who opens it at the same time may be first; one of the two handles is given back then.
+
+    Raises:
+        Incompatible: another map is there now.
+        MapdError: as for opening.
+    """
+    assert held.ref is not None
+    patience = link.patience(asked, timeout)
+    for _ in range(TRIES):
+        if held.handle != stale:
+            return
+        session, tenure = await link.tenure(patience.left())
+        wanted = requests.open_map(held.ref, read_only=held.read_only, session=tenure.session)
+        try:
+            answer = await link.call(methods.OPEN_MAP, wanted, asked, patience.left())
+        except MapdError as error:
+            if error.reason not in FORGOTTEN:
+                raise
+            session.forgotten(tenure)
+            continue
+        if not await _taken(link, held, stale, answer, tenure, asked):
+            continue
+        return
+
+
+async def _taken(
+    link: Link, held: Held, stale: int, answer: maps_pb2.OpenMapResponse, tenure: Tenure, asked: Asked
+) -> bool:
+    """Whether the handle in ``answer`` is ``held``'s now; it is given back where it is not."""
+    info = replies.map_info(answer.info)
+    fits = same(info, held.info)
+    if fits and not held.closed and held.handle == stale:
+        held.handle, held.tenure = answer.handle, tenure
+        return True
+    with suppress(Unreachable):  # the session's end closes it then
+        await link.call(
+            methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=answer.handle), asked, impatient=True
+        )
+    if not fits:
+        raise failures.of_refusal(replaced(held, info), asked)
+    return held.handle != stale

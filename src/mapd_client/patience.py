@@ -1,0 +1,94 @@
+"""How long a call is asked again that no daemon has answered. Sans-I/O.
+
+A daemon that is replaced is away for about a second. What was not executed, or may be executed twice, is asked again
+within the caller's own time; all else is told at once.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from mapd_api.reasons import Reason
+from mapd_client.errors import DeadlineExceeded, MapdError, NotSent, OutcomeUnknown, Unavailable, Unreachable
+from mapd_client.failures import Asked
+
+TRIES: Final = 8
+"""How often one call is sent that breaks its connection each time: one that ends the daemon must not for ever."""
+
+_PAUSE_S: Final = 0.01
+_LONGEST_PAUSE_S: Final = 0.05
+
+_LEAST_S: Final = 0.001
+
+
+class Patience:
+    """The time of one call, which begins now.
+
+    Args:
+        timeout: seconds in all.
+        impatient: nothing is asked again.
+    """
+
+    __slots__ = ("_asked", "_pause", "_sent", "_timeout", "_until", "_why", "impatient")
+
+    def __init__(self, asked: Asked, timeout: float, *, impatient: bool = False) -> None:
+        self.impatient = impatient
+        self._asked = asked
+        self._timeout = timeout
+        self._until = time.monotonic() + timeout
+        self._pause = _PAUSE_S
+        self._sent = 0
+        self._why: MapdError | None = None
+
+    def left(self) -> float:
+        """Seconds for the next try: never none, for its own failure is to say what is wrong."""
+        return max(self._until - time.monotonic(), _LEAST_S)
+
+    def pause(self, error: MapdError) -> float:
+        """Seconds until the next try after ``error``; raises it where there is to be none."""
+        if self.impatient or not may_ask_again(error, self._asked):
+            raise self._told(error)
+        self._sent += isinstance(error, Unreachable) and error.connected
+        left = self._until - time.monotonic()
+        if left <= 0 or self._sent >= TRIES:
+            raise self._told(error)
+        self._why = error
+        pause, self._pause = self._pause, min(1.5 * self._pause, _LONGEST_PAUSE_S)
+        return min(pause, left)
+
+    def _told(self, error: MapdError) -> MapdError:
+        """``error``, with what the call waited for before."""
+        why = self._why
+        if why is None:
+            return error
+        if isinstance(error, DeadlineExceeded):
+            what = f"{self._asked}: no answer within {round(self._timeout, 3):g} s; before: {why}"
+        elif self._sent >= TRIES:
+            what = f"{error}; given up after {self._sent} tries"
+        else:
+            what = f"{error}; asked again for {round(self._timeout, 3):g} s"
+        told = type(error)(
+            what,
+            reason=error.reason,
+            errno=error.errno,
+            operation=error.operation,
+            map=error.map,
+            metadata=error.metadata,
+            retry_after=error.retry_after,
+        )
+        if isinstance(told, Unreachable) and isinstance(error, Unreachable):
+            told.connected = error.connected
+        told.__cause__ = error
+        return told
+
+
+def may_ask_again(error: MapdError, asked: Asked) -> bool:
+    """Whether a call that ended so may be made once more without being executed twice, and to some purpose."""
+    if error.reason is Reason.DRAINING:
+        return True  # refused before it was begun
+    if error.reason is not None:
+        return False
+    if isinstance(error, OutcomeUnknown):
+        return asked.repeatable
+    return isinstance(error, (Unavailable, NotSent))
