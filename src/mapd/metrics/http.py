@@ -126,7 +126,7 @@ class _Handler(MetricsHandler):
     """One request that is there, of bytes that are there; nothing is read from or written to a socket."""
 
     def __init__(self, request: io.BytesIO, answer: io.BytesIO, page: Page) -> None:
-        registry = CollectorRegistry(auto_describe=False)
+        registry = CollectorRegistry(auto_describe=True)
         registry.register(_Told(page.families))
         self.registry = registry
         self._page = page
