@@ -25,6 +25,11 @@ __all__ = ["Page", "Scan", "ScanOptions"]
 _WALKERS: Final[Mapping[str, type[BatchWalker] | type[NextKeyWalker] | type[IndexWalker]]] = MappingProxyType(
     {walker.method: walker for walker in (BatchWalker, NextKeyWalker, IndexWalker)}
 )
+_RESUMED: Final = (
+    "it goes on from a dump in which the kernel had begun again, or a part could not be told from the next: keys may "
+    "be there twice"
+)
+
 _BUCKET: Final = struct.Struct("=I")
 
 
@@ -81,6 +86,7 @@ class Scan:
         facts.check_message("dump")
         self.value_bytes = self._selection.value_bytes
         position = tokens.parse(options.token, facts, boot_id) if options.token else Place(method_of(facts))
+        self._doubtful = bool(options.token) and tokens.doubtful(options.token)
         # Behind which key a token resumes that nobody else's key may stand in.
         self._known: bytes = self._key_of(position)
         self.parts: tuple[Part, ...] = ()
@@ -160,7 +166,8 @@ class Scan:
     @property
     def incomplete(self) -> str:
         """Why the pages are not what the type promises: the end was not reached, or not in the way that is due."""
-        return next((why for part in self._read if (why := part.walker.incomplete)), "")
+        why = _RESUMED if self._doubtful else ""
+        return next((why for part in self._read if (why := part.walker.incomplete)), why)
 
     def page_bytes(self, max_bytes: int) -> int:
         """Columns of the next read of ``max_bytes``: more than that where one row, or one bucket, has more."""
@@ -230,7 +237,9 @@ class Scan:
             if by_key and not self._known:
                 return b""
             position = Place(position.method, self._known) if by_key else position
-        return tokens.encode(position, self._facts, self._boot_id)
+        # The keys that were read, by which repeats are known, go with the scan.
+        doubtful = self._doubtful or any(one.walker.restarts or one.walker.incomplete for one in self._read)
+        return tokens.encode(position, self._facts, self._boot_id, doubtful=doubtful)
 
     def _position(self, part: Part) -> Position:
         """Behind all that was handed out, ``part`` last."""

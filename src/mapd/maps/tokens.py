@@ -1,7 +1,8 @@
 """Where a scan stands, as bytes that outlive the daemon: what a dump is resumed by.
 
 Version 1 has one cursor, version 2 those of several ranges of buckets with their fences (``mapd.maps.split``). Both
-are read, and each scan writes the one that it needs.
+are read, and each scan writes the one that it needs. A scan in which keys may have come twice, or may yet, says so in
+its tokens: whoever goes on from one is the only one left to tell it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _RANGES: Final = 2
 _RANGE: Final = struct.Struct("<IIIB")
 """cursor, end, the fence's reach, how many marks follow."""
 
+_DOUBTFUL: Final = 0x80
+"""Beside the method: of a scan whose rest cannot be told from what was handed out."""
+
 MOST_RANGES: Final = 16
 """Of one token: each costs the daemon a walker."""
 
@@ -41,17 +45,23 @@ class Place:
 Position = Place | tuple[BucketRange, ...]
 
 
-def encode(position: Position, facts: MapFacts, boot_id: uuid.UUID) -> bytes:
+def encode(position: Position, facts: MapFacts, boot_id: uuid.UUID, *, doubtful: bool = False) -> bytes:
     """The token of a position in this map."""
+    doubt = _DOUBTFUL if doubtful else 0
     if isinstance(position, Place):
-        method = METHODS.index(position.method)
+        method = METHODS.index(position.method) | doubt
         return _HEAD.pack(_ONE, method, facts.id, boot_id.bytes) + position.cursor
     assert len(position) <= MOST_RANGES, f"{len(position)} ranges: nobody could resume this"
-    parts = [_HEAD.pack(_RANGES, METHODS.index(BatchWalker.method), facts.id, boot_id.bytes)]
+    parts = [_HEAD.pack(_RANGES, METHODS.index(BatchWalker.method) | doubt, facts.id, boot_id.bytes)]
     for one in position:
         marks = sorted(one.fence.marks) if one.fence else []
         parts += [_RANGE.pack(one.cursor, one.end, one.reach, len(marks)), *marks]
     return b"".join(parts)
+
+
+def doubtful(token: bytes) -> bool:
+    """Whether the scan that gave out a token could no longer tell all repeats."""
+    return bool(token[1] & _DOUBTFUL)
 
 
 def parse(token: bytes, facts: MapFacts, boot_id: uuid.UUID) -> Position:
@@ -76,6 +86,7 @@ def parse(token: bytes, facts: MapFacts, boot_id: uuid.UUID) -> Position:
             + "; start anew",
             **facts.about("dump"),
         )
+    method &= ~_DOUBTFUL
     rest, walks = token[_HEAD.size :], METHODS[method] if method < len(METHODS) else ""
     if version == _RANGES:
         found = _ranges(rest, facts) if walks == BatchWalker.method == method_of(facts) else None

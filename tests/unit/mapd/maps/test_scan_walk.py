@@ -97,6 +97,26 @@ def test_a_key_that_goes_between_next_key_and_lookup_is_left_out(unbatched: Benc
     assert (found.scan.restarts, found.scan.duplicates) == (1, 4)
 
 
+def test_who_goes_on_behind_a_walk_that_began_again_is_told_that_keys_may_come_twice() -> None:
+    bench = Bench(raw_info(MapType.LPM_TRIE))
+    bench.faulty.add(Fault(target=LOOKUP_BATCH, errno=ENOTSUPP))
+    bench.map.fill(600)
+    gone = n(100)
+
+    def remove(key: bytes) -> None:
+        if key == gone:
+            bench.map.elements.pop(gone, None)
+
+    bench.map.before_lookup = remove
+    first = bench.read().pages[0]
+    assert bench.read(ScanOptions(token=first.token)).scan.incomplete.endswith("keys may be there twice")
+    again = bench.read(ScanOptions(token=first.token)).pages[0]
+    assert bench.read(ScanOptions(token=again.token)).scan.incomplete.endswith("keys may be there twice")
+    untouched = bench.read().pages[0]
+    assert bench.read(ScanOptions(token=untouched.token)).scan.incomplete == ""
+    bench.close()
+
+
 def test_a_walk_that_never_ends_is_given_up_and_says_so(unbatched: Bench) -> None:
     unbatched.map.info = replace(unbatched.map.info, max_entries=20)
     unbatched.map.fill(20)
