@@ -14,7 +14,7 @@ from mapd_api import limits
 from mapd_client import discovery, failures, tls
 from mapd_client.blocking.feed import Alarm, Feed
 from mapd_client.channel import LOOK_S, Conversation, Download, Transport
-from mapd_client.channel_pair import OPTIONS, secured
+from mapd_client.channel_pair import LOCAL_OPTIONS, secured
 from mapd_client.errors import DeadlineExceeded, Misuse, NotSent, OutcomeUnknown, SizeMismatch, Unavailable
 from mapd_client.failures import Asked, Failure
 from mapd_client.methods import Method, Request, Response
@@ -52,7 +52,7 @@ class BlockingPair:
 
 def _channel(target: str, material: Material | None) -> grpc.Channel:
     if material is None:
-        return grpc.insecure_channel(discovery.uri(target), options=OPTIONS)
+        return grpc.insecure_channel(discovery.uri(target), options=LOCAL_OPTIONS)
     credentials, options = secured(material)
     return grpc.secure_channel(discovery.uri(target), credentials, options=options)
 
