@@ -71,12 +71,19 @@ STALL_S: Final = 0.1
 STREAM_PROGRESS_S: Final = 30.0
 """A dump whose reader takes nothing for so long is ended, and a load whose client sends nothing."""
 
+REFUSAL_S: Final = 1.0
+"""A stream that is ended before its end is reset when its reader has not taken why after so long."""
+
 UNARY_S: Final = 60.0
 """Longest a unary call without a deadline of its own may take."""
 
 LEASE_MIN_S: Final = 1.0
 LEASE_MAX_S: Final = 86_400.0
 """Time to live of a lease. What is meant to stay longer has a name."""
+
+LEASE_RETURN_S: Final = 5.0
+"""At least so long every lease has when the daemon has just started or was stopped: clients connect again meanwhile,
+which gRPC tries after up to a second."""
 
 LEASES: Final = 1_024
 """Leases of one daemon. Each is a folder, which is looked at for 4 us whenever a map is opened by who has not all

@@ -2,7 +2,8 @@
 
 The pins say which leases there are (``mapd.maps.leased``); here is only what ends with the daemon: the time that is
 left. It is counted by CLOCK_BOOTTIME, which nobody sets. Whenever the daemon was not there to be told that a lease is
-wanted, because it has just started, was stopped, or its host slept, every lease has its whole ttl again.
+wanted, because it has just started, was stopped, or its host slept, every lease has its whole ttl again, and at least
+the time that a client may need to find the daemon again.
 """
 
 from __future__ import annotations
@@ -270,7 +271,7 @@ class Leases:
     def _begin_anew(self, now: float) -> None:
         self._seen = now
         for lease in self._table.values():
-            lease.until = now + lease.ttl
+            lease.until = now + max(lease.ttl, limits.LEASE_RETURN_S)
         if self._table:
             self._wanted.set()
 

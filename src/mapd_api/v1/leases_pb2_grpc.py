@@ -34,7 +34,8 @@ class LeaseServiceStub(object):
     these let go.
 
     The time is the daemon's own, and never the wall clock's. A daemon that starts, that was stopped for longer than half
-    a second, or whose host was suspended, gives every lease its whole ttl again: nobody could keep it alive meanwhile.
+    a second, or whose host was suspended, gives every lease its whole ttl again, and 5 s at least: nobody could keep it
+    alive meanwhile, and clients have to find the daemon again.
 
     Rights are asked on the maps of the lease, by all that each is called; who may not list one is told that there is no
     such lease. Errors of all methods: MAP_NOT_FOUND (no such lease: it has ended, or has no map left).
@@ -72,7 +73,8 @@ class LeaseServiceServicer(object):
     these let go.
 
     The time is the daemon's own, and never the wall clock's. A daemon that starts, that was stopped for longer than half
-    a second, or whose host was suspended, gives every lease its whole ttl again: nobody could keep it alive meanwhile.
+    a second, or whose host was suspended, gives every lease its whole ttl again, and 5 s at least: nobody could keep it
+    alive meanwhile, and clients have to find the daemon again.
 
     Rights are asked on the maps of the lease, by all that each is called; who may not list one is told that there is no
     such lease. Errors of all methods: MAP_NOT_FOUND (no such lease: it has ended, or has no map left).
@@ -139,7 +141,8 @@ class LeaseService(object):
     these let go.
 
     The time is the daemon's own, and never the wall clock's. A daemon that starts, that was stopped for longer than half
-    a second, or whose host was suspended, gives every lease its whole ttl again: nobody could keep it alive meanwhile.
+    a second, or whose host was suspended, gives every lease its whole ttl again, and 5 s at least: nobody could keep it
+    alive meanwhile, and clients have to find the daemon again.
 
     Rights are asked on the maps of the lease, by all that each is called; who may not list one is told that there is no
     such lease. Errors of all methods: MAP_NOT_FOUND (no such lease: it has ended, or has no map left).

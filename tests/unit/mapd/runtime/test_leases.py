@@ -210,6 +210,15 @@ async def test_a_daemon_that_starts_gives_every_lease_that_is_pinned_its_whole_t
             await until(lambda: not again.pinned())
 
 
+async def test_a_short_lease_has_time_for_its_client_to_come_back() -> None:
+    async with benched() as bench, bench.leases.kept(EVERY_S):
+        await bench.make(ttl_s=1.0)
+        bench.stop(60.0)
+        assert bench.leases.remaining(bench.lease()) == limits.LEASE_RETURN_S
+        bench.leases.keep_alive(bench.lease())
+        assert bench.leases.remaining(bench.lease()) == 1.0
+
+
 async def test_nothing_ends_in_a_daemon_that_takes_no_calls() -> None:
     async with benched() as bench:
         async with bench.leases.kept(EVERY_S):
