@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -85,27 +87,24 @@ class Outcome:
         )
 
 
-def recoveries(history: History, strikes: Iterable[float]) -> list[float]:
-    """For each strike and client the seconds until it was answered something that it asked for after the strike.
+def outages(history: History, strikes: Iterable[float]) -> list[float]:
+    """For each strike and client the longest time between two answers, of those before the next strike.
 
-    A client that had not been answered when the next strike came is left out of the earlier one, and counts for the
-    next.
+    The first begins with the strike. In one that nobody noticed it is the time of one operation. A client that was
+    not answered at all before the next strike counts from the first of the two.
     """
     ordered = sorted(strikes)
     found: list[float] = []
-    clients = {each.client for each in history.operations} - {SWEEPER}
-    for client in clients:
+    for client in {each.client for each in history.operations} - {SWEEPER}:
         answered = sorted(
-            (each.invoked, each.returned)
-            for each in history.of(client)
-            if each.outcome == OK and each.returned is not None
+            each.returned for each in history.of(client) if each.outcome == OK and each.returned is not None
         )
-        at = 0
+        since = ordered[0]
         for strike, following in zip(ordered, [*ordered[1:], float("inf")], strict=True):
-            while at < len(answered) and answered[at][0] < strike:
-                at += 1
-            if at < len(answered) and answered[at][1] < following:
-                found.append(answered[at][1] - strike)
+            within = answered[bisect_left(answered, strike) : bisect_left(answered, following)]
+            if within:
+                found.append(max(later - earlier for earlier, later in pairwise([since, *within])))
+                since = following
     return found
 
 
