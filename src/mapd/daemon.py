@@ -186,6 +186,7 @@ async def running(
                     sessions=sessions,
                     store=store,
                     policy=policy,
+                    leases=leases,
                     audit=log,
                 )
                 async with (

@@ -129,6 +129,7 @@ async def test_what_was_done_is_what_is_told_by_two_processes_that_are_locked_in
     assert value(told, "mapd_lane_calls_total") >= value(told, "mapd_lane_hops_total") > 0
     assert value(told, "mapd_sessions") == 1
     assert value(told, "mapd_handles") == 2
+    assert value(told, "mapd_leases") == 0
     assert value(told, "mapd_build_info", backend="kernel") == 1
     assert {number for (name, _), number in told.items() if name == "mapd_service_serving"} == {1.0}
     assert value(told, "process_start_time_seconds") > 0

@@ -25,6 +25,7 @@ from mapd.rpc.guard import Guard
 from mapd.rpc.health import SERVICES
 from mapd.rpc.server_info import Facts
 from mapd.runtime.audit_log import AuditLog
+from mapd.runtime.leases import Leases
 from mapd.runtime.pool import Lane, SyscallPool
 from mapd_api import __version__
 
@@ -46,6 +47,7 @@ def sources(parts: Parts) -> tuple[Source, ...]:
         lambda: _syscalls(parts.store.kernel),
         lambda: _lanes(parts.pool),
         lambda: _streams(parts),
+        lambda: _leases(parts.leases),
         lambda: _audit(parts.audit),
         process.collect,
     )
@@ -165,6 +167,19 @@ def _streams(parts: Parts) -> Iterator[Metric]:
         ("elements_written", "Elements that clients have written or deleted.", host.traffic.written),
     ):
         yield CounterMetricFamily(f"mapd_{name}", text, value=value)
+
+
+def _leases(leases: Leases) -> Iterator[Metric]:
+    counts = leases.counts
+    yield GaugeMetricFamily("mapd_leases", "Leases that are kept.", value=len(leases))
+    for name, text, value in (
+        ("adopted", "Leases that were there when the daemon started.", counts.adopted),
+        ("granted", "Leases that were granted.", counts.granted),
+        ("kept_alive", "Times that a lease was kept alive by its client.", counts.kept_alive),
+        ("expired", "Leases whose time was over, and whose pins were removed.", counts.expired),
+        ("paused", "Times that the daemon stood still, and all leases began anew.", counts.paused),
+    ):
+        yield CounterMetricFamily(f"mapd_leases_{name}", text, value=value)
 
 
 def _audit(audit: AuditLog | None) -> Iterator[Metric]:

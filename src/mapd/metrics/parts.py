@@ -19,6 +19,7 @@ from mapd.rpc.server_info import Facts
 from mapd.runtime.audit_log import AuditLog
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.host import MapHost
+from mapd.runtime.leases import Leases
 from mapd.runtime.pool import SyscallPool
 from mapd.runtime.sessions import Sessions
 
@@ -35,6 +36,7 @@ class Parts:
     sessions: Sessions
     store: MapStore
     policy: PolicyHolder
+    leases: Leases
     audit: AuditLog | None
 
 

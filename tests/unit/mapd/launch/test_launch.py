@@ -148,6 +148,16 @@ def test_ports_are_those_that_are_configured() -> None:
     assert "/c" in found.read
 
 
+def test_metrics_have_their_port_and_what_tells_when_the_host_was_booted() -> None:
+    off, on = (
+        front.rules(parse(text, "test"), None, People())
+        for text in ("", "[metrics]\nlisten = '127.0.0.1:9433'\n")
+    )
+    assert (off.bind_tcp, on.bind_tcp) == ((), (9433,))
+    assert set(on.read) - set(off.read) == {"/proc/stat"}
+    assert (off.write, off.lists, off.devices) == (on.write, on.lists, on.devices)
+
+
 @pytest.mark.parametrize("mount", ["/sys/fs/cgroup", ""])
 def test_of_cgroups_the_front_sees_names_and_reads_no_file(
     monkeypatch: pytest.MonkeyPatch, mount: str
