@@ -39,6 +39,12 @@ def kill_and_start(nemesis: Nemesis, load: Load, rounds: int, operations: int) -
     assert load.wait_served(since, operations, timeout=SERVED_S), f"not served again: {load.said}"
 
 
+def things(place: Place) -> set[str]:
+    """Every file, socket, folder and pin of a daemon."""
+    folders = (place.runtime_dir, place.bpffs, place.root / "state")
+    return {str(path) for folder in folders for path in folder.rglob("*")}
+
+
 def test_no_acknowledged_write_is_lost_and_no_result_made_up_when_front_and_opener_are_killed(
     place: Place, size: Size, figure: Figures
 ) -> None:
@@ -47,6 +53,7 @@ def test_no_acknowledged_write_is_lost_and_no_result_made_up_when_front_and_open
         nemesis.start()
         nemesis.wait_ready()
         asyncio.run(make(place.socket))
+        before = things(place)
         settings = Settings(
             socket=str(place.socket), name=NAME, clients=CLIENTS, unary=UNARY, seed=1, began=now()
         )
@@ -62,6 +69,9 @@ def test_no_acknowledged_write_is_lost_and_no_result_made_up_when_front_and_open
             figure("R1", "acknowledged writes lost", len(outcome.lost), at_most=0, of=outcome.acknowledged)
             figure("R1", "ghost results", len(outcome.ghosts), at_most=0, of=outcome.answers)
             figure("R1", "outcomes unknown, and said so", outcome.unknown)
+            left = things(place) ^ before
+            assert not left, left
+            figure("R1", "files, sockets and pins left behind", len(left), at_most=0)
             # In quick other tests run beside it, and only what hangs is caught.
             bar = 10.0 if size.quick else 1.0
             figure("R1", "recovery p50", percentile(seconds, 0.5), unit="s")
