@@ -257,3 +257,27 @@ async def test_a_key_of_the_wrong_size_is_told_where_the_sizes_are(run: Run) -> 
         "mapctl: lookup sized: 'hex:0a' is 1 byte, 4 are needed",
         "see 'mapctl show' for the map's type and sizes",
     ]
+
+
+async def test_a_leased_map_is_created_listed_with_its_lifetime_and_shown(run: Run) -> None:
+    sizes = ("--key", "u32", "--value", "u64", "--max-entries", "8")
+    done = await run("create", "--lease", "60", "--type", "hash", *sizes, "-o", "json")
+    assert (done.code, done.err) == (0, "")
+    made = json.loads(done.out)
+    assert (made["name"], made["lease_ttl_s"]) == ("", 60.0)
+    assert made["lease"].startswith("admin/")
+    pin = f"pin:{made['pin_path']}"
+    assert (await run("update", pin, "u32:1", "u64:7")).code == 0
+    listed = await run("list")
+    title, *lines = listed.out.splitlines()
+    assert title.split()[-4:] == ["PIN", "MEMORY", "LEASE", "TTL"]
+    (line,) = (line for line in lines if made["lease"] in line)
+    assert line.split()[-3:] == [made["lease"], "60", "s"]
+    assert made["pin_path"] in line
+    shown = await run("show", pin)
+    fields = [line.split() for line in shown.out.splitlines()]
+    assert ["lease", made["lease"]] in fields
+    assert ["lease_ttl_s", "60", "s"] in fields
+    assert (await run("unpin", pin, "--yes")).code == 0
+    title = (await run("list")).out.splitlines()[0]
+    assert "LEASE" not in title

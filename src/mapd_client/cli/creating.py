@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from mapd_api.uapi import PER_CPU_TYPES, MapFlag, MapType
 from mapd_client import requests
 from mapd_client.cli import outcomes
-from mapd_client.cli.listing import MAP, map_row
+from mapd_client.cli.listing import MAP, map_row, of_one
 from mapd_client.cli.options import Given
 from mapd_client.cli.outputs import Field, Output, records
 from mapd_client.cli.running import with_client
@@ -87,7 +87,8 @@ def create(
         kernel_name: at most 15 characters; made from the name otherwise.
         map_extra: hash functions of a Bloom filter.
         numa_node: where its memory is to be.
-        lease: seconds that the map outlives this command, for a map without a name.
+        lease: seconds that the map outlives this command, for a map without a name, unless something keeps its lease
+            alive; it is opened by its pin.
         exist_ok: be content with the map of that name, if every field agrees.
         elf: the object file; creates its maps with their pins, and prints what became of each.
         convention: how the object declares them: auto, libbpf, samples or tc.
@@ -127,7 +128,9 @@ def create(
             lease=lease,
             exist_ok=exist_ok,
         ) as made:
-            records([map_row(made.info)], columns=MAP, output=output, file=sys.stdout, one=output != "table")
+            rows, table = [map_row(made.info)], output == "table"
+            columns = of_one(made.info) if table else MAP
+            records(rows, columns=columns, output=output, file=sys.stdout, one=not table)
         return outcomes.OK
 
     return with_client(options, work)

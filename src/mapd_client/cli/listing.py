@@ -54,6 +54,8 @@ MAP: Final = (
     Field("memlock_bytes", int, "MEMORY", _bytes),
     Field("iteration", str),
     Field("supported_operations", list),
+    Field("lease", str),
+    Field("lease_ttl_s", float, "", lambda ttl: "-" if ttl is None else f"{ttl:g} s"),
     Field("pins", list),
     Field("holders", list, "", _held_by),
 )
@@ -61,6 +63,9 @@ MAP: Final = (
 
 OPENED: Final = MAP[:-2]
 """What a map that was opened tells: the lines of ``show``."""
+
+_LEASED: Final = {"lease": "LEASE", "lease_ttl_s": "TTL"}
+"""Of leased maps, which have no name: what keeps them, and how long they outlive it."""
 
 
 def map_row(info: MapInfo) -> dict[str, Any]:
@@ -80,6 +85,8 @@ def map_row(info: MapInfo) -> dict[str, Any]:
         "memlock_bytes": info.memlock_bytes,
         "iteration": info.iteration,
         "supported_operations": sorted(info.supported_operations),
+        "lease": "" if info.lease is None else info.lease.id,
+        "lease_ttl_s": None if info.lease is None else info.lease.ttl,
         "pins": list(info.pins),
         "holders": [_holder(one) for one in info.holders],
     }
@@ -113,7 +120,6 @@ def list_(
         output: table, json, ndjson, csv, arrow or parquet.
         options: of every verb.
     """
-    columns = _titled(pins=pins or ids, holders=holders)
 
     async def gather(client: Client) -> list[dict[str, Any]]:
         listing = client.list_maps(glob, pins=pins, ids=ids, holders=holders)
@@ -125,20 +131,30 @@ def list_(
         return rows
 
     async def work(client: Client) -> int:
-        records(await gather(client), columns=columns, output=output, file=sys.stdout)
+        rows = await gather(client)
+        leases = any(row["lease"] for row in rows)
+        columns = _titled(pins=pins or ids or leases, holders=holders, leases=leases)
+        records(rows, columns=columns, output=output, file=sys.stdout)
         return outcomes.OK
 
     if many(options):
         from mapd_client.cli import fanout
 
+        columns = _titled(pins=pins or ids, holders=holders)
         return fanout.rows(options, gather, columns=columns, output=output)
     return with_client(options, work)
 
 
-def _titled(*, pins: bool, holders: bool) -> Sequence[Field]:
+def _titled(*, pins: bool, holders: bool = False, leases: bool = False) -> Sequence[Field]:
     """The columns of the table: pins where not all maps have a name, which says their pins; holders if asked for."""
     shown = {"pin_path": "PIN" if pins else "", "holders": "HELD BY" if holders else ""}
+    shown |= _LEASED if leases else {}
     return [replace(field, title=shown.get(field.name, field.title)) for field in MAP]
+
+
+def of_one(info: MapInfo) -> Sequence[Field]:
+    """The columns of the table for a map that was opened or made."""
+    return _titled(pins=True, leases=info.lease is not None)
 
 
 def say_not_looked_at(places: Sequence[str], options: Options, *, verbose: bool) -> None:
@@ -179,8 +195,10 @@ def show(map: Ref, /, *, output: Format = "table", options: Given) -> int:
 
     async def work(opened: Map[bytes, bytes], client: Client) -> int:
         del client
-        columns = OPENED if output == "table" else MAP
-        records([map_row(opened.info)], columns=columns, output=output, file=sys.stdout, one=True)
+        told: Sequence[Field] = MAP
+        if output == "table":
+            told = OPENED if opened.info.lease else [one for one in OPENED if one.name not in _LEASED]
+        records([map_row(opened.info)], columns=told, output=output, file=sys.stdout, one=True)
         return outcomes.OK
 
     async def gather(client: Client) -> list[dict[str, Any]]:
