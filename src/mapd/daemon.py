@@ -48,6 +48,7 @@ from mapd.rpc.servers import Servers
 from mapd.rpc.session import Age, SessionHandlers
 from mapd.rpc.socket_trials import Others
 from mapd.rpc.sockets import InstanceLock, clean_staging
+from mapd.runtime.adopting import Adopting
 from mapd.runtime.audit_file import AuditError
 from mapd.runtime.audit_log import AuditLog
 from mapd.runtime.budget import ByteBudget
@@ -103,6 +104,7 @@ class Ready:
     capabilities: frozenset[str]
     host: MapHost
     leases: Leases
+    adopting: Adopting
     guard: Guard
     sessions: Sessions
     policy: PolicyHolder
@@ -147,6 +149,7 @@ async def running(
             possible_cpus=facts.possible_cpus,
             boot_id=facts.boot_id,
             names_root=names_root,
+            owner=os.geteuid() if isolation is None else isolation.names_owner,
             pin_roots=config.daemon.pin_roots,
             blobs=None if facts.backend == "memory" else open_blobs(config, facts.boot_id),
         )
@@ -161,10 +164,13 @@ async def running(
                 budget := ByteBudget(reserve=limits.DUMP_RESERVE_BYTES),
                 owners=owners_in_force(policy),
                 inline_elements=config.pool.inline_elements,
+                memory=None if isolation is None else isolation.memory,
             )
             async with _audit(config, facts.epoch) as log, _programs(config, store, pool):
                 audit = Auditor(log, reads=config.audit.reads, handles=host.handles)
                 guard = Guard(Authorizer(policy), host.rates, audit)
+                adopting = Adopting(store.adoption, pool)
+                await adopting.adopt()
                 leases = Leases(store, host.reach, pool, ended=audit.expired)
                 await leases.adopt()
                 names = store.programs.names
@@ -191,7 +197,7 @@ async def running(
                 )
                 async with (
                     _idle_handles(host.handles),
-                    watching_pins(host),
+                    watching_pins(host, adopting),
                     aclosing(conversations),
                     telling(config.metrics, parts) as metrics,
                     listen.tcp(config.tcp, policy, guard, handlers) as tcp,
@@ -207,6 +213,7 @@ async def running(
                         capabilities=capabilities,
                         host=host,
                         leases=leases,
+                        adopting=adopting,
                         guard=guard,
                         sessions=sessions,
                         policy=policy,

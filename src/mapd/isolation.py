@@ -23,18 +23,22 @@ class Isolation:
         kernel: reaches the opener; None where maps are in memory, and there is none.
         capabilities: the opener's, by name.
         names_root: where the opener pins names.
+        names_owner: the user who makes folders there.
         lines: how both processes are locked in, for people.
         one_user: why both run as one user, and the lines that mend it; (): they do not.
         missing: what this host or start could not give, each with what would.
         others: tries once who may connect, by connecting; None where that cannot be.
+        memory: bytes that all maps of the opener may come to take; None: nobody says.
         ended: readable once the opener has gone; None without one.
     """
 
     kernel: Kernel | None
     capabilities: frozenset[str]
     names_root: str
+    names_owner: int
     lines: tuple[str, ...]
     one_user: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     others: Others | None = None
+    memory: int | None = None
     ended: select.epoll | None = None

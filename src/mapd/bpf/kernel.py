@@ -143,11 +143,18 @@ class PinStamp:
 
 @dataclass(frozen=True, slots=True)
 class FolderPins:
-    """One folder: its pins and the folders in it, by name, as they were at or after ``stamp`` (``StampFolders``)."""
+    """One folder: its pins and the folders in it, by name, as they were at or after ``stamp`` (``StampFolders``).
+
+    Attributes:
+        uid: its owner.
+        mode: its permission bits, below 0o10000.
+    """
 
     stamp: int
     pins: Sequence[PinStamp]
     folders: Sequence[str]
+    uid: int = 0
+    mode: int = 0o700
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

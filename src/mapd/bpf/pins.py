@@ -212,7 +212,7 @@ def list_folder(request: ListFolder, fds: Sequence[int] = ()) -> FolderPins:
     folders: list[str] = []
     flags = os.O_RDONLY | os.O_DIRECTORY
     with _open_below(request.root, request.path, flags) as fd, _translated("getdents64", request.path):
-        stamp = os.fstat(fd).st_ctime_ns  # first: what changes from here on has another
+        folder = os.fstat(fd)  # first: what changes from here on has another stamp
         with os.scandir(fd) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
@@ -223,7 +223,7 @@ def list_folder(request: ListFolder, fds: Sequence[int] = ()) -> FolderPins:
                     except FileNotFoundError:
                         continue  # removed meanwhile
                     pins.append(PinStamp(entry.name, found.st_ino, found.st_ctime_ns))
-    return FolderPins(stamp, pins, folders)
+    return FolderPins(folder.st_ctime_ns, pins, folders, folder.st_uid, stat.S_IMODE(folder.st_mode))
 
 
 def stamp_folders(request: StampFolders, fds: Sequence[int] = ()) -> Sequence[int]:

@@ -11,6 +11,7 @@ from mapd.access.policy.file import PolicyError
 from mapd.config import Config
 from mapd.daemon import OpenerGone, serve
 from mapd.isolation import Isolation
+from mapd.launch import cgroup
 from mapd.launch.link import OpenerLink
 from mapd.launch.people import People
 from mapd.opener import OpenerKernel
@@ -40,6 +41,7 @@ def run_locked(
             kernel=None,
             capabilities=frozenset(),
             names_root="",
+            names_owner=locked.uid,
             lines=(_of("this process", locked.uid, locked.landlock, ()),),
             missing=locked.missing,
             others=others,
@@ -53,6 +55,7 @@ def run_locked(
                 kernel=kernel,
                 capabilities=frozenset(greeting.capabilities),
                 names_root=greeting.names_root,
+                names_owner=greeting.uid,
                 lines=(
                     _of("this process", locked.uid, locked.landlock, ()),
                     _of("opener", greeting.uid, greeting.landlock, greeting.capabilities),
@@ -60,6 +63,7 @@ def run_locked(
                 one_user=tuple(_one_user(locked, chosen)),
                 missing=(*locked.missing, *(f"opener: {line}" for line in greeting.missing)),
                 others=others,
+                memory=greeting.memory - cgroup.RESERVE if greeting.memory else None,
                 ended=ended,
             )
             return run(config, apart, until_stdin_ends=until_stdin_ends)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import struct
 import threading
 import uuid
 from pathlib import Path
@@ -24,6 +25,11 @@ TOTAL_BYTES: Final = 64 << 20
 """All blobs together; a loader's are a few kilobytes each, those of a kernel module up to some hundred."""
 
 _UNFINISHED: Final = ".new"
+
+_MAGIC: Final = 0xEB9F
+_HEADER: Final = struct.Struct("=HBBIIIII")
+"""struct btf_header (include/uapi/linux/btf.h). The kernel takes no bytes behind the sections
+(kernel/bpf/btf.c, btf_check_sec_info())."""
 
 
 class BtfBlobs:
@@ -103,11 +109,33 @@ class BtfBlobs:
             (self._folder / oldest).unlink(missing_ok=True)
         return wanted <= self._total
 
+    def path_of(self, map_id: int) -> Path:
+        """Where a map's blob is, if there is one."""
+        return self._folder / str(map_id)
+
     def find(self, map_id: int) -> bytes | None:
-        """The blob of a map that was made in this boot; None if there is none to read."""
+        """The blob of a map that was made in this boot; None if there is none to read, or it is damaged."""
         with contextlib.suppress(OSError):
-            return (self._folder / str(map_id)).read_bytes()
+            blob = self.path_of(map_id).read_bytes()
+            return blob if _is_whole(blob, len(blob)) else None
         return None
+
+    def is_damaged(self, map_id: int) -> bool:
+        """Whether a map's blob is there and is not what was written: it has another length than its header says.
+
+        About 15 us: the header alone is read.
+        """
+        with contextlib.suppress(OSError), self.path_of(map_id).open("rb") as file:
+            return not _is_whole(file.read(_HEADER.size), os.fstat(file.fileno()).st_size)
+        return False
+
+
+def _is_whole(beginning: bytes, size: int) -> bool:
+    """Whether a blob of so many bytes has its header and both of its sections, and nothing behind them."""
+    if len(beginning) < _HEADER.size:
+        return False
+    magic, _, _, header, type_at, type_bytes, text_at, text_bytes = _HEADER.unpack_from(beginning)
+    return bool(magic == _MAGIC and size == header + max(type_at + type_bytes, text_at + text_bytes))
 
 
 def _is_boot(name: str) -> bool:

@@ -215,6 +215,13 @@ class _Lister:
     def _pin(self, root: str, path: str, *, named: bool) -> None:
         try:
             owned, found = self._described(OpenPin(root=root, path=path, read_only=True))
+            misfit = self._store.adoption.misfit_of(path, found.info)
+            if misfit is not None:
+                owned.close()
+                note = Note(str(misfit), misfit.path, of_pin=misfit.path == path)
+                if note not in self.notes:  # once for a folder
+                    self.notes.append(note)
+                return
         except OSError as error:
             # EINVAL: a program or a link is pinned there, as elsewhere many are. ENOENT: unpinned meanwhile.
             if error.errno == errno.EINVAL:

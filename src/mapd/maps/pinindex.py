@@ -104,6 +104,7 @@ class PinIndex:
         names_root: pins two levels below it are names, namespace/name.
         most: pins, and ``folders``, that are kept; what is beyond is ``Unknown``.
         clock: time.time_ns, or a test's.
+        known: the map of a pin with this inode and time of its last change, if somebody has looked at it already.
     """
 
     def __init__(
@@ -112,11 +113,13 @@ class PinIndex:
         names_root: str,
         pin_roots: Iterable[str],
         *,
+        known: Callable[[str, int, int], int | None] = lambda _path, _inode, _changed_ns: None,
         most: int = INDEXED,
         folders: int = FOLDERS,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._kernel = kernel
+        self._known_map = known
         self._names_root = names_root
         self._roots = _outermost([names_root, *pin_roots])
         self._most = most
@@ -284,7 +287,9 @@ class PinIndex:
                 if (old.inode, old.changed_ns) == (inode, changed_ns) and not (old.map_id is None and again):
                     continue
                 self._forget(f"{path}/{name}", old)
-            map_id = self._map_of(folder.root, f"{path}/{name}")
+            map_id = self._known_map(f"{path}/{name}", inode, changed_ns)
+            if map_id is None:
+                map_id = self._map_of(folder.root, f"{path}/{name}")
             folder.pins[name] = _Pin(inode, changed_ns, map_id)
             self._pins += 1
             self._found_new = True

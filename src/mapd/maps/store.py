@@ -7,6 +7,7 @@ disagree with it after a crash.
 from __future__ import annotations
 
 import errno
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from mapd.bpf.kernel import (
 )
 from mapd.maps import creation, leased, locks
 from mapd.maps import spec as specs
+from mapd.maps.adoption import Adoption
 from mapd.maps.blobs import BtfBlobs
 from mapd.maps.errors import MapError, capability, scarcity
 from mapd.maps.leased import LeasedRef
@@ -103,6 +105,8 @@ class MapStore:
         types: the table of map types, less what this kernel was found to lack (``trials``).
         blobs: where the types of maps made here are kept, None for nowhere.
         programs: those loaded over maps that are open.
+        adoption: what is known of the pins of names, and which are not served.
+        owner: the user who makes their folders.
     """
 
     kernel: Kernel
@@ -113,6 +117,11 @@ class MapStore:
     types: Mapping[int, TypeTraits] = field(default_factory=lambda: TYPES)
     blobs: BtfBlobs | None = None
     programs: Programs = field(default_factory=Programs)
+    owner: int = field(default_factory=os.geteuid)
+    adoption: Adoption = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.adoption = Adoption(self.kernel, self.names_root, owner=self.owner, blobs=self.blobs)
 
     def create(
         self,
@@ -133,6 +142,7 @@ class MapStore:
                 created then.
         """
         specs.check(spec, self.possible_cpus)
+        self.adoption.check(self.path_of(name), None, "create", str(name))
         if exist_ok and (there := self._existing(name, spec, may_list)) is not None:
             return there, False
         kernel_name = spec.kernel_name or derived_kernel_name(name.name)
@@ -273,7 +283,13 @@ class MapStore:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise self.not_found(ref, operation) from None
             raise self.pin_refusal(error, operation, str(ref), path) from error
-        return self._opened(fd, read_only=read_only, name=name, pin_path=path)
+        opened = self._opened(fd, read_only=read_only, name=name, pin_path=path)
+        try:
+            self.adoption.check(path, opened.facts.info, operation, str(ref))
+        except BaseException:
+            opened.fd.close()
+            raise
+        return opened
 
     def _opened(self, fd: OwnedFd, *, read_only: bool = False, name: str = "", pin_path: str = "") -> OpenMap:
         try:

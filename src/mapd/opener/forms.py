@@ -99,7 +99,7 @@ class Form:
 _FOUND: Final = many(TEXT, _MOST)
 _PATHS: Final = record(PinPaths, paths=_FOUND, unread=_FOUND)
 _STAMP: Final = record(PinStamp, name=TEXT, inode=U64, changed_ns=U64)
-_FOLDER: Final = record(FolderPins, stamp=U64, pins=many(_STAMP, _MOST), folders=_FOUND)
+_FOLDER: Final = record(FolderPins, stamp=U64, pins=many(_STAMP, _MOST), folders=_FOUND, uid=U32, mode=U32)
 _IDS: Final[Shape[frozenset[int]]] = mapped(many(U32, _MOST), sorted, frozenset)
 _HOLDERS: Final = record(
     MapHolders, holders=many(record(MapHolder, pid=U32, comm=TEXT, map_ids=_IDS), _MOST), unread=U32

@@ -55,7 +55,9 @@ class Reach:
 
     def __init__(self, store: MapStore) -> None:
         self._store = store
-        self.index: Final = PinIndex(store.kernel, store.names_root, store.pin_roots)
+        self.index: Final = PinIndex(
+            store.kernel, store.names_root, store.pin_roots, known=store.adoption.map_of
+        )
         self._unsure: tuple[Unknown, Unsure | None] = (Unknown(), None)
 
     def open(

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from mapd.maps.errors import MapError
+from mapd.runtime.adopting import Adopting
 from mapd.runtime.host import MapHost
 
 PINS_CHECK_S: Final = 1.0
@@ -20,10 +21,12 @@ _log = structlog.stdlib.get_logger("mapd.runtime")
 
 
 @asynccontextmanager
-async def watching_pins(host: MapHost, every: float = PINS_CHECK_S) -> AsyncGenerator[None]:
-    """Check ``every`` so many seconds inside the block; nothing while no map is held."""
+async def watching_pins(
+    host: MapHost, adopting: Adopting, every: float = PINS_CHECK_S
+) -> AsyncGenerator[None]:
+    """Check ``every`` so many seconds inside the block: the maps that are held, and the pins that have changed."""
     # No TaskGroup: it would wrap what is raised in the block, a reason not to start, into a group.
-    watch = asyncio.create_task(_watch(host, every), name="pin check")
+    watch = asyncio.create_task(_watch(host, adopting, every), name="pin check")
     try:
         yield
     finally:
@@ -31,12 +34,13 @@ async def watching_pins(host: MapHost, every: float = PINS_CHECK_S) -> AsyncGene
         await asyncio.wait({watch})
 
 
-async def _watch(host: MapHost, every: float) -> None:
+async def _watch(host: MapHost, adopting: Adopting, every: float) -> None:
     told: set[tuple[str, int]] = set()
     while True:
         await asyncio.sleep(every)
         try:
             await host.check_pins()
+            await adopting.look()
         except MapError as error:
             # Draining, out of descriptors, or names that never rest: what is held stays as it was judged.
             _log.warning("pins were not checked", reason=error.reason.name, message=str(error))
@@ -52,5 +56,6 @@ async def _watch(host: MapHost, every: float) -> None:
         }
         for (path, map_id), other in replaced.items():
             if (path, map_id) not in told:
+                adopting.counts.replaced += 1
                 _log.warning("a pin was replaced", pin=path, map=map_id, by=other)
         told = set(replaced)

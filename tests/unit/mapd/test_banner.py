@@ -141,6 +141,7 @@ def test_one_process_is_said_to_be_for_debugging_and_two_how_they_are_locked_in(
         kernel=None,
         capabilities=BPF,
         names_root="/sys/fs/bpf/mapd",
+        names_owner=0,
         lines=("this process: uid 1, no capability", "opener: uid 2, CAP_BPF", "ONE USER: useradd mapd"),
         missing=("landlock: TCP ports (Linux 6.7)",),
     )

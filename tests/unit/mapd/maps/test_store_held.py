@@ -12,8 +12,10 @@ import pytest
 from mapd.bpf import Fault, FreezeMap, GetBtf
 from mapd.maps.blobs import BtfBlobs
 from mapd.maps.errors import MapError
+from mapd.maps.spec import BtfSpec
 from mapd_api.reasons import Reason
 from mapd_api.uapi import ENOTSUPP
+from tests.support.rawbtf import Raw
 from tests.unit.mapd.dictkernel import DictMap, raw_info
 from tests.unit.mapd.maps.test_store import FLOWS, TYPED, Bench
 
@@ -79,9 +81,11 @@ def test_type_information_comes_with_the_ids_of_key_and_value(bench: Bench) -> N
 def test_types_of_a_map_made_here_need_no_right(bench: Bench, tmp_path: Path) -> None:
     bench.store.blobs = BtfBlobs(tmp_path, bench.store.boot_id)
     bench.fails(GetBtf, errno.EPERM)
-    opened, _ = bench.store.create(FLOWS, TYPED, exist_ok=False)
+    blob = Raw().blob()
+    spec = replace(TYPED, btf=BtfSpec(blob=blob, key_type_id=1, value_type_id=2))
+    opened, _ = bench.store.create(FLOWS, spec, exist_ok=False)
     typed = replace(opened, facts=replace(opened.facts, info=replace(opened.facts.info, btf_id=5)))
-    assert bench.store.btf(typed).blob == b"btf"
+    assert bench.store.btf(typed).blob == blob
     others = replace(typed, facts=replace(typed.facts, info=replace(typed.facts.info, id=9)))
     with pytest.raises(MapError, match="CAP_SYS_ADMIN"):
         bench.store.btf(others)
