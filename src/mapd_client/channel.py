@@ -112,7 +112,7 @@ class Transport:
                     method.path, request_serializer=method.encode, response_deserializer=method.decode
                 )
                 left = None if timeout is None else began + timeout - self._loop.time()
-                with self._translated(asked, timeout):
+                with self._translated(asked, timeout, pair):
                     try:
                         with pair:
                             response = await call(request, timeout=left)
@@ -149,12 +149,15 @@ class Transport:
 
     def _move(self, material: Material) -> None:
         old, self._pair = self._pair, Pair(self.target, material)
-        self._retired = [pair for pair in self._retired if not pair.is_closed]
-        self._retired.append(old)
         for moved in tuple(self.moved):
             moved()
-        old.retire()
+        self._retire(old)
         _LOG.info("certificates have changed: new connections to %s", self.target)
+
+    def _retire(self, old: Pair) -> None:
+        self._retired = [pair for pair in self._retired if not pair.is_closed]
+        self._retired.append(old)
+        old.retire()
 
     async def _has_moved(self, pair: Pair) -> bool:
         """Whether there are other connections by now than those that were refused."""
@@ -182,12 +185,13 @@ class Transport:
         self._check_open()
         if (watcher := watching.current()) is not None:
             watcher.asks(self.target, method, [request])
-        factory = self._pair.bulk.unary_stream(
+        pair = self._pair
+        factory = pair.bulk.unary_stream(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
         call = factory(request)
-        self._pair.used_by(call)
-        return Download(cast("_Call[Any]", call), self, asked, timeout)
+        pair.used_by(call)
+        return Download(cast("_Call[Any]", call), self, asked, timeout, pair)
 
     async def upload(
         self,
@@ -250,12 +254,13 @@ class Transport:
     ) -> Conversation[Request, Response]:
         """A stream both ways beside the calls."""
         self._check_open()
-        factory = self._pair.calls.stream_stream(
+        pair = self._pair
+        factory = pair.calls.stream_stream(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
         call = factory()
-        self._pair.used_by(call)
-        return Conversation(cast("_Call[Request]", call), self, asked, timeout)
+        pair.used_by(call)
+        return Conversation(cast("_Call[Request]", call), self, asked, timeout, pair)
 
     async def aclose(self) -> None:
         """Cancel what is running and close both connections. Idempotent."""
@@ -278,11 +283,11 @@ class Transport:
             raise Misuse("the client is closed")
 
     @contextmanager
-    def _translated(self, asked: Asked, timeout: float | None) -> Generator[None]:
+    def _translated(self, asked: Asked, timeout: float | None, pair: Pair | None = None) -> Generator[None]:
         try:
             yield
         except aio.AioRpcError as error:
-            raise self.failed(error, asked, timeout) from None
+            raise self.failed(error, asked, timeout, pair) from None
         except TimeoutError:
             late = Failure("DEADLINE_EXCEEDED", "", None, self.target, timeout)
             raise failures.of_failure(late, asked) from None
@@ -299,13 +304,27 @@ class Transport:
         except aio.UsageError:
             raise Misuse(f"{asked}: the client is closed") from None
 
-    def translated(self, asked: Asked, timeout: float | None) -> Callable[[], Any]:
+    def translated(self, asked: Asked, timeout: float | None, pair: Pair) -> Callable[[], Any]:
         """For the streams of this module."""
-        return lambda: self._translated(asked, timeout)
+        return lambda: self._translated(asked, timeout, pair)
 
-    def failed(self, error: aio.AioRpcError, asked: Asked, timeout: float | None) -> MapdError:
+    def failed(
+        self, error: aio.AioRpcError, asked: Asked, timeout: float | None, pair: Pair | None = None
+    ) -> MapdError:
         """The exception for a call that grpc says has failed."""
+        if pair is not None and failures.never_connected(error.details() or ""):
+            self._forsake(pair)
         return failures.of_failure(self._failure(error, timeout), asked)
+
+    def _forsake(self, pair: Pair) -> None:
+        """Have the next call try a new connection, where this one found no socket or nobody behind it.
+
+        grpc tries an address that has refused it a tenth of a second later at the earliest, and behind that ever less
+        often; a new channel tries at once. Only on this host, where that costs neither packets nor a handshake.
+        """
+        if pair is self._pair and pair.material is None and not self._closed:
+            self._pair = Pair(self.target, None)
+            self._retire(pair)
 
     def _own_certificate(self) -> str:
         return self._pair.own_certificate()
@@ -375,12 +394,15 @@ def _at_once(known: Coroutine[Any, Any, _Got]) -> _Got:
 class Download(AsyncIterator[_Got], Generic[_Got]):
     """Answers as they come. Ends by itself, by ``cancel`` or when it is forgotten."""
 
-    def __init__(self, call: _Call[Any], transport: Transport, asked: Asked, timeout: float | None) -> None:
+    def __init__(
+        self, call: _Call[Any], transport: Transport, asked: Asked, timeout: float | None, pair: Pair
+    ) -> None:
         self._call = call
         self._transport = transport
         self._asked = asked
         self._timeout = timeout
-        self._translated = transport.translated(asked, timeout)
+        self._pair = pair
+        self._translated = transport.translated(asked, timeout, pair)
         self._cancelled = False
         self._loop = asyncio.get_running_loop()
 
@@ -470,7 +492,7 @@ class Conversation(Download[_Got], Generic[_Sent, _Got]):
             return Unavailable(
                 f"{self._asked}: the connection to {self._transport.target} broke under a write"
             )
-        return self._transport.failed(error, self._asked, None)
+        return self._transport.failed(error, self._asked, None, self._pair)
 
     async def end(self) -> None:
         """Say that nothing more will be sent. Nothing happens on a stream that has ended."""

@@ -81,8 +81,6 @@ class Pair:
 
     def used_by(self, call: _Ending) -> None:
         """Stay open until a call has ended."""
-        if self.material is None:
-            return  # never retired
         self._users += 1
         call.add_done_callback(self.__exit__)
 

@@ -36,7 +36,8 @@ _SETTLE_S: Final = 0.2
 
 _PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.05
-"""Between two tries to connect; grpc itself tries an address that refuses at most ten times a second."""
+"""Between two tries to connect. On this host each is made at once (``Transport._forsake``); elsewhere grpc itself tries
+an address that refuses at most ten times a second."""
 
 _Stream = Conversation[elements_pb2.SessionRequest, elements_pb2.SessionResponse]
 

@@ -94,8 +94,9 @@ class BlockingTransport(Transport):
         try:
             await self.look()
             left = None if timeout is None else began + timeout - time.monotonic()
-            with self.mapped(asked, timeout):
-                response: Response = self._both.stub(method)(request, timeout=left)
+            pair = self._both
+            with self.mapped(asked, timeout, pair):
+                response: Response = pair.stub(method)(request, timeout=left)
             return response
         finally:
             self._slots.release()
@@ -119,10 +120,11 @@ class BlockingTransport(Transport):
     ) -> Download[Response]:
         """As Transport."""
         self._check_open()
-        factory = self._both.bulk.unary_stream(
+        pair = self._both
+        factory = pair.bulk.unary_stream(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
-        return BlockingDownload(factory(request), self, asked, timeout)
+        return BlockingDownload(factory(request), self, asked, timeout, pair)
 
     async def upload(
         self,
@@ -158,10 +160,11 @@ class BlockingTransport(Transport):
     ) -> Conversation[Request, Response]:
         """As Transport."""
         self._check_open()
-        factory = self._both.calls.stream_stream(
+        pair = self._both
+        factory = pair.calls.stream_stream(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
-        return BlockingConversation(factory, self, asked, timeout)
+        return BlockingConversation(factory, self, asked, timeout, pair)
 
     async def aclose(self) -> None:
         """Cancel what is running, in other threads too, and close both connections. Idempotent."""
@@ -169,12 +172,14 @@ class BlockingTransport(Transport):
         self._both.close()
 
     @contextmanager
-    def mapped(self, asked: Asked, timeout: float | None) -> Generator[None]:
+    def mapped(
+        self, asked: Asked, timeout: float | None, pair: BlockingPair | None = None
+    ) -> Generator[None]:
         """What grpc raises as a MapdError."""
         try:
             yield
         except grpc.RpcError as error:
-            raise self.of_grpc(error, asked, timeout) from None
+            raise self.of_grpc(error, asked, timeout, pair) from None
         except (grpc.FutureTimeoutError, TimeoutError):
             raise failures.of_failure(
                 Failure("DEADLINE_EXCEEDED", "", None, self.target, timeout), asked
@@ -184,9 +189,17 @@ class BlockingTransport(Transport):
                 raise
             raise self._closed_meanwhile(asked) from None
 
-    def of_grpc(self, error: Any, asked: Asked, timeout: float | None) -> Exception:
+    def of_grpc(
+        self, error: Any, asked: Asked, timeout: float | None, pair: BlockingPair | None = None
+    ) -> Exception:
         """The exception for a call that grpc says has failed."""
-        return self._closed_meanwhile(asked) if self._closed else self.failed(error, asked, timeout)
+        if self._closed:
+            return self._closed_meanwhile(asked)
+        # As Transport: a new channel tries at once, one that was refused does not.
+        refused = failures.never_connected(error.details() or "")
+        if pair is not None and refused and pair is self._both and pair.material is None:
+            self._both = BlockingPair(self.target, None)
+        return self.failed(error, asked, timeout)
 
     def _closed_meanwhile(self, asked: Asked) -> Exception:
         kind = OutcomeUnknown if asked.mutates else Unavailable
@@ -203,8 +216,11 @@ class BlockingTransport(Transport):
 class BlockingDownload(Download[_Got], Generic[_Got]):
     """Answers as they come, to one thread at a time."""
 
-    def __init__(self, call: Any, transport: BlockingTransport, asked: Asked, timeout: float | None) -> None:
+    def __init__(
+        self, call: Any, transport: BlockingTransport, asked: Asked, timeout: float | None, pair: BlockingPair
+    ) -> None:
         self._stream = call
+        self._both = pair
         self._transport: BlockingTransport = transport
         self._asked = asked
         self._timeout = timeout
@@ -222,7 +238,7 @@ class BlockingDownload(Download[_Got], Generic[_Got]):
                 raise failures.of_failure(late, self._asked) from None
             if self._cancelled:
                 raise StopAsyncIteration from None
-            raise self._transport.of_grpc(error, self._asked, self._timeout) from None
+            raise self._transport.of_grpc(error, self._asked, self._timeout, self._both) from None
         except BaseException:
             self.cancel()
             raise
@@ -254,9 +270,16 @@ class BlockingDownload(Download[_Got], Generic[_Got]):
 class BlockingConversation(Conversation[_Sent, _Got], BlockingDownload[_Got], Generic[_Sent, _Got]):
     """A stream both ways; grpc has a thread that waits for what is to be sent."""
 
-    def __init__(self, begin: Any, transport: BlockingTransport, asked: Asked, timeout: float | None) -> None:
+    def __init__(
+        self,
+        begin: Any,
+        transport: BlockingTransport,
+        asked: Asked,
+        timeout: float | None,
+        pair: BlockingPair,
+    ) -> None:
         self._feed = Feed[_Sent]()
-        super().__init__(begin(self._feed), transport, asked, timeout)
+        super().__init__(begin(self._feed), transport, asked, timeout, pair)
         if not self._stream.add_callback(self._feed.close):
             self._feed.close()  # it has ended already
 
