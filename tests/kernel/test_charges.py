@@ -269,7 +269,7 @@ def test_without_quotas_no_pin_is_looked_at(bench: Bench, monkeypatch: pytest.Mo
     def walk(_root: str) -> None:
         raise AssertionError("a walk")
 
-    monkeypatch.setattr(bench.charges, "_pins", walk)
+    monkeypatch.setattr(bench.charges, "_listed", walk)
     bench.create("a")
 
 
