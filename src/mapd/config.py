@@ -70,6 +70,8 @@ class OpenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         profile: which capabilities it keeps: minimal, pins-ro, pins-rw, network, inspector, a list of these, or auto:
             all of theirs that the start gives.
         socket: where an opener that somebody else starts (systemd) listens; "": this daemon starts its own.
+        cgroup: folder of a cgroup that the opener enters; the memory of every map is charged there, as long as the map
+            lives. "": the one that it is started in. What maps may come to take stays 16 MiB below its limit.
         map_bytes: kernel memory of one map when it is full.
         btf_bytes: of the types of one map.
         makes: how many maps, pins, programs and types may be made at once; makes_per_s after that.
@@ -79,6 +81,7 @@ class OpenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     user: str | int = "mapd-opener"
     profile: str | tuple[str, ...] = AUTO
     socket: str = ""
+    cgroup: str = ""
     map_bytes: Annotated[int, msgspec.Meta(ge=1)] = 4 << 30
     btf_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16 << 20
     makes: Annotated[int, msgspec.Meta(ge=1)] = 20_000
@@ -209,6 +212,9 @@ def parse(text: str, source: str) -> Config:
         profiles_of(config.opener.profile)
         if config.opener.socket:
             opener = msgspec.structs.replace(config.opener, socket=_normal("socket", config.opener.socket))
+            config = msgspec.structs.replace(config, opener=opener)
+        if config.opener.cgroup:
+            opener = msgspec.structs.replace(config.opener, cgroup=_normal("cgroup", config.opener.cgroup))
             config = msgspec.structs.replace(config, opener=opener)
     except (ProfileError, ValueError) as error:
         raise ConfigError(f"{source}: [opener] {error}") from None

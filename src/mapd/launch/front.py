@@ -97,6 +97,7 @@ def opener_settings(
             "bytes_per_s": opener.bytes_per_s,
         },
         with_front=with_front,
+        cgroup=opener.cgroup,
     )
 
 

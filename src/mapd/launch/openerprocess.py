@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
 from mapd.bpf.cpus import POSSIBLE, possible_cpus
-from mapd.launch import LaunchError
+from mapd.launch import LaunchError, cgroup
 from mapd.launch.folders import make_names_root
 from mapd.launch.settings import OpenerSettings, python_files
 from mapd.opener import BadLimits, Limits, serve
@@ -33,6 +33,7 @@ class Greeting:
         landlock: the ABI in force, 0: none.
         missing: what this kernel or start could not give.
         names_root: where it pins names.
+        memory: bytes that its memory cgroup admits; 0: no limit.
         error: why it ends; the rest means nothing then.
     """
 
@@ -41,6 +42,7 @@ class Greeting:
     landlock: int = 0
     missing: tuple[str, ...] = ()
     names_root: str = ""
+    memory: int = 0
     error: str = ""
 
     def pack(self) -> bytes:
@@ -90,6 +92,8 @@ def lock_in(settings: OpenerSettings) -> tuple[Greeting, Limits]:
     Raises:
         LaunchError, SandboxError, BadLimits: it cannot be.
     """
+    cgroup.join(settings.cgroup)
+    memory = cgroup.memory_limit()
     user = Account(settings.uid, settings.gid) if settings.uid >= 0 else None
     make_names_root(settings.bpffs, settings.names_root, user)
     kept = capabilities_of(settings.profile) & set(names_of(held().permitted))
@@ -115,4 +119,5 @@ def lock_in(settings: OpenerSettings) -> tuple[Greeting, Limits]:
         landlock=locked.landlock,
         missing=locked.missing,
         names_root=settings.names_root,
+        memory=memory,
     ), limits

@@ -33,6 +33,7 @@ class OpenerSettings:
         bpffs, names_root: where names are pinned.
         limits: fields of ``mapd.opener.Limits``, beside the root for names.
         with_front: it is the front's child: signals of the terminal are the front's business.
+        cgroup: folder of the cgroup that it enters, "": it stays where it is.
     """
 
     fd: int
@@ -43,6 +44,7 @@ class OpenerSettings:
     names_root: str
     limits: dict[str, Any]
     with_front: bool
+    cgroup: str = ""
 
     def to_json(self) -> str:
         """For the command line."""

@@ -22,10 +22,12 @@ from mapd.access.principal import Principal
 from mapd.access.quotas import Dimension
 from mapd.bpf.kernel import FolderPins, ListFolder, OpenPin, PinStamp, RawMapInfo
 from mapd.bpf.memory import MapShape, map_bytes
-from mapd.maps.leased import leases_folder
+from mapd.maps.errors import MapError
+from mapd.maps.leased import leases_folder, namespaces_folder
 from mapd.maps.spec import MapSpec
 from mapd.maps.store import MapStore, Place
 from mapd.runtime.shares import over
+from mapd_api.reasons import Reason
 
 Held: TypeAlias = Callable[[int], bool]
 """Whether a handle is open on the map of this id; for any thread."""
@@ -111,10 +113,15 @@ class _Counted:
 
 
 class Charges:
-    """The maps of every namespace of one daemon."""
+    """The maps of every namespace of one daemon.
 
-    def __init__(self, store: MapStore) -> None:
+    Args:
+        memory: bytes that all of them together may come to take; None: whatever the kernel gives.
+    """
+
+    def __init__(self, store: MapStore, memory: int | None = None) -> None:
         self._store = store
+        self._memory = memory
         self._lock = threading.Lock()
         self._sizes: dict[int, int] = {}
         self._pending: list[_Pending] = []
@@ -133,7 +140,7 @@ class Charges:
             held: asked from this thread, whenever maps are counted.
 
         Raises:
-            MapError: QUOTA, nothing was made.
+            MapError: QUOTA; KERNEL_MEMORY, all maps together may come to need more than there is. Nothing was made.
         """
         size = map_bytes(_shape(spec), self._store.possible_cpus)
         maker, path = accounts[0].principal.name, self._store.path_of(name)
@@ -141,6 +148,7 @@ class Charges:
         limited = [account for account in accounts if account.limited]
         with self._lock:
             again = [one for one in limited if not self._check(one, name, spec, path, size, held)]
+            self._check_memory(name, spec, path, size, held)
             self._pending.append(pending)
 
         def check() -> None:
@@ -156,7 +164,7 @@ class Charges:
         finally:
             with self._lock:
                 self._pending.remove(pending)
-                if bill.map_id and accounts[0].limited:
+                if bill.map_id and (accounts[0].limited or self._memory is not None):
                     self._made.setdefault(maker, {})[bill.map_id] = _Made(size, {path})
 
     def pinned(self, map_id: int, path: str) -> None:
@@ -186,6 +194,42 @@ class Charges:
             counted = self._count(principal, held, known={})
             return counted.maps, counted.size
 
+    def _check_memory(self, name: Place, spec: MapSpec, path: str, size: int, held: Held) -> None:
+        """Refuse what could fill the cgroup that maps are charged to: the opener lives there too."""
+        if self._memory is None:
+            return
+        known: dict[str, int] = {}
+        counted = self._count_all(held, known)
+        own = counted.pending.pop(path, 0)
+        if path in known:
+            own = counted.sizes.pop(known[path])
+        if counted.size + max(size, own) > self._memory:
+            raise MapError(
+                Reason.KERNEL_MEMORY,
+                f"create {name} ({spec}): it may come to take {size} bytes, and the maps that are there "
+                f"{counted.size} of the {self._memory} that the cgroup of mapd's opener leaves them; ask for fewer "
+                "entries, unpin what is not needed, or raise the cgroup's limit (memory.max)",
+                operation="create",
+                map=str(name),
+                asked=size,
+                used=counted.size,
+                most=self._memory,
+            )
+
+    def _count_all(self, held: Held, known: dict[str, int]) -> _Counted:
+        """All maps of all namespaces; ``known`` as for ``_count``."""
+        counted, root = _Counted(), self._store.names_root
+        for one in self._pending:
+            counted.pending[one.path] = max(one.size, counted.pending.get(one.path, 0))
+        for namespace in self._listed(root).folders:
+            folder = f"{root}/{namespace}"
+            self._count_pins(folder, self._listed(folder).pins, counted, known)
+        for namespace in self._listed(namespaces_folder(root)).folders:
+            self._count_leases(leases_folder(root, namespace), counted, known)
+        for maker in self._made:
+            self._count_made(maker, held, counted)
+        return counted
+
     def _check(
         self,
         account: Account,
@@ -214,11 +258,15 @@ class Charges:
             if one.principal == principal.name or one.path.startswith((f"{folder}/", f"{leases}/")):
                 counted.pending[one.path] = max(one.size, counted.pending.get(one.path, 0))
         self._count_pins(folder, self._listed(folder).pins, counted, known)
+        self._count_leases(leases, counted, known)
+        self._count_made(principal.name, held, counted)
+        return counted
+
+    def _count_leases(self, leases: str, counted: _Counted, known: dict[str, int]) -> None:
+        """All that is pinned in the leases of one namespace."""
         for lease in self._listed(leases).folders:
             inside = f"{leases}/{lease}"
             self._count_pins(inside, self._listed(inside).pins, counted, known)
-        self._count_made(principal, held, counted)
-        return counted
 
     def _count_pins(
         self, folder: str, pins: Sequence[PinStamp], counted: _Counted, known: dict[str, int]
@@ -238,9 +286,9 @@ class Charges:
             else:
                 counted.unseen += 1
 
-    def _count_made(self, principal: Principal, held: Held, counted: _Counted) -> None:
-        """Maps that the principal made and that have no name in its namespace now; what is long gone is forgotten."""
-        made = self._made.get(principal.name, {})
+    def _count_made(self, maker: str, held: Held, counted: _Counted) -> None:
+        """Maps that a principal made and that have no name that was counted; what is long gone is forgotten."""
+        made = self._made.get(maker, {})
         gone: list[int] = []
         for map_id, one in made.items():
             if map_id in counted.sizes:

@@ -103,6 +103,7 @@ class MapHost:
         owners: whose namespace one is: they are charged for maps that others make in it.
         inline_elements: groups of at most so many elements, on types that cannot block, run in the loop's own turn
             where nothing is queued for the map; 0: none.
+        memory: bytes that all maps together may come to take; None: whatever the kernel gives.
     """
 
     def __init__(
@@ -114,12 +115,13 @@ class MapHost:
         *,
         owners: OwnersOf = nobody,
         inline_elements: int = 0,
+        memory: int | None = None,
     ) -> None:
         self._store = store
         self.reach: Final = Reach(store)
         self.facts: Final = HostFacts()
         self._owners = owners
-        self.charges: Final = Charges(store)
+        self.charges: Final = Charges(store, memory)
         self.shares: Final = handles.shares
         self.rates: Final = Rates(handles.shares.quotas_of)
         self.traffic: Final = Traffic()
