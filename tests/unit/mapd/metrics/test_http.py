@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import cast
 
 import pytest
 from prometheus_client.core import GaugeMetricFamily
@@ -78,18 +79,31 @@ def test_anything_else_is_refused(request_line: bytes, status: int) -> None:
     assert b"mapd_one" not in answer
 
 
+class Asked:
+    """For which requests families were wanted; ``by`` serves the last of them."""
+
+    def __init__(self) -> None:
+        self.wanted: list[bool] = []
+        self.by: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
+
+    def note(self, *, families: bool) -> None:
+        self.wanted.append(families)
+        if not self.by.done():
+            self.by.set_result(cast("asyncio.Task[None]", asyncio.current_task()))
+
+
 @asynccontextmanager
-async def listening(told: Sequence[str] = ("mapd_one",)) -> AsyncGenerator[tuple[int, list[bool]]]:
-    """The port, and for which requests families were wanted."""
-    wanted: list[bool] = []
+async def listening(told: Sequence[str] = ("mapd_one",)) -> AsyncGenerator[tuple[int, Asked]]:
+    """The port, and what was asked there."""
+    asked = Asked()
 
     async def tell(*, families: bool) -> Page:
-        wanted.append(families)
+        asked.note(families=families)
         return page(names=told)
 
     with socket.create_server(("127.0.0.1", 0)) as sock, ThreadPoolExecutor(1) as thread:
         async with serving(sock, tell, thread):
-            yield sock.getsockname()[1], wanted
+            yield sock.getsockname()[1], asked
 
 
 @asynccontextmanager
@@ -126,10 +140,10 @@ async def test_an_answer_of_any_size_arrives_whole() -> None:
 
 
 async def test_health_makes_nobody_look_at_maps() -> None:
-    async with listening() as (port, wanted):
+    async with listening() as (port, asked):
         await ask(port, b"GET /healthz HTTP/1.1\r\n\r\n")
         await ask(port, GET)
-    assert wanted == [False, True]
+    assert asked.wanted == [False, True]
 
 
 async def test_one_connection_too_many_is_closed_and_the_others_are_not(
@@ -149,30 +163,26 @@ async def test_one_connection_too_many_is_closed_and_the_others_are_not(
 @pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\nX: "], ids=["nothing", "half a request"])
 async def test_who_says_too_little_is_closed_in_time(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "REQUEST_S", 0.05)
-    async with listening() as (port, wanted):
+    async with listening() as (port, asked):
         assert await ask(port, said) == b""
-    assert wanted == []
+    assert asked.wanted == []
 
 
 async def test_who_says_too_much_is_closed() -> None:
-    async with listening() as (port, wanted):
+    async with listening() as (port, asked):
         assert await ask(port, b"GET /metrics HTTP/1.1\r\nX: " + b"x" * (4 * http.REQUEST_BYTES)) == b""
-    assert wanted == []
+    assert asked.wanted == []
 
 
 async def test_who_takes_no_answer_is_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an answer that no socket holds."""
     names = [f"mapd_{number}_{'x' * 90}" for number in range(60_000)]
     monkeypatch.setattr(http, "REQUEST_S", 0.2)
-    others = asyncio.all_tasks()
-    async with listening(names) as (port, wanted):
+    async with listening(names) as (port, asked):
         with socket.create_connection(("127.0.0.1", port)) as stalled:
             stalled.send(GET)
             async with asyncio.timeout(WAIT_S):
-                while not (serving_it := asyncio.all_tasks() - others):
-                    await asyncio.sleep(0)  # noqa: ASYNC110 - it begins in one of the loop's next turns
-                await asyncio.wait(serving_it)
-    assert wanted == [True]
+                await asyncio.wait({await asked.by})
 
 
 async def test_connections_end_with_the_daemon() -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from mapd.config import Config, ConfigError, parse
 from mapd.metrics.settings import address_of
 
+GUIDE = Path(__file__).parents[4] / "docs" / "how-to" / "metrics.md"
 CONTENT = "[[metrics.contents]]\nmap = 'web/flows'\nname = 'flow_packets_total'\nhelp = 'Packets.'\ntype = 'counter'\n"
+
+
+def test_the_guide_shows_configurations_that_are_some() -> None:
+    shown = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    metrics = [parse(text, "metrics.md").metrics for text in shown]
+    assert any(one.listen for one in metrics)
+    assert any(one.contents for one in metrics)
 
 
 def test_metrics_are_off_and_say_nothing_of_any_map() -> None:
