@@ -18,7 +18,7 @@ from mapd_client.held import Held, Tenure
 from mapd_client.link import Link
 from mapd_client.methods import Method, Request, Response
 from mapd_client.patience import TRIES
-from mapd_client.reopening import replaced, same
+from mapd_client.reopening import replaced
 
 FORGOTTEN: Final = frozenset({Reason.STALE_HANDLE, Reason.EPOCH_CHANGED})
 """The daemon knows the handle, or the session, no more; nothing was executed."""
@@ -72,7 +72,7 @@ async def renew(link: Link, held: Held, stale: int, asked: Asked, timeout: float
     assert held.ref is not None
     patience = link.patience(asked, timeout)
     for _ in range(TRIES):
-        if held.handle != stale:
+        if held.handle != stale or held.closed:
             return
         session, tenure = await link.tenure(patience.left())
         wanted = requests.open_map(held.ref, read_only=held.read_only, session=tenure.session)
@@ -92,15 +92,14 @@ async def _taken(
     link: Link, held: Held, stale: int, answer: maps_pb2.OpenMapResponse, tenure: Tenure, asked: Asked
 ) -> bool:
     """Whether the handle in ``answer`` is ``held``'s now; it is given back where it is not."""
-    info = replies.map_info(answer.info)
-    fits = same(info, held.info)
-    if fits and not held.closed and held.handle == stale:
+    other = replaced(held, replies.map_info(answer.info), tenure)
+    if other is None and not held.closed and held.handle == stale:
         held.handle, held.tenure = answer.handle, tenure
         return True
     with suppress(Unreachable):  # the session's end closes it then
         await link.call(
             methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=answer.handle), asked, impatient=True
         )
-    if not fits:
-        raise failures.of_refusal(replaced(held, info), asked)
+    if other is not None:
+        raise failures.of_refusal(other, asked)
     return held.handle != stale

@@ -31,13 +31,15 @@ class Tenure:
     Attributes:
         session: what OpenMap and CreateMap are given.
         epoch: the daemon start it belongs to.
+        boot: of the daemon's host, by which alone ids and names mean the same map; "" until known.
         ended: its handles are closed, or soon will be.
     """
 
-    __slots__ = ("ended", "epoch", "session")
+    __slots__ = ("boot", "ended", "epoch", "session")
 
     def __init__(self, session: str, epoch: str) -> None:
         self.session = session
+        self.boot = ""
         self.epoch = epoch
         self.ended = False
 

@@ -198,7 +198,14 @@ class Link:
     async def tenure(self, timeout: float | None = None) -> tuple[Session, Tenure]:
         """The session, with what handles that are opened under it now live by, within ``timeout`` seconds each."""
         session = await self.session(timeout=timeout)
-        return session, await session.live(self.timeout if timeout is None else timeout)
+        tenure = await session.live(self.timeout if timeout is None else timeout)
+        return session, await self.dated(tenure, timeout)
+
+    async def dated(self, tenure: Tenure, timeout: float | None) -> Tenure:
+        """A tenure that knows the boot it belongs to."""
+        if not tenure.boot:
+            tenure.boot = (await self.server(timeout)).boot_id
+        return tenure
 
     async def aclose(self) -> None:
         """End the sessions and close the channels. Idempotent.

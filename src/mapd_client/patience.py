@@ -19,6 +19,9 @@ TRIES: Final = 8
 _PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.05
 
+_ENOUGH_S: Final = 0.02
+"""Time for a try. One that has less ends as a call that was perhaps sent, where nobody was there to send it to."""
+
 _LEAST_S: Final = 0.001
 
 
@@ -42,7 +45,7 @@ class Patience:
         self._why: MapdError | None = None
 
     def left(self) -> float:
-        """Seconds for the next try: never none, for its own failure is to say what is wrong."""
+        """Seconds for the next try."""
         return max(self._until - time.monotonic(), _LEAST_S)
 
     def pause(self, error: MapdError) -> float:
@@ -51,11 +54,11 @@ class Patience:
             raise self._told(error)
         self._sent += isinstance(error, Unreachable) and error.connected
         left = self._until - time.monotonic()
-        if left <= 0 or self._sent >= TRIES:
+        if left - self._pause < _ENOUGH_S or self._sent >= TRIES:
             raise self._told(error)
         self._why = error
         pause, self._pause = self._pause, min(1.5 * self._pause, _LONGEST_PAUSE_S)
-        return min(pause, left)
+        return pause
 
     def _told(self, error: MapdError) -> MapdError:
         """``error``, with what the call waited for before."""

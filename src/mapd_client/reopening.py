@@ -46,10 +46,13 @@ async def opened_again(held: Held, session: Conversing, transport: Transport, ti
     """
     asked = Asked("open again", held.name)
     assert held.ref is not None
+    stale = held.handle
     while session.pipeline is not None and session.pipeline.waits_for(held):
         tenure: Tenure | None = None
         try:
             tenure = await session.live(timeout)
+            if not tenure.boot:
+                tenure.boot = await _boot(transport, asked, timeout)
             request = requests.open_map(held.ref, read_only=held.read_only, session=tenure.session)
             answer = await transport.unary(methods.OPEN_MAP, request, asked, timeout)
         except MapdError as error:
@@ -58,37 +61,44 @@ async def opened_again(held: Held, session: Conversing, transport: Transport, ti
             elif not isinstance(error, Unreachable):
                 raise
         else:
-            info = replies.map_info(answer.info)
-            fits = same(info, held.info)
-            if held.closed or not fits:
+            other = replaced(held, replies.map_info(answer.info), tenure)
+            if held.closed or other is not None or held.handle != stale:
                 with suppress(Unreachable):  # the session's end closes it then
                     await transport.unary(
                         methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=answer.handle), asked, timeout
                     )
-            if held.closed:
+            if held.closed or held.handle != stale:
                 return
-            if not fits:
-                raise failures.of_refusal(replaced(held, info), asked)
+            if other is not None:
+                raise failures.of_refusal(other, asked)
             held.handle, held.tenure = answer.handle, tenure
             return
         await asyncio.sleep(_PAUSE_S)
 
 
-def same(now: MapInfo, then: MapInfo) -> bool:
-    """Whether a map that was found again is the one that was opened then."""
-    return (now.id, now.type, now.key_stride, now.value_stride) == (
+async def _boot(transport: Transport, asked: Asked, timeout: float) -> str:
+    answer = await transport.unary(methods.GET_SERVER_INFO, maps_pb2.GetServerInfoRequest(), asked, timeout)
+    return answer.server.boot_id
+
+
+def replaced(held: Held, now: MapInfo, tenure: Tenure) -> Refusal | None:
+    """What is said where another map was found than the one that was opened; None where it is that one.
+
+    The kernel gives an id to one map alone as long as the host runs, and to another one after that.
+    """
+    then = held.info
+    booted = held.tenure is not None and held.tenure.boot not in ("", tenure.boot)
+    same = (now.id, now.type, now.key_stride, now.value_stride) == (
         then.id,
         then.type,
         then.key_stride,
         then.value_stride,
     )
-
-
-def replaced(held: Held, now: MapInfo) -> Refusal:
-    """What is said where another map is found."""
+    if same and not booted:
+        return None
+    why = "the host has booted since" if booted else f"id {now.id}, it was {then.id}"
     return Refusal(
         Reason.MAP_REPLACED,
-        f"{held.ref} is another map now (id {now.id}, it was {held.info.id}); nothing was executed; open it again if "
-        "that is the one you want",
+        f"{held.ref} is another map now ({why}); nothing was executed; open it again if that is the one you want",
         {"map": held.name, "id": str(now.id)},
     )

@@ -106,7 +106,7 @@ class BlockingLink(Link):
     async def tenure(self, timeout: float | None = None) -> tuple[Session, Tenure]:
         """As Link."""
         session = await self.session(timeout=timeout)
-        return session, self._tenure
+        return session, await self.dated(self._tenure, timeout)
 
     async def pipeline(self, asked: Asked, timeout: float | None) -> Pipeline | None:
         """None: operations are calls. Sees to it that the session goes on, which their handles live by."""
