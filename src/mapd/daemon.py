@@ -193,6 +193,7 @@ async def running(
                     store=store,
                     policy=policy,
                     leases=leases,
+                    adopting=adopting,
                     audit=log,
                 )
                 async with (

@@ -8,7 +8,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,14 @@ def scraped(text: str) -> Told:
 
 async def scrape(address: str) -> Told:
     return scraped((await asyncio.to_thread(read, address))[1])
+
+
+async def scraped_when(address: str, holds: Callable[[Told], bool]) -> Told:
+    """The first page of which this holds."""
+    async with asyncio.timeout(WAIT_S):
+        while not holds(told := await scrape(address)):
+            pass
+    return told
 
 
 def value(told: Told, name: str, **labels: str) -> float:
@@ -148,6 +156,20 @@ async def test_what_was_done_is_what_is_told_by_two_processes_that_are_locked_in
     assert value(told, "mapd_content_up", metric="nothing") == 0
     assert value(told, "mapd_content_up") == 2
     assert log.count("a map's content is not told") == 1
+
+
+async def test_what_is_quarantined_is_told(place: Place) -> None:
+    """A pin that is no map where names are."""
+    async with running(place.config(extra=ON)) as ready, connect(str(place.socket)) as client:
+        for name in ("one", "two"):
+            await client.create_map(name, "hash", key=U32, value=U64, max_entries=8)
+        await client.create_map("web/three", "hash", key=U32, value=U64, max_entries=8)
+        (place.names / "admin" / "one").rename(place.names / "admin" / "No Name")
+        told = await scraped_when(ready.metrics, lambda told: value(told, "mapd_pins_quarantined") == 1)
+        assert value(told, "mapd_pins_served") == 2
+        (place.names / "admin" / "No Name").rename(place.names / "admin" / "one")
+        told = await scraped_when(ready.metrics, lambda told: value(told, "mapd_pins_quarantined") == 0)
+        assert value(told, "mapd_pins_mended_total") == 1
 
 
 async def test_a_daemon_that_drains_says_so_to_the_last(place: Place) -> None:

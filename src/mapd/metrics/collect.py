@@ -24,6 +24,7 @@ from mapd.metrics.syscalls import CountingKernel
 from mapd.rpc.guard import Guard
 from mapd.rpc.health import SERVICES
 from mapd.rpc.server_info import Facts
+from mapd.runtime.adopting import Adopting
 from mapd.runtime.audit_log import AuditLog
 from mapd.runtime.leases import Leases
 from mapd.runtime.pool import Lane, SyscallPool
@@ -47,6 +48,7 @@ def sources(parts: Parts) -> tuple[Source, ...]:
         lambda: _syscalls(parts.store.kernel),
         lambda: _lanes(parts.pool),
         lambda: _streams(parts),
+        lambda: _pins(parts.adopting),
         lambda: _leases(parts.leases),
         lambda: _audit(parts.audit),
         process.collect,
@@ -167,6 +169,21 @@ def _streams(parts: Parts) -> Iterator[Metric]:
         ("elements_written", "Elements that clients have written or deleted.", host.traffic.written),
     ):
         yield CounterMetricFamily(f"mapd_{name}", text, value=value)
+
+
+def _pins(adopting: Adopting) -> Iterator[Metric]:
+    counts = adopting.counts
+    for name, text, value in (
+        ("served", "Names that are served, as they were last looked at.", counts.adopted),
+        ("quarantined", "Names and folders that are not served, and left as they are.", counts.quarantined),
+    ):
+        yield GaugeMetricFamily(f"mapd_pins_{name}", text, value=value)
+    for name, text, value in (
+        ("mended", "What was quarantined and is served, or gone, since.", counts.mended),
+        ("replaced", "Pins of maps held open, behind which another map was found.", counts.replaced),
+        ("unanswered", "Pins about which the kernel said nothing in time.", counts.unanswered),
+    ):
+        yield CounterMetricFamily(f"mapd_pins_{name}", text, value=value)
 
 
 def _leases(leases: Leases) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ from mapd.metrics.settings import MetricsConfig
 from mapd.metrics.syscalls import CountingKernel
 from mapd.rpc.guard import Guard
 from mapd.rpc.server_info import Facts
+from mapd.runtime.adopting import Adopting
 from mapd.runtime.audit_log import AuditLog
 from mapd.runtime.budget import ByteBudget
 from mapd.runtime.host import MapHost
@@ -37,6 +38,7 @@ class Parts:
     store: MapStore
     policy: PolicyHolder
     leases: Leases
+    adopting: Adopting
     audit: AuditLog | None
 
 
