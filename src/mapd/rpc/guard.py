@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,7 @@ from mapd.access.authorize import Authorizer
 from mapd.access.principal import Principal
 from mapd.maps.errors import MapError
 from mapd.metrics.counts import CANCELLED, OK, Calls
+from mapd.rpc import resetting
 from mapd.rpc.auditing import OFF, Auditor, decision_of
 from mapd.rpc.caller import Caller, Context, Identify
 from mapd.rpc.expiry import while_attested
@@ -147,6 +149,24 @@ class Messages:
     async def wait_idle(self) -> None:
         """Wait until there is none."""
         await self._idle.wait()
+
+
+async def _abort(context: Context, refusal: Refusal) -> NoReturn:
+    """End a call with its refusal; with a reset where that is not taken within limits.REFUSAL_S.
+
+    A status goes behind the messages of its stream: for a reader that stands still it would wait as long as the
+    connection lasts, and with it what is not written yet.
+    """
+    resetting.forget(sys.exception())
+    try:
+        async with asyncio.timeout(limits.REFUSAL_S):
+            await context.abort_with_status(to_grpc(encode(refusal)))
+    except TimeoutError as late:
+        resetting.forget(late)
+        task = asyncio.current_task()
+        if task is None or not resetting.let_go(task):
+            _log.warning("a stream that nobody reads cannot be reset", reason=refusal.reason.name)
+    raise asyncio.CancelledError
 
 
 def _may_change(name: str, access: MethodAccess) -> bool:
@@ -347,7 +367,7 @@ class Guard:
         _log.error("a handler cancelled itself", method=running.method, request_id=running.id)
         refusal = Refusal(Reason.OUTCOME_UNKNOWN, "the daemon gave this call up; it may have been executed")
         running.outcome = refusal.reason.name
-        await context.abort_with_status(to_grpc(encode(refusal)))
+        await _abort(context, refusal)
 
     def _told(self, running: _Running, context: Context, refusal: Refusal, error: MapError | None) -> None:
         """Tell the audit trail of a refused call; its caller may be nobody."""
@@ -376,7 +396,7 @@ class Guard:
                 message=refusal.message,
                 seconds=round(time.monotonic() - running.began, 6),
             )
-        await context.abort_with_status(to_grpc(encode(refusal)))
+        await _abort(context, refusal)
 
     @staticmethod
     def _fault(running: _Running, error: Exception) -> Refusal:

@@ -55,7 +55,8 @@ class Dump:
     bulk lane, the reader stalls or the budget is short: a second thread is for a dump that nobody else waits for.
 
     Args:
-        progress_s: a reader that takes no chunk for so long is cut off, and so is a dump that gets no memory.
+        progress_s: a reader that takes no chunk for so long is cut off, and so is a dump that gets no memory; None:
+            limits.STREAM_PROGRESS_S.
         wait_s: so long it waits to begin when others hold all the memory.
         silence_s: after so long without an element that is wanted, a page without any is handed over, so that
             the reader sees the dump go on and has a token to come back with.
@@ -71,7 +72,7 @@ class Dump:
         rates: Rates,
         traffic: Traffic,
         *,
-        progress_s: float = limits.STREAM_PROGRESS_S,
+        progress_s: float | None = None,
         wait_s: float = limits.DUMP_WAIT_S,
         silence_s: float = limits.DUMP_SILENCE_S,
     ) -> None:
@@ -83,7 +84,7 @@ class Dump:
         self._rates = rates
         self._traffic = traffic
         self._scan = scan
-        self._progress_s = progress_s
+        self._progress_s = limits.STREAM_PROGRESS_S if progress_s is None else progress_s
         self._wait_s = wait_s
         # Of the next page, and what the reader could take.
         self._chunk = self._wanted = limits.CHUNK_MIN_BYTES
