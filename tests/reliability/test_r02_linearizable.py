@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from tests.reliability.figures import Figures, Size
-from tests.reliability.kit.injection import Rules
 from tests.reliability.kit.load import Load, loading, now
 from tests.reliability.kit.nemesis import Nemesis, unleashed
 from tests.reliability.kit.outcome import NAME, Outcome, make, sweep
+from tests.reliability.kit.points import Rules
 from tests.reliability.kit.worker import Settings
 from tests.support.daemon import Place
 

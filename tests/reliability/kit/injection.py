@@ -1,23 +1,15 @@
-"""What ``entry`` puts into a daemon: points at which it stands still until the test says so, and failing syscalls.
-
-A point is ``before`` or ``after`` one of the steps of a request: ``decide`` (the policy is asked), ``syscall`` (the
-elements half of the kernel), ``opener`` (a request to the opener), ``audit`` (the line of the audit trail) and
-``reply``. The daemon that reaches the point says so to the test and waits; the test kills it there, or somebody else,
-or lets it go on. A wait in the event loop's thread stops the whole front, one in a thread of the pool that thread.
-"""
+"""What ``entry`` puts into a front: the points of its steps, and syscalls that fail."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import random
-import select
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import Any, Final
 
 from mapd import daemon
 from mapd.access.authorize import Authorizer
@@ -31,11 +23,7 @@ from mapd.rpc.guard import Call, Handler
 from mapd.rpc.maps import MapHandlers
 from mapd.rpc.session import SessionHandlers
 from mapd.runtime.audit_log import AuditLog
-
-T = TypeVar("T")
-
-STEPS: Final = ("decide", "syscall", "opener", "audit", "reply")
-POINTS: Final = tuple(f"{when} {step}" for step in STEPS for when in ("before", "after"))
+from tests.reliability.kit.points import Points, Rules
 
 PASSING: Final = (errno.ENOMEM, errno.EBUSY, errno.EAGAIN, errno.EINTR)
 """What the kernel may answer any call on a map with, without having done anything."""
@@ -55,70 +43,6 @@ FAILING: Final = frozenset(
 
 STREAMS: Final = frozenset({"Session", "Dump", "Load", "ListMaps"})
 """Methods with a reply that is not what their handler returns."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What a daemon is to do.
-
-    Attributes:
-        point: of POINTS; "": none.
-        nth: which passing of the point stands still, of those after the test has armed it.
-        errnos: from the first request on, the part of the syscalls of FAILING that fail with one of PASSING, undone.
-        seed: of the choice.
-    """
-
-    point: str = ""
-    nth: int = 1
-    errnos: float = 0.0
-    seed: int = 0
-
-    def to_json(self) -> str:
-        """For the environment."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__})
-
-    @classmethod
-    def from_json(cls, text: str) -> Rules:
-        """What ``to_json`` wrote."""
-        return cls(**json.loads(text))
-
-
-class Points:
-    """Counts the passings of one point; says when it is reached, and waits there. Armed by a byte from the test.
-
-    Attributes:
-        serving: a request has come. What the daemon tries at its start passes.
-    """
-
-    def __init__(self, rules: Rules, gate: socket.socket | None) -> None:
-        self.serving = threading.Event()
-        self._rules = rules
-        self._gate = gate
-        self._lock = threading.Lock()
-        self._met = 0
-        self._armed = False
-
-    def reach(self, name: str) -> None:
-        """Pass a point, or stand there. Blocks the thread that calls."""
-        if name != self._rules.point or self._gate is None:
-            return
-        with self._lock:
-            if not self._armed:
-                if not select.select([self._gate], [], [], 0)[0]:
-                    return
-                self._armed = bool(self._gate.recv(1))
-            self._met += 1
-            if self._met != self._rules.nth:
-                return
-        self._gate.sendall(name.encode() + b"\n")
-        self._gate.recv(1)
-
-    def around(self, step: str, action: Callable[[], T]) -> T:
-        """One step between its two points."""
-        self.reach(f"before {step}")
-        answer = action()
-        self.reach(f"after {step}")
-        return answer
 
 
 class Pointed:
@@ -196,16 +120,16 @@ class _Told:
 
 def install(rules: Rules, gate: socket.socket | None) -> None:
     """Wrap the daemon's parts in this process."""
-    points = Points(rules, gate)
-    _wrap_decide(points)
+    points, serving = Points(rules, gate), threading.Event()
+    _wrap_decide(points, serving)
     if rules.point:
-        _wrap(AuditLog, "write", points, "audit")
+        points.wrap(AuditLog, "write", "audit")
         _wrap_replies(points)
         _wrap_sessions(points)
 
     def wrapped(kernel: Any) -> Any:
         if rules.errnos:
-            kernel = Failing(kernel, rules, points.serving)
+            kernel = Failing(kernel, rules, serving)
         return Pointed(kernel, points) if rules.point else kernel
 
     def opener(*args: Any) -> Any:
@@ -215,20 +139,11 @@ def install(rules: Rules, gate: socket.socket | None) -> None:
     setattr(daemon, "LinuxKernel", lambda: wrapped(LinuxKernel()))  # noqa: B010
 
 
-def _wrap(owner: type, name: str, points: Points, step: str) -> None:
-    inner = getattr(owner, name)
-
-    def method(*args: Any, **kwargs: Any) -> Any:
-        return points.around(step, lambda: inner(*args, **kwargs))
-
-    setattr(owner, name, method)
-
-
-def _wrap_decide(points: Points) -> None:
+def _wrap_decide(points: Points, serving: threading.Event) -> None:
     inner = Authorizer.authorize_map
 
     def method(*args: Any, **kwargs: Any) -> Any:
-        points.serving.set()
+        serving.set()
         return points.around("decide", lambda: inner(*args, **kwargs))
 
     setattr(Authorizer, "authorize_map", method)  # noqa: B010 - a method, as a function

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.reliability.kit import entry
-from tests.reliability.kit.injection import POINTS, Rules
 from tests.reliability.kit.load import children, now
+from tests.reliability.kit.points import POINTS, Rules
 from tests.support.daemon import SOURCE, DaemonProcess, Place, spawn, wait_ready
 
 POINT_S: Final = 2.0
@@ -29,7 +29,15 @@ POINT_S: Final = 2.0
 
 END_S: Final = 20.0
 
-NTH: Final = {"decide": 20, "syscall": 60, "opener": 20, "audit": 60, "reply": 60}
+NTH: Final = {
+    "decide": 20,
+    "syscall": 60,
+    "opener": 20,
+    "audit": 60,
+    "reply": 60,
+    "control": 20,
+    "answer": 20,
+}
 """Up to which passing of a step's points is waited for: some tenths of a second of load."""
 
 
@@ -87,7 +95,7 @@ class Nemesis:
         """The pid of its opener."""
         for child in children(self.daemon.pid):
             with suppress(FileNotFoundError):
-                if b"openerprocess" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"import main; main(" in Path(f"/proc/{child}/cmdline").read_bytes():
                     return child
         raise AssertionError(f"the daemon has no opener; its log: {self.daemon.log.read_text()[-2000:]}")
 
@@ -111,7 +119,7 @@ class Nemesis:
         self._let_go()
 
     def kill_at_point(self, point: str, what: str) -> None:
-        """The same when the front stands at the point that it was started with; where it is, if it never does."""
+        """The same when the process stands at the point that it was started with; where it is, if it never does."""
         assert self._standing is not None
         self._standing.send(b"!")
         try:
