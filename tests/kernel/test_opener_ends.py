@@ -34,7 +34,7 @@ from mapd.opener import Limits, OpenerEnded, OpenerKernel
 from mapd.opener.client import IN_FLIGHT
 from mapd.opener.listening import MODE, connect, serve_at
 from mapd.opener.log import Log
-from mapd.opener.server import WAITING
+from mapd.opener.server import MAKERS, THREADS, WAITING
 from mapd.opener.wire import Ended, Message, Receiver
 from mapd_api.uapi import MapType
 from tests.kernel.maps import KERNEL, Maps
@@ -230,8 +230,11 @@ def apart(process: Process, kernel: OpenerKernel) -> Generator[None]:
     if len(before) < 2:
         pytest.skip("one CPU: nobody runs while the kernel makes a large map")
     first, second = sorted(before)[:2]
-    for thread in Path(f"/proc/{process.popen.pid}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {second if int(thread.name) == process.popen.pid else first})
+    reader, *threads = sorted(int(entry.name) for entry in Path(f"/proc/{process.popen.pid}/task").iterdir())
+    for thread in threads[:-THREADS]:
+        os.sched_setaffinity(thread, {first})
+    for thread in (reader, *threads[-THREADS:]):
+        os.sched_setaffinity(thread, {second})
     os.sched_setaffinity(0, {second})
     yield
     os.sched_setaffinity(0, before)
@@ -252,6 +255,22 @@ def test_a_large_map_holds_up_nobody_who_opens_a_pin(kernel: OpenerKernel, bpffs
     assert isinstance(answer, OwnedFd)
     answer.close()
     assert opened > 10
+
+
+@pytest.mark.usefixtures("apart")
+def test_large_maps_hold_up_no_program_however_many_are_made(kernel: OpenerKernel, maps: Maps) -> None:
+    """A lookup may wait for its program. One after the other is loaded before the maps are made."""
+    counted = maps.create()
+    loading = LoadTemplate(template="count_entries", key_size=8, value_size=8)
+    creating, loaded = [Asking(kernel, LARGE) for _ in range(MAKERS + 1)], 0
+    while all(one.is_alive() for one in creating):
+        kernel.control(loading, [counted.fd]).close()
+        loaded += 1
+    for one in creating:
+        answer = one.said()
+        assert isinstance(answer, OwnedFd)
+        answer.close()
+    assert loaded > 10
 
 
 def test_many_threads_get_each_its_own_answer(kernel: OpenerKernel, maps: Maps) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import queue
 import socket
 import threading
 import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from mapd.bpf.control import LinuxControl
 from mapd.bpf.fd import OwnedFd
@@ -48,11 +49,15 @@ from mapd.opener.wire import (
     Receiver,
 )
 
-THREADS: Final = 4
-"""That carry out what may take longer: as many large maps are made at once."""
+MAKERS: Final = 4
+"""Threads that make large maps, at most. That takes seconds in which a kernel that does not preempt itself
+(CONFIG_PREEMPT_NONE) lets nobody else have the CPU, so they are fewer than there are CPUs, but for one."""
+
+THREADS: Final = 2
+"""Threads for everything else that takes longer, milliseconds mostly: a lookup may wait for its program."""
 
 WAITING: Final = 128
-"""Requests that wait for one of these threads; a front that keeps to ``client.IN_FLIGHT`` never fills it."""
+"""Requests that wait for threads of either kind; a front that keeps to ``client.IN_FLIGHT`` never fills it."""
 
 QUICK_BYTES: Final = 1 << 20
 """A map of no more is made while the others wait: 30 us for small ones, 0.3 ms for one of so many bytes."""
@@ -87,20 +92,25 @@ class _Job:
     fds: Sequence[OwnedFd]
 
 
+_Jobs: TypeAlias = "queue.Queue[_Job | None]"
+
+
 class _Opener:
     def __init__(self, sock: socket.socket, limits: Limits, log: Log) -> None:
         self._sock: Final = sock
         self._checks: Final = Checks(limits)
         self._kernel: Final = LinuxControl()
         self._log: Final = log
-        self._jobs: Final[queue.Queue[_Job | None]] = queue.Queue(WAITING)
+        self._makes: Final[_Jobs] = queue.Queue(WAITING)
+        self._others: Final[_Jobs] = queue.Queue(WAITING)
         self._gone: Final = threading.Event()
 
     def run(self) -> None:
         """Until the front is gone, and what it has asked for is done, or has taken END_S."""
+        lines = self._lines()
         threads = [
-            threading.Thread(target=self._work, name=f"opener-{index}", daemon=True)
-            for index in range(THREADS)
+            threading.Thread(target=self._work, args=(jobs,), name=f"opener-{index}", daemon=True)
+            for index, jobs in enumerate(lines)
         ]
         for thread in threads:
             thread.start()
@@ -111,22 +121,28 @@ class _Opener:
         except Ended:
             pass
         finally:
-            self._end(threads)
+            self._end(threads, lines)
 
-    def _end(self, threads: Sequence[threading.Thread]) -> None:
+    def _lines(self) -> Sequence[_Jobs]:
+        """What each thread takes its jobs from."""
+        makers = min(MAKERS, max(1, len(os.sched_getaffinity(0)) - 1))
+        return (*(self._makes,) * makers, *(self._others,) * THREADS)
+
+    def _end(self, threads: Sequence[threading.Thread], lines: Sequence[_Jobs]) -> None:
         self._gone.set()
         # Nobody waits for what is still queued, and each thread wants a word to end.
-        with contextlib.suppress(queue.Empty):
-            while True:
-                _close(self._jobs.get_nowait())
-        for _ in threads:
-            self._jobs.put(None)
+        for jobs in (self._makes, self._others):
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    _close(jobs.get_nowait())
+        for jobs in lines:
+            jobs.put(None)
         for thread in threads:
             thread.join(END_S / len(threads))
 
-    def _work(self) -> None:
+    def _work(self, jobs: _Jobs) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
+            while (job := jobs.get()) is not None:
                 self._carry_out(job)
         except Ended:
             pass
@@ -155,7 +171,7 @@ class _Opener:
             self._carry_out(job)
             return
         try:
-            self._jobs.put_nowait(job)
+            (self._makes if isinstance(job.request, CreateMap) else self._others).put_nowait(job)
         except queue.Full:
             _close(job)
             busy = LimitRefused(errno.EAGAIN, type(job.request).__name__, f"{WAITING} requests wait already")
