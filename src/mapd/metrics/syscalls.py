@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -61,7 +61,15 @@ _INFO: Final = Command.OBJ_GET_INFO_BY_FD.uapi_name
 _NEXT: Final = Command.MAP_GET_NEXT_KEY.uapi_name
 _LOOKUP_BATCH: Final = Command.MAP_LOOKUP_BATCH.uapi_name
 
-_Counts = Counter[tuple[str, int]]
+_Counts = defaultdict[tuple[str, int], int]
+
+
+class _Own(threading.local):
+    """What one thread has counted: made when a thread first asks, and kept in ``everybodys`` when it has ended."""
+
+    def __init__(self, everybodys: list[_Counts]) -> None:
+        self.counts: _Counts = defaultdict(int)
+        everybodys.append(self.counts)
 
 
 class CountingKernel:
@@ -69,33 +77,23 @@ class CountingKernel:
 
     def __init__(self, inner: Kernel) -> None:
         self._inner: Final = inner
-        self._local = threading.local()
         self._all: list[_Counts] = []
-        self._lock = threading.Lock()
+        self._own: Final = _Own(self._all)
 
     def counts(self) -> Mapping[tuple[str, str], int]:
         """Calls so far by operation and errno, "OK" for none: elements one by one where each is a call."""
-        total: _Counts = Counter()
-        with self._lock:
-            for mine in self._all:
-                total.update(dict(mine))  # in one step, whatever its thread does
+        total = Counter[tuple[str, int]]()
+        for counts in list(self._all):
+            total.update(dict(counts))  # in one step, whatever its thread does
         return {(name, errno_name(number) if number else "OK"): n for (name, number), n in total.items()}
-
-    def _mine(self) -> _Counts:
-        found: _Counts | None = getattr(self._local, "counts", None)
-        if found is None:
-            found = self._local.counts = _Counts()
-            with self._lock:
-                self._all.append(found)
-        return found
 
     def _call(self, name: str, action: Callable[[], T]) -> T:
         try:
             result = action()
         except OSError as error:
-            self._mine()[name, error.errno or 0] += 1
+            self._own.counts[name, error.errno or 0] += 1
             raise
-        self._mine()[name, 0] += 1
+        self._own.counts[name, 0] += 1
         return result
 
     def control(self, request: ControlRequest[R], fds: Sequence[int] = ()) -> R:
@@ -113,20 +111,20 @@ class CountingKernel:
         try:
             found = self._inner.next_key(map_fd, key, key_size)
         except OSError as error:
-            self._mine()[_NEXT, error.errno or 0] += 1
+            self._own.counts[_NEXT, error.errno or 0] += 1
             raise
-        self._mine()[_NEXT, 0] += 1
+        self._own.counts[_NEXT, 0] += 1
         return found
 
     def each(self, map_fd: int, op: Op, columns: Columns, flags: int = 0) -> list[int]:
         """See ``Elements.each``."""
         errnos = self._inner.each(map_fd, op, columns, flags)
-        mine, name = self._mine(), _OPS[op]
-        if any(errnos):
-            for number, count in Counter(errnos).items():
-                mine[name, number] += count
-        elif errnos:
-            mine[name, 0] += len(errnos)
+        counts, name, done = self._own.counts, _OPS[op], errnos.count(0)
+        if done:
+            counts[name, 0] += done
+        if done != len(errnos):
+            for number in set(errnos) - {0}:
+                counts[name, number] += errnos.count(number)
         return errnos
 
     def lookup_batch(
@@ -134,13 +132,13 @@ class CountingKernel:
     ) -> Batch:
         """See ``Elements.lookup_batch``."""
         found = self._inner.lookup_batch(map_fd, cursor, first, columns, flags)
-        self._mine()[_LOOKUP_BATCH, found.errno] += 1
+        self._own.counts[_LOOKUP_BATCH, found.errno] += 1
         return found
 
     def batch(self, map_fd: int, command: BatchCommand, columns: Columns, flags: int = 0) -> Batch:
         """See ``Elements.batch``."""
         found = self._inner.batch(map_fd, command, columns, flags)
-        self._mine()[_BATCHES[command], found.errno] += 1
+        self._own.counts[_BATCHES[command], found.errno] += 1
         return found
 
     def run(self, prog_fd: int, ctx: Buffer) -> int:
@@ -155,9 +153,9 @@ class CountingKernel:
             try:
                 result = inner(prog_fd)
             except OSError as error:
-                self._mine()[_RUN, error.errno or 0] += 1
+                self._own.counts[_RUN, error.errno or 0] += 1
                 raise
-            self._mine()[_RUN, 0] += 1
+            self._own.counts[_RUN, 0] += 1
             return result
 
         return run
