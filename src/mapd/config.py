@@ -38,6 +38,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         runtime_dir: sockets, one folder per principal.
         state_dir: what outlives the daemon but names no kernel object: the types of the maps it made.
         bpffs: where a bpffs is mounted.
+        private_bpffs: one that is mounted in mapd's own mount namespace alone will do, though the host's programs do
+            not see the maps there.
         pin_root: folder below it for names: <bpffs>/<pin_root>/<namespace>/<name>.
         user: whom the process that speaks to clients runs as, by name or number, where root starts it. Where there is
             no user mapd, and no other is named, it runs as whoever started it, and says so.
@@ -55,6 +57,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     user: str | int = "mapd"
     policy: str = DEFAULT_POLICY
     bpffs: str = "/sys/fs/bpf"
+    private_bpffs: bool = False
     pin_root: str = "mapd"
     pin_roots: tuple[str, ...] = ("/sys/fs/bpf",)
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 5.0

@@ -65,6 +65,7 @@ from mapd.start import (
     check_bpffs,
     make_facts,
     memory_kernel,
+    names_locked,
     open_blobs,
     resolve,
     start_policy,
@@ -153,7 +154,8 @@ async def running(
             pin_roots=config.daemon.pin_roots,
             blobs=None if facts.backend == "memory" else open_blobs(config, facts.boot_id),
         )
-        async with _pool(config) as pool:
+        alone = backend == "kernel" and isolation is None
+        async with names_locked(names_root, alone=alone), _pool(config) as pool:
             trial = partial(trials.try_types, store.kernel, facts.possible_cpus)
             facts = replace(facts, trials=await pool.run(Lane.SLOW, "trials", trial))
             store.types = trials.served(facts.trials)

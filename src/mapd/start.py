@@ -1,11 +1,13 @@
-"""What must be there before a daemon starts, and what is known of it then. Blocking."""
+"""What must be there before a daemon starts, and what is known of it then. Blocking, but for ``names_locked``."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final
@@ -15,8 +17,10 @@ import structlog
 from mapd.access.policy.holder import DEFAULT_PATH, NOBODY_ELSE, PolicyHolder
 from mapd.access.policy.hosts import Admissions, LocalHost, admissions
 from mapd.access.policy.model import Policy
-from mapd.bpf import Template, boot_id, is_bpffs, possible_cpus
+from mapd.bpf import Template, boot_id, possible_cpus
 from mapd.config import Config
+from mapd.launch import LaunchError, folders
+from mapd.launch.nameslock import lock_names
 from mapd.maps.blobs import BtfBlobs
 from mapd.memory import MemoryKernel
 from mapd.rpc.server_info import Facts, profile_of
@@ -56,18 +60,13 @@ def check_bpffs(config: Config) -> str:
     """The folder for names, made if it is missing.
 
     Raises:
-        StartError: no bpffs where the configuration says; the message has the line that mounts one.
+        StartError: no bpffs where the configuration says, or not the host's; the message has the line that mends it.
     """
     bpffs = config.daemon.bpffs
     try:
-        mounted = is_bpffs(bpffs)
-    except OSError as error:
-        raise StartError(f"{bpffs}: {error.strerror}; mount a bpffs there, or set [daemon] bpffs") from error
-    if not mounted:
-        raise StartError(
-            f"{bpffs} is not a bpffs, and names are pins: mount one (mount -t bpf bpf {bpffs}) in the mount namespace "
-            "of the programs that shall share maps, or set [daemon] bpffs"
-        )
+        folders.check_bpffs(bpffs, private=config.daemon.private_bpffs)
+    except LaunchError as error:
+        raise StartError(str(error)) from None
     root = Path(bpffs, config.daemon.pin_root)
     try:
         root.mkdir(mode=0o700, exist_ok=True)
@@ -76,6 +75,26 @@ def check_bpffs(config: Config) -> str:
             f"{root}: {error.strerror}; make the folder for mapd (deploy/tmpfiles.d does), or start it as root"
         ) from error
     return str(root)
+
+
+@asynccontextmanager
+async def names_locked(names_root: str, *, alone: bool) -> AsyncGenerator[None]:
+    """The lock of the folder for names, where this process is the one that pins (``alone``); an opener has its own.
+
+    Raises:
+        StartError: another daemon has it.
+    """
+    if not alone:
+        yield
+        return
+    try:
+        fd = await asyncio.to_thread(lock_names, names_root)
+    except LaunchError as error:
+        raise StartError(str(error)) from None
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 def memory_kernel(config: Config) -> tuple[MemoryKernel, str]:

@@ -52,6 +52,25 @@ def is_bpffs(path: str) -> bool:
     return BPF_FS_MAGIC in (result[0], result[1])
 
 
+def bpffs_is_private(path: str, init: Path = Path("/proc/1/mountinfo")) -> bool:
+    """Whether the bpffs of ``path`` is mounted nowhere in the mount namespace of PID 1.
+
+    False also where that cannot be told: another user's PID 1 is closed to who lacks CAP_SYS_PTRACE. A PID 1 of a
+    container tells of that container.
+
+    Raises:
+        OSError: there is no such path.
+
+    Source: proc(5), mountinfo: the third field is the st_dev of every file on that mount.
+    """
+    device = Path(path).stat().st_dev
+    try:
+        mounts = init.read_text().splitlines()
+    except OSError:
+        return False
+    return f"{os.major(device)}:{os.minor(device)}" not in {line.split()[2] for line in mounts}
+
+
 def parse_capabilities(mask: str) -> frozenset[str]:
     """The names in a mask of /proc/<pid>/status: ``CAP_BPF``; ``CAP_63`` for one without a name here."""
     bits = int(mask, 16)

@@ -116,16 +116,30 @@ def _chown(fd: int, found: os.stat_result, owner: Account) -> None:
         os.chown(f"/proc/self/fd/{fd}", owner.uid, owner.gid)
 
 
-def make_names_root(bpffs: str, names_root: str, owner: Account | None) -> None:
+def make_names_root(bpffs: str, names_root: str, owner: Account | None, *, private: bool = False) -> None:
     """The folder for names, on a bpffs.
 
     Raises:
-        LaunchError: no bpffs is there; the message has the line that mounts one.
+        LaunchError: as ``check_bpffs``; the folder cannot be made, or something else is there.
     """
-    from mapd.bpf.host import is_bpffs
+    check_bpffs(bpffs, private=private)
+    make(names_root, 0o700, owner)
+
+
+def check_bpffs(bpffs: str, *, private: bool = False) -> None:
+    """Refuse to serve maps that nobody else could find.
+
+    Args:
+        private: one that the host's own programs do not see will do.
+
+    Raises:
+        LaunchError: no bpffs is there, or another one than the host's; the message has the line that mends it.
+    """
+    from mapd.bpf.host import bpffs_is_private, is_bpffs
 
     try:
         mounted = is_bpffs(bpffs)
+        hidden = mounted and not private and bpffs_is_private(bpffs)
     except OSError as error:
         raise LaunchError(f"{bpffs}: {_words(error)}; mount a bpffs there, or set [daemon] bpffs") from error
     if not mounted:
@@ -133,7 +147,13 @@ def make_names_root(bpffs: str, names_root: str, owner: Account | None) -> None:
             f"{bpffs} is not a bpffs, and names are pins: mount one (mount -t bpf bpf {bpffs}) in the mount namespace "
             "of the programs that shall share maps, or set [daemon] bpffs"
         )
-    make(names_root, 0o700, owner)
+    if hidden:
+        raise LaunchError(
+            f"{bpffs} is a bpffs that is mounted in mapd's own mount namespace, and not in that of PID 1: the host's "
+            "programs would not see the maps, which would go with the last process in here. Start mapd where the "
+            "host's is (nsenter --mount=/proc/1/ns/mnt mapd serve; a container with --volume /sys/fs/bpf:/sys/fs/bpf; "
+            "no 'ip netns exec', which mounts another /sys), or set [daemon] private_bpffs = true"
+        )
 
 
 def _words(error: OSError) -> str:

@@ -14,12 +14,13 @@ from typing import Final
 
 from mapd.bpf import boot_id, possible_cpus
 from mapd.config import DEFAULT_POLICY, Config
-from mapd.launch import folders
+from mapd.launch import LaunchError, folders
 from mapd.launch.link import OpenerLink, received
 from mapd.launch.people import People, people
 from mapd.launch.settings import ENVIRONMENT, OpenerSettings, command, python_files
 from mapd.maps.hostfacts import cgroup_mount
 from mapd.rpc.socket_trials import Others
+from mapd.rpc.sockets import InstanceLock, SocketError
 from mapd.sandbox import Rules, lock_front, profiles_of
 
 NSS: Final = (
@@ -47,6 +48,10 @@ def serve(config: Config, config_file: Path | None, *, until_stdin_ends: bool, s
         return inside.run(config, None, until_stdin_ends=until_stdin_ends)
     chosen = people(config)
     _folders(config, chosen)
+    try:
+        InstanceLock.check(Path(config.daemon.runtime_dir))
+    except SocketError as error:
+        raise LaunchError(str(error)) from None
     link = None if config.daemon.backend == "memory" else _opener(config, chosen)
     # Kept by whoever asks first; behind the lock nobody can read them.
     boot_id()
@@ -98,6 +103,7 @@ def opener_settings(
         },
         with_front=with_front,
         cgroup=opener.cgroup,
+        private_bpffs=daemon.private_bpffs,
     )
 
 

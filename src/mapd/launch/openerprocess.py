@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from mapd.bpf.cpus import POSSIBLE, possible_cpus
 from mapd.launch import LaunchError, cgroup
 from mapd.launch.folders import make_names_root
+from mapd.launch.nameslock import lock_names
 from mapd.launch.settings import OpenerSettings, python_files
 from mapd.opener import BadLimits, Limits, serve
 from mapd.sandbox import Account, Rules, SandboxError, capabilities_of, held, lock_opener
@@ -95,7 +96,8 @@ def lock_in(settings: OpenerSettings) -> tuple[Greeting, Limits]:
     cgroup.join(settings.cgroup)
     memory = cgroup.memory_limit()
     user = Account(settings.uid, settings.gid) if settings.uid >= 0 else None
-    make_names_root(settings.bpffs, settings.names_root, user)
+    make_names_root(settings.bpffs, settings.names_root, user, private=settings.private_bpffs)
+    lock_names(settings.names_root)  # as long as this process lives
     kept = capabilities_of(settings.profile) & set(names_of(held().permitted))
     # The kernel asks for it too; by this nothing is asked of the kernel.
     ids = "CAP_SYS_ADMIN" in kept

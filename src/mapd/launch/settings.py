@@ -34,6 +34,7 @@ class OpenerSettings:
         limits: fields of ``mapd.opener.Limits``, beside the root for names.
         with_front: it is the front's child: signals of the terminal are the front's business.
         cgroup: folder of the cgroup that it enters, "": it stays where it is.
+        private_bpffs: a bpffs that PID 1 does not see will do.
     """
 
     fd: int
@@ -45,6 +46,7 @@ class OpenerSettings:
     limits: dict[str, Any]
     with_front: bool
     cgroup: str = ""
+    private_bpffs: bool = False
 
     def to_json(self) -> str:
         """For the command line."""

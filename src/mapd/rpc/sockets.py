@@ -31,6 +31,7 @@ __all__ = [
     "clean_staging",
 ]
 
+LOCK: Final = "mapd.lock"
 SOCKET_NAME: Final = "mapd.sock"
 MOUNTED: Final = "mount"
 STAGING: Final = ".staging"
@@ -56,7 +57,7 @@ class InstanceLock:
             SocketError: another daemon has it (its pid is in the message), or the folder cannot be made, or others
                 could put their own sockets there.
         """
-        path = runtime_dir / "mapd.lock"
+        path = runtime_dir / LOCK
         try:
             runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             safe_folder(runtime_dir)
@@ -65,21 +66,40 @@ class InstanceLock:
             raise SocketError(
                 f"{runtime_dir}: {error.strerror}; start mapd as root, or set [daemon] runtime_dir to a folder of yours"
             ) from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
-            os.close(fd)
-            raise SocketError(
-                f"{runtime_dir}: another mapd serves here (pid {owner}); stop it, or set another [daemon] runtime_dir"
-            ) from None
+        _lock(runtime_dir, fd)
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
         return cls(path, fd)
 
+    @staticmethod
+    def check(runtime_dir: Path) -> None:
+        """Refuse a start that ``acquire`` would refuse, before anything is made for it.
+
+        Raises:
+            SocketError: another daemon has it.
+        """
+        try:
+            fd = os.open(runtime_dir / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return  # there is none, or what is wrong ``acquire`` will say
+        _lock(runtime_dir, fd)
+        os.close(fd)
+
     def release(self) -> None:
         """Let the next one in. The file stays: removing it would race with who opens it."""
         os.close(self._fd)
+
+
+def _lock(runtime_dir: Path, fd: int) -> None:
+    """Lock the open file; closed where another daemon has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(fd)
+        raise SocketError(
+            f"{runtime_dir}: another mapd serves here (pid {owner}); stop it, or set another [daemon] runtime_dir"
+        ) from None
 
 
 @dataclass(slots=True)

@@ -93,7 +93,7 @@ def test_a_policy_that_cannot_be_used_is_status_2_and_nothing_is_made(
     ("bpffs", "words"),
     [
         ("here", "is not a bpffs, and names are pins: mount one (mount -t bpf bpf "),
-        ("here/none", "(No such file or directory); mount a bpffs there, or set [daemon] bpffs"),
+        ("here/none", "here/none: No such file or directory; mount a bpffs there, or set [daemon] bpffs"),
     ],
 )
 def test_a_place_without_bpffs_is_status_1_with_the_line_that_mends_it(
