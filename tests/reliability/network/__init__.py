@@ -1,0 +1,1 @@
+"""Clients and daemons on a network that loses, delays, cuts and resets."""
