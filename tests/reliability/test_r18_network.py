@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -16,6 +17,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
 import mapd_client
@@ -59,6 +61,8 @@ class Wire:
 @contextmanager
 def wire(place: Place) -> Generator[Wire]:
     """Inside the block."""
+    if shutil.which("nft") is None:
+        pytest.skip("nft is missing: apt-get install nftables")
     ca = Authority()
     mine = place.root / "mine"
     ca.issue(uri(WHO)).write(mine, ca.pem)
