@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from mapd.bpf import (
     Buffer,
@@ -48,7 +49,6 @@ from mapd_client import (
     PermissionDenied,
     Refused,
     SizeMismatch,
-    Unsupported,
 )
 from tests.e2e.bad_input import (
     Ground,
@@ -92,6 +92,11 @@ def shape(name: str, **other: Any) -> pb.CreateMapRequest:
         **other,
     }
     return pb.CreateMapRequest(**fields)
+
+
+def lease(lease_id: str = "l", name: str = "x", days: int = 0) -> pb.Lease:
+    """A lease of a minute, or of days."""
+    return pb.Lease(id=lease_id, name=name, ttl=Duration(seconds=days * 86_400 or 60))
 
 
 # ---- a map that cannot be ------------------------------------------------------------------------
@@ -153,11 +158,12 @@ def shape(name: str, **other: Any) -> pb.CreateMapRequest:
             ("max_entries is 4097", "a power of two"),
         ),
         ({"named": None}, Reason.BAD_SPEC, ("how long the map lives",)),
-        (
-            {"named": None, "lease": pb.Lease(id="l", name="x")},
-            Reason.OPERATION_UNSUPPORTED,
-            ("leased maps",),
-        ),
+        ({"named": None, "lease": pb.Lease(id="l", name="x")}, Reason.BAD_SPEC, ("0 s", "from 1 to 86400 s")),
+        ({"named": None, "lease": lease("L")}, Reason.BAD_SPEC, ("'L' is no lease", "1 to 63 of a-z")),
+        ({"named": None, "lease": lease("../l")}, Reason.BAD_SPEC, ("'..'", "1 to 63 of a-z")),
+        ({"named": None, "lease": lease(name="")}, Reason.BAD_SPEC, ("name of a map in a lease",)),
+        ({"named": None, "lease": lease(name="a.b")}, Reason.BAD_SPEC, ("'a.b'", "1 to 63 of a-z")),
+        ({"named": None, "lease": lease(days=2)}, Reason.BAD_SPEC, ("172800 s", "from 1 to 86400 s")),
         ({"named": pb.Named(name="")}, Reason.BAD_SPEC, ("no map name", "1 to 63 of a-z")),
         ({"named": pb.Named(name="Flows")}, Reason.BAD_SPEC, ("'Flows'", "1 to 63 of a-z")),
         ({"named": pb.Named(name="../up")}, Reason.BAD_SPEC, ("'..'", "1 to 63 of a-z")),
@@ -226,19 +232,6 @@ async def test_a_map_that_cannot_be_described_is_refused_unsent(
     }
     with nothing_created(ground.place, name), ground.no_call(), refused(kind, None, *says):
         await ground.client.create_map(**described)
-
-
-async def test_what_this_daemon_cannot_make_yet_is_refused_not_ignored(ground: Ground) -> None:
-    shapes: dict[str, dict[str, Any]] = {
-        "does not serve leased maps": {"name": None, "lease": 5.0},
-    }
-    for says, changed in shapes.items():
-        with (
-            nothing_created(ground.place, changed["name"] or "map"),
-            ground.no_call(),
-            refused(Unsupported, Reason.OPERATION_UNSUPPORTED, says),
-        ):
-            await ground.client.create_map(type="hash", key=U32, value=U64, max_entries=4, **changed)
 
 
 async def test_a_broken_btf_makes_no_map(ground: Ground) -> None:

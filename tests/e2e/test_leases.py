@@ -18,6 +18,7 @@ import pytest
 
 import mapd_client
 from mapd.daemon import Ready, running
+from mapd.runtime.leases import PAUSE_S
 from mapd_api.limits import LEASE_RETURN_S
 from mapd_api.reasons import Reason
 from mapd_client import (
@@ -219,7 +220,7 @@ async def test_a_stopped_daemon_expires_no_lease(place: Place) -> None:
             await made.update(1, 10)
             daemon.process.send_signal(signal.SIGSTOP)
             try:
-                await passed(2 * TTL_S)
+                await passed(PAUSE_S + 0.5)
             finally:
                 daemon.process.send_signal(signal.SIGCONT)
             assert await made.lookup(1) == 10

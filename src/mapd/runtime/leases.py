@@ -1,9 +1,9 @@
 """Leases of one daemon: how long each has left, who keeps it alive, and how it ends.
 
 The pins say which leases there are (``mapd.maps.leased``); here is only what ends with the daemon: the time that is
-left. It is counted by CLOCK_BOOTTIME, which nobody sets. Whenever the daemon was not there to be told that a lease is
-wanted, because it has just started, was stopped, or its host slept, every lease has its whole ttl again, and at least
-the time that a client may need to find the daemon again.
+left. It is counted by CLOCK_BOOTTIME, which nobody sets. Time in which the daemon was not there to be told that a lease
+is wanted does not count. Where it has just started, was stopped, or its host slept, every lease has its whole ttl
+again, and at least the time that a client may need to find the daemon again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ LOOK_S: Final = 1.0
 """Between two looks at the pins of leases; a lease that is over ends at the next."""
 
 BEAT_S: Final = 0.2
-PAUSE_S: Final = 0.5
-"""A daemon that has not looked at its clock for so long could not be told what is wanted: its thread or process was
-stopped, or its host slept. It looks every ``BEAT_S`` while there are leases."""
+"""Between two looks at the clock while there are leases. What goes by beyond twice that does not count: the daemon
+could not be told meanwhile what is wanted."""
+
+PAUSE_S: Final = 2.0
+"""A daemon that has not looked at its clock for so long was stopped, or its host slept: leases begin anew."""
 
 _log = structlog.stdlib.get_logger("mapd.runtime")
 
@@ -255,16 +257,18 @@ class Leases:
     # Time
 
     def _now(self) -> float:
-        """The time; leases begin anew where nobody has asked for so long that the daemon must have been stopped."""
+        """The time; where nobody has asked for it too long, what has gone by since does not count."""
         now = self._clock()
-        if self._table and now - self._seen > PAUSE_S:
+        unseen = now - self._seen
+        if self._table and unseen > PAUSE_S:
             _log.warning(
-                "stopped for a while: leases begin anew",
-                seconds=round(now - self._seen, 3),
-                leases=len(self._table),
+                "stopped for a while: leases begin anew", seconds=round(unseen, 3), leases=len(self._table)
             )
             self.counts.paused += 1
             self._begin_anew(now)
+        elif unseen > 2 * BEAT_S:
+            for lease in self._table.values():
+                lease.until += unseen - BEAT_S
         self._seen = now
         return now
 

@@ -33,9 +33,9 @@ class LeaseServiceStub(object):
     alive for its ttl its pins are removed: a map that a program, another pin or an open handle holds lives on until
     these let go.
 
-    The time is the daemon's own, and never the wall clock's. A daemon that starts, that was stopped for longer than half
-    a second, or whose host was suspended, gives every lease its whole ttl again, and 5 s at least: nobody could keep it
-    alive meanwhile, and clients have to find the daemon again.
+    The time is the daemon's own, and never the wall clock's; while the daemon is held up it does not go by. A daemon that
+    starts, that was stopped for longer than two seconds, or whose host was suspended, gives every lease its whole ttl
+    again, and 5 s at least: nobody could keep it alive meanwhile, and clients have to find the daemon again.
 
     Rights are asked on the maps of the lease, by all that each is called; who may not list one is told that there is no
     such lease. Errors of all methods: MAP_NOT_FOUND (no such lease: it has ended, or has no map left).
@@ -72,9 +72,9 @@ class LeaseServiceServicer(object):
     alive for its ttl its pins are removed: a map that a program, another pin or an open handle holds lives on until
     these let go.
 
-    The time is the daemon's own, and never the wall clock's. A daemon that starts, that was stopped for longer than half
-    a second, or whose host was suspended, gives every lease its whole ttl again, and 5 s at least: nobody could keep it
-    alive meanwhile, and clients have to find the daemon again.
+    The time is the daemon's own, and never the wall clock's; while the daemon is held up it does not go by. A daemon that
+    starts, that was stopped for longer than two seconds, or whose host was suspended, gives every lease its whole ttl
+    again, and 5 s at least: nobody could keep it alive meanwhile, and clients have to find the daemon again.
 
     Rights are asked on the maps of the lease, by all that each is called; who may not list one is told that there is no
     such lease. Errors of all methods: MAP_NOT_FOUND (no such lease: it has ended, or has no map left).
@@ -140,9 +140,9 @@ class LeaseService(object):
     alive for its ttl its pins are removed: a map that a program, another pin or an open handle holds lives on until
     these let go.
 
-    The time is the daemon's own, and never the wall clock's. A daemon that starts, that was stopped for longer than half
-    a second, or whose host was suspended, gives every lease its whole ttl again, and 5 s at least: nobody could keep it
-    alive meanwhile, and clients have to find the daemon again.
+    The time is the daemon's own, and never the wall clock's; while the daemon is held up it does not go by. A daemon that
+    starts, that was stopped for longer than two seconds, or whose host was suspended, gives every lease its whole ttl
+    again, and 5 s at least: nobody could keep it alive meanwhile, and clients have to find the daemon again.
 
     Rights are asked on the maps of the lease, by all that each is called; who may not list one is told that there is no
     such lease. Errors of all methods: MAP_NOT_FOUND (no such lease: it has ended, or has no map left).

@@ -20,7 +20,7 @@ from mapd.maps.leases import Ended
 from mapd.maps.spec import MapSpec
 from mapd.maps.store import MapStore, PinRef
 from mapd.memory import MemoryKernel
-from mapd.runtime.leases import PAUSE_S, Lease, Leases
+from mapd.runtime.leases import BEAT_S, PAUSE_S, Lease, Leases
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
 from mapd.runtime.reach import Reach, Reached
 from mapd_api import limits
@@ -30,7 +30,7 @@ from mapd_api.uapi import MapType
 ROOT = "/bpf/mapd"
 JOB = LeaseId("team", "job")
 TTL_S = 5.0
-STEP_S = PAUSE_S * 0.8
+STEP_S = BEAT_S * 1.5
 WAIT_S = 20.0
 EVERY_S = 0.005
 SPEC = MapSpec(map_type=MapType.HASH, key_size=4, value_size=4, max_entries=4)
@@ -182,9 +182,22 @@ async def test_a_daemon_that_stood_still_gives_every_lease_its_whole_ttl(stopped
         assert bench.leases.counts.paused == 1
 
 
+@pytest.mark.parametrize("stalled", [BEAT_S * 3, PAUSE_S * 0.9])
+async def test_while_a_daemon_is_held_up_no_time_goes_by(stalled: float) -> None:
+    async with benched() as bench, bench.leases.kept(EVERY_S):
+        await bench.make()
+        bench.spend(TTL_S - 1.0)
+        bench.stop(stalled)
+        assert bench.leases.remaining(bench.lease()) == pytest.approx(1.0 - BEAT_S)
+        await looks(bench)
+        assert bench.pinned()
+        assert bench.leases.counts.paused == 0
+
+
 async def test_without_that_the_stop_would_have_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The canary of the test above: a daemon that does not notice that it stood still."""
     monkeypatch.setattr("mapd.runtime.leases.PAUSE_S", float("inf"))
+    monkeypatch.setattr("mapd.runtime.leases.BEAT_S", 3_600.0)
     async with benched() as bench, bench.leases.kept(EVERY_S):
         await bench.make()
         bench.spend(TTL_S - 0.1)
