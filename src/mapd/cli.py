@@ -60,6 +60,11 @@ def parser(*, policy: bool = True) -> argparse.ArgumentParser:
         help="use the opener that listens there, instead of starting one (default: as configured)",
     )
     serving.add_argument(
+        "--supervise",
+        action="store_true",
+        help="start the daemon again when a process of it dies; for where no systemd or the like does it",
+    )
+    serving.add_argument(
         "--single-process",
         action="store_true",
         help="for debugging: one process with all rights, and no sandbox",
@@ -76,6 +81,8 @@ def parser(*, policy: bool = True) -> argparse.ArgumentParser:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 after a clean stop, 1 where it could not start, 2 for a wrong command line or file.
+
+    3 where it served, its opener died, and so it stopped.
 
     Of doctor: 0 where a daemon could start, 1 where it could not. Of policy: as ``policy_cli.run``.
     """
@@ -96,6 +103,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _doctor(config, as_json=chosen.json)
     from mapd.launch import front
 
+    if chosen.command == "serve" and chosen.supervise:
+        return _supervise(words, until_stdin_ends=chosen.until_stdin_ends)
     try:
         if chosen.command == "opener":
             front.become_opener(config)
@@ -106,6 +115,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
             single_process=chosen.single_process,
         )
     except (LaunchError, SandboxError) as error:
+        sys.stderr.write(f"mapd: cannot start: {error}\n")
+        return 1
+
+
+def _supervise(words: Sequence[str], *, until_stdin_ends: bool) -> int:
+    """The configuration was read above: what is wrong with it is told once, and nothing is started."""
+    from mapd.launch.supervisor import supervise
+
+    passed = [word for word in words[1:] if word not in {"--supervise", "--until-stdin-ends"}]
+    try:
+        return supervise(passed, until_stdin_ends=until_stdin_ends)
+    except LaunchError as error:
         sys.stderr.write(f"mapd: cannot start: {error}\n")
         return 1
 

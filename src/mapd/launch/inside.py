@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from mapd.isolation import Isolation
 from mapd.launch import cgroup
 from mapd.launch.link import OpenerLink
 from mapd.launch.people import People
+from mapd.launch.supervisor import OPENER_GONE
 from mapd.opener import OpenerKernel
 from mapd.rpc.socket_trials import Others
 from mapd.rpc.sockets import SocketError
@@ -73,6 +75,9 @@ def run_locked(
 
 def run(config: Config, isolation: Isolation | None, *, until_stdin_ends: bool) -> int:
     """Serve until a signal; the exit status."""
+    # What is imported stays: a full collection, in which nobody is served, took 20 to 40 ms to look through it.
+    gc.freeze()
+    gc.enable()
     logs.configure(config.daemon.log_format, config.daemon.log_level)
     try:
         asyncio.run(serve(config, until_stdin_ends=until_stdin_ends, isolation=isolation))
@@ -89,7 +94,7 @@ def run(config: Config, isolation: Isolation | None, *, until_stdin_ends: bool) 
             raise
         return _cannot_start(*_leaves(reasons))
     except OpenerGone:
-        return 1
+        return OPENER_GONE
     return 0
 
 

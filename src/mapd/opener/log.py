@@ -1,4 +1,7 @@
-"""The opener's log: JSON lines on stderr, and no more of one kind than a front that floods may fill a disk with."""
+"""The log of processes that import the standard library alone: JSON lines on stderr.
+
+Of the opener's no more of one kind than a front that floods may fill a disk with.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,17 @@ EVERY_S: Final = 10.0
 class Log:
     """Safe to use from many threads. A line that cannot be written is lost: logging stops nobody."""
 
-    def __init__(self, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        name: str = "mapd.opener",
+        every_s: float = EVERY_S,
+    ) -> None:
         self._stream: Final = stream
+        self._name: Final = name
+        self._every_s: Final = every_s
         self._now: Final = now
         self._lock: Final = threading.Lock()
         self._last: Final[dict[str, float]] = {}
@@ -28,7 +40,7 @@ class Log:
         """One line. ``event`` is one of few: what differs from time to time belongs into ``details``."""
         with self._lock:
             now = self._now()
-            if event in self._last and now - self._last[event] < EVERY_S:
+            if event in self._last and now - self._last[event] < self._every_s:
                 self._left_out[event] = self._left_out.get(event, 0) + 1
                 return
             self._last[event] = now
@@ -36,7 +48,7 @@ class Log:
                 details["left_out"] = left_out
             line = {
                 "event": event,
-                "logger": "mapd.opener",
+                "logger": self._name,
                 **{
                     name: value if isinstance(value, int) else str(value)[:500]
                     for name, value in details.items()
