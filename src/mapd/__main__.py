@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -12,6 +13,7 @@ def main() -> None:
     serving = sys.argv[1:2] == ["serve"]
     if serving:
         _close_inherited()
+        gc.disable()  # until all is imported, none of which is garbage
     try:
         from mapd.cli import run
 
