@@ -17,6 +17,7 @@ from mapd_client.coded import Coded
 from mapd_client.errors import MapdError
 from mapd_client.failures import Asked
 from mapd_client.handle import named
+from mapd_client.healing import ready
 from mapd_client.info import UpdateFlag
 from mapd_client.replies import Outcome
 from mapd_client.tables.needs import ArrowTable, is_table, packed
@@ -130,6 +131,7 @@ class Bulk(Coded[K, V], Generic[K, V]):
         link = await self._link()
         server = await link.server()
         per_chunk = batches.chunk_elements(self.info, server.limits, asked)
+        await ready(link, self._held, asked)
 
         def messages() -> Iterator[elements_pb2.LoadRequest]:
             batch = None

@@ -216,7 +216,8 @@ class Transport:
         factory = self._pair.bulk.stream_unary(
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
-        call = factory()
+        # Its messages are made once: none is to be lost on a channel that will connect in a moment.
+        call = factory(wait_for_ready=True)
         self._pair.used_by(call)
         writer = cast("_Call[Request]", call)
         ending = _Ending(call)

@@ -12,7 +12,7 @@ from typing import Final
 from mapd_api.reasons import Reason
 from mapd_api.v1 import maps_pb2
 from mapd_client import failures, methods, replies, requests
-from mapd_client.errors import MapdError, Unreachable
+from mapd_client.errors import DeadlineExceeded, MapdError, NotSent, Unreachable
 from mapd_client.failures import Asked
 from mapd_client.held import Held, Tenure
 from mapd_client.link import Link
@@ -58,6 +58,25 @@ async def by_handle(
         for held, handle in zip(named, handles, strict=True):
             await renew(link, held, handle, asked, patience.left())
     raise AssertionError("the last try returns or raises")
+
+
+async def ready(link: Link, held: Held, asked: Asked) -> None:
+    """Wait until there is a daemon that knows the handle, for a call that cannot be made twice: a load.
+
+    Raises:
+        Incompatible: another map is there now.
+        MapdError: there is none in time; nothing was executed.
+    """
+    patience = link.patience(asked)
+    tenure = held.tenure
+    try:
+        server = await link.ask_server(patience.left())
+        # A handle belongs to one start of the daemon, whose end this client may not have noticed yet.
+        if tenure is not None and held.ref is not None and (tenure.ended or tenure.epoch != server.epoch):
+            await renew(link, held, held.handle, asked, patience.left())
+    except Unreachable as error:
+        kind = DeadlineExceeded if isinstance(error, DeadlineExceeded) else NotSent
+        raise kind(f"{asked}: not sent: {error}", operation=asked.operation, map=asked.map) from error
 
 
 async def renew(link: Link, held: Held, stale: int, asked: Asked, timeout: float) -> None:

@@ -78,8 +78,9 @@ class Link:
         """
         patience = self.patience(asked, timeout, impatient=impatient)
         while True:
+            left = patience.left()
             try:
-                answer = await self.transport.unary(method, request, asked, patience.left())
+                answer = await self.transport.unary(method, request, asked, left)
             except MapdError as error:
                 self.reached |= error.reason is not None
                 pause = patience.pause(error)
@@ -147,11 +148,12 @@ class Link:
 
     async def _opened(self, patience: Patience, asked: Asked) -> Session:
         while True:
+            left = patience.left()
             try:
                 session = await Session.open(
                     self.transport,
                     epoch="" if self._server is None else self._server.epoch,
-                    timeout=patience.left(),
+                    timeout=left,
                     answering=self.timeout,
                     renewed=self._forget_server,
                     asked=asked,

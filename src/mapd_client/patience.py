@@ -19,7 +19,7 @@ TRIES: Final = 8
 _PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.05
 
-_ENOUGH_S: Final = 0.02
+_ENOUGH_S: Final = 0.1
 """Time for a try. One that has less ends as a call that was perhaps sent, where nobody was there to send it to."""
 
 _LEAST_S: Final = 0.001
@@ -45,26 +45,36 @@ class Patience:
         self._why: MapdError | None = None
 
     def left(self) -> float:
-        """Seconds for the next try."""
-        return max(self._until - time.monotonic(), _LEAST_S)
+        """Seconds for the next try.
+
+        Raises:
+            MapdError: too few, behind a try that failed: how that did.
+        """
+        left = self._until - time.monotonic()
+        if self._why is not None and left < _ENOUGH_S:
+            raise self._told(self._why)
+        return max(left, _LEAST_S)
 
     def pause(self, error: MapdError) -> float:
         """Seconds until the next try after ``error``; raises it where there is to be none."""
         if self.impatient or not may_ask_again(error, self._asked):
-            raise self._told(error)
+            raise self._told(error) if isinstance(error, DeadlineExceeded) else error
         self._sent += isinstance(error, Unreachable) and error.connected
         left = self._until - time.monotonic()
         if left - self._pause < _ENOUGH_S or self._sent >= TRIES:
             raise self._told(error)
         self._why = error
         pause, self._pause = self._pause, min(1.5 * self._pause, _LONGEST_PAUSE_S)
+        if error.retry_after is not None and self._asked.mutates and not self._asked.repeatable:
+            # Whoever asks a daemon again and again until it is gone is asking it when it goes, and gets no answer.
+            pause = min(max(pause, error.retry_after), left - _ENOUGH_S)
         return pause
 
     def _told(self, error: MapdError) -> MapdError:
         """``error``, with what the call waited for before."""
         why = self._why
         if why is None:
-            return error
+            return error  # of the first try
         if isinstance(error, DeadlineExceeded):
             what = f"{self._asked}: no answer within {round(self._timeout, 3):g} s; before: {why}"
         elif self._sent >= TRIES:

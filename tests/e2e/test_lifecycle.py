@@ -136,7 +136,7 @@ async def test_sigterm_ends_new_calls_and_lets_a_running_dump_and_updates_end(pl
     with daemon_process(place, extra="grace_s = 10.0") as daemon:
         async with (
             mapd_client.connect(str(place.socket)) as client,
-            mapd_client.connect(str(place.socket), timeout=2) as hasty,
+            mapd_client.connect(str(place.socket), timeout=1) as hasty,
             health(place.socket) as states,
         ):
             assert await anext(states) == SERVING
@@ -151,7 +151,7 @@ async def test_sigterm_ends_new_calls_and_lets_a_running_dump_and_updates_end(pl
                     assert await anext(states) == NOT_SERVING
                     written = await writer
                     with pytest.raises(Unavailable) as refused:
-                        await client.server_info()
+                        await hasty.server_info()
                     assert refused.value.reason is Reason.DRAINING
                     assert refused.value.retry_after is not None
                     assert daemon.process.poll() is None, "it did not wait for the dump"

@@ -140,7 +140,7 @@ class BlockingTransport(Transport):
             method.path, request_serializer=method.encode, response_deserializer=method.decode
         )
         feed = Feed[Request]()
-        call: Any = factory.future(feed)
+        call: Any = factory.future(feed, wait_for_ready=True)
         call.add_done_callback(feed.close)
         try:
             for request in requests:  # the caller's own code: what it raises is passed on as it is

@@ -70,11 +70,12 @@ class BlockingLink(Link):
         """As Link: there is a stream after this; of the session itself nothing is to be had but its forgetting."""
         patience = self.patience(asked, timeout)
         while True:
+            left = patience.left()
             try:
                 # Held for one try: who waits for a daemon keeps no other thread from its own end.
                 with self._lock:
                     if self._stream is None or not self._stream.going or self._tenure.ended:
-                        await self._begin(asked, patience.left())
+                        await self._begin(asked, left)
                     self.reached = True
                     return cast("Session", _Forgetting(self._forget))
             except MapdError as error:

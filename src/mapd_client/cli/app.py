@@ -98,6 +98,7 @@ def _launch(
     yes: Annotated[bool, Parameter(group=_EVERY, name=["--yes", "-y"])] = False,
     color: Annotated[Colour, Parameter(group=_EVERY)] = "auto",
     grpcurl: Annotated[bool, Parameter(group=_EVERY, name="--print-grpcurl")] = False,
+    wait: Annotated[bool, Parameter(group=_EVERY)] = False,
 ) -> int:
     """Run one verb.
 
@@ -113,6 +114,8 @@ def _launch(
         yes: do not ask before something is destroyed.
         color: auto: on a terminal, unless $NO_COLOR is set.
         grpcurl: print the call as grpcurl takes it, and do not make it.
+        wait: wait for a daemon that is not there yet, for the timeout; one that is restarted meanwhile is waited for
+            in any case.
     """
     del color  # that is read before
     tokens = tuple(references.one_token_each(tokens))
@@ -120,7 +123,7 @@ def _launch(
     asks_help = not tokens or not _HELP_WORDS.isdisjoint(tokens)
     if grpcurl and not asks_help and (not ignored or tokens[0] in _NO_ONE_CALL):
         raise Misuse(f"{tokens[0]}: --print-grpcurl: no one call does what this verb does")
-    options = Options(address, timeout, hosts, hosts_file, context, quiet, yes, grpcurl)
+    options = Options(address, timeout, hosts, hosts_file, context, quiet, yes, grpcurl, wait=wait)
     result: Any = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, options))
     return result if isinstance(result, int) else outcomes.OK
 

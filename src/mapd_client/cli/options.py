@@ -27,6 +27,7 @@ class Options:
         context: the name of a context of the configuration; None: the current one.
         quiet: neither progress nor remarks on stderr; errors stay.
         yes: what destroys is not asked about.
+        wait: a daemon that is not there yet is waited for.
         grpcurl: the call is printed, as grpcurl takes it, and not made.
         tls: certificates of the one host in ``hosts``, where a file of hosts has some.
     """
@@ -40,6 +41,7 @@ class Options:
     yes: bool = False
     grpcurl: bool = False
     tls: Tls | None = None
+    wait: bool = False
 
 
 Given = Annotated[Options, Parameter(parse=False)]

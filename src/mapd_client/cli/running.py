@@ -44,7 +44,9 @@ def with_client(
         work = instead(work, where.tls)
 
     async def connected() -> int:
-        async with connect(where.address, tls=where.tls, timeout=where.timeout) as client:
+        async with connect(
+            where.address, tls=where.tls, timeout=where.timeout, wait_for_ready=options.wait
+        ) as client:
             try:
                 return await work(client)
             except MapNotFound as error:
