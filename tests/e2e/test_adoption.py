@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,7 +32,7 @@ from mapd_api.uapi import MapType
 from mapd_client import U32, U64, Incompatible, Reason
 from tests.e2e.settling import until
 from tests.kernel.programs import pin_program, returning
-from tests.support.daemon import NOBODY, DaemonProcess, Place, daemon_process
+from tests.support.daemon import NOBODY, DaemonProcess, Place, daemon_process, environment
 
 FLOWS = CreateMap(map_type=MapType.HASH, key_size=4, value_size=8, max_entries=8, kernel_name="flows")
 
@@ -65,6 +67,18 @@ async def not_looked_at(place: Place) -> str:
         names = [one.name async for one in listing]
         assert names == sorted(names)
         return "\n".join(listing.not_looked_at)
+
+
+async def mapctl_doctor(place: Place) -> str:
+    code = "import sys; from mapd_client.cli import main; sys.exit(main())"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, "--address", f"unix:{place.socket}", "doctor", "--output", "ndjson"),
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
 
 
 async def refusal(place: Place, name: str) -> Incompatible:
@@ -112,7 +126,8 @@ async def test_a_program_under_a_name_is_quarantined_until_somebody_puts_a_map_t
         said = daemon.log.read_text()
         assert "quarantined: not served, and left as it is" in said
         assert "not a map: a program or a link is pinned there [EINVAL]" in said
-        assert str(path) in await not_looked_at(place)
+        assert f"{path}: not a map" in await not_looked_at(place)
+        assert f"{path}: quarantined: not a map" in await mapctl_doctor(place)
         assert await count(place, "agent/flows") == 1
         async with mapd_client.connect(str(place.socket)) as client:
             with pytest.raises(mapd_client.MapdError, match="not a map"):

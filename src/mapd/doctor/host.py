@@ -18,7 +18,10 @@ from mapd.bpf import (
     load_program,
 )
 from mapd.bpf.asm import Assembler, Reg
+from mapd.bpf.host import bpffs_is_private
 from mapd.config import DEFAULT_USERS, Config, DaemonConfig
+from mapd.maps.adoption import Adoption
+from mapd.maps.errors import MapError
 from mapd.maps.hostfacts import HostFacts, Wanted
 from mapd.sandbox import abi, account
 from mapd.sandbox.landlock import missing_of
@@ -32,6 +35,9 @@ RIGHTS: Final = (
     ("CAP_DAC_READ_SEARCH", "open any pin, to read"),
 )
 """What each capability is for."""
+
+QUARANTINED: Final = 16
+"""Things that are told of; more are counted."""
 
 _PROC: Final = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
 _UNPRIVILEGED: Final = {
@@ -63,6 +69,7 @@ def checks(kernel: Kernel, config: DaemonConfig, capabilities: frozenset[str]) -
     """Everything but the map types, in the order in which it is printed."""
     return [
         *(bpffs(config)),
+        *names(kernel, config),
         runtime_dir(config),
         *(pin_root(root) for root in config.pin_roots),
         *(right(name, purpose, capabilities) for name, purpose in RIGHTS),
@@ -142,6 +149,16 @@ def bpffs(config: DaemonConfig) -> list[Check]:
     if not mounted:
         fix = f"mount -t bpf bpf {config.bpffs}, or set [daemon] bpffs"
         return [Check(name="bpffs", ok=False, needed=True, found=f"{config.bpffs}: {why}", fix=fix)]
+    if not config.private_bpffs and bpffs_is_private(config.bpffs):
+        return [
+            Check(
+                name="bpffs",
+                ok=False,
+                needed=True,
+                found=f"{config.bpffs}: PID 1 does not see this bpffs, nor would the host's programs the maps",
+                fix="start mapd where the host's is mounted, or set [daemon] private_bpffs = true",
+            )
+        ]
     mode = Path(config.bpffs).stat().st_mode & 0o7777
     root = Path(config.bpffs, config.pin_root)
     there = os.path.isdir(root)  # noqa: PTH112 - Path.is_dir() raises where the folder above may not be passed
@@ -159,6 +176,26 @@ def bpffs(config: DaemonConfig) -> list[Check]:
             else f"install -d -o mapd-opener -m 0700 {root}   as root (deploy/tmpfiles.d does), or start as root",
         ),
     ]
+
+
+def names(kernel: Kernel, config: DaemonConfig) -> list[Check]:
+    """What a daemon would serve of the pins that are there, and each thing that it would not, with what mends it."""
+    root = Path(config.bpffs, config.pin_root)
+    try:
+        owner = root.stat().st_uid  # whose the daemon's own folders are
+        found = Adoption(kernel, str(root), owner=owner)
+        found.look()
+    except (OSError, MapError):
+        return []  # no folder yet, or not for this user: ``bpffs`` says so
+    told = [
+        Check(name="quarantined", ok=False, found=f"{one.path}: {one.why}", fix=one.fix)
+        for one in found.misfits[:QUARANTINED]
+    ]
+    more = len(found.misfits) - len(told)
+    line = f"{root}: {found.served} maps have names" + (
+        f", {more} more things are quarantined" if more else ""
+    )
+    return [Check(name="names", ok=not told, found=line, fix="see below" if told else ""), *told]
 
 
 def runtime_dir(config: DaemonConfig) -> Check:

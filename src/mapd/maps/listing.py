@@ -156,6 +156,7 @@ class _Lister:
         store, wanted = self._store, self._wanted
         seen: set[str] = set()
         self._walk(store.names_root, seen, names=True)
+        self._quarantined()
         self.sources.append(f"names below {store.names_root}")
         if wanted.pins:
             for root in store.pin_roots:
@@ -206,6 +207,14 @@ class _Lister:
                 return
             else:
                 self._pin(root, path, named=names)
+
+    def _quarantined(self) -> None:
+        """What was found not to fit when it was last looked at, and was not met on the way: by whatever pattern."""
+        met = {note.path for note in self.notes}
+        listed = {path for found in self._found.values() for path in found.pins}
+        for one in self._store.adoption.misfits:
+            if one.path not in met and (one.served or one.path not in listed):
+                self._hide(str(one), one.path, of_pin=True)
 
     @property
     def _names_only(self) -> bool:

@@ -61,7 +61,7 @@ def doctor(*, output: Format = "table", options: Given) -> int:
         server, principal = await client.server_info(), await client.whoami()
         found = [*_sockets(options), *_daemon(server, await client.health()), *_caller(principal)]
         found += [*[one async for one in _rights(client, principal)], await _facts(client)]
-        found += [*_programs(server), *_types(server)]
+        found += [*await _quarantined(client), *_programs(server), *_types(server)]
         if output == "table":
             records(_lines(found), columns=_COLUMNS[:3], output=output, file=sys.stdout)
         else:
@@ -175,6 +175,17 @@ def _caller(principal: Principal) -> Iterator[Finding]:
             yield Finding(
                 name, "no", f"{share.used} of {share.limit} are in use", f"give some back, or {ask} for more"
             )
+
+
+async def _quarantined(client: Client) -> Iterable[Finding]:
+    """Pins below the folder of names that the daemon found and does not serve; what you may not list is not told."""
+    listing = client.list_maps("-")  # no name is that: what was not looked at is told of all
+    try:
+        async for _ in listing:
+            pass
+    except MapdError:
+        return ()
+    return [Finding("pin", "no", line) for line in listing.not_looked_at if ": quarantined: " in line]
 
 
 async def _facts(client: Client) -> Finding:
