@@ -149,6 +149,7 @@ async def test_the_map_of_a_client_that_is_killed_goes_after_its_ttl(place: Plac
             assert there(pin), "the client lives"
             process.send_signal(signal.SIGKILL)
             took = await until(gone(pin))
+            await until(gone(str(Path(pin).parent)))
     assert TTL_S * 0.5 < took < TTL_S + LATE_S
 
 
