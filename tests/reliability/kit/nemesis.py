@@ -12,8 +12,9 @@ import select
 import shutil
 import signal
 import socket
+import subprocess
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,7 @@ class Nemesis:
     missed: Counter[str] = field(default_factory=Counter[str])
     _daemon: DaemonProcess | None = None
     _standing: socket.socket | None = None
-    _ready: int = 0
+    _supervised: bool = False
 
     @property
     def daemon(self) -> DaemonProcess:
@@ -77,23 +78,42 @@ class Nemesis:
 
     def start(self, rules: Rules | None = None) -> None:
         """Start it, without waiting until it is ready."""
-        variables = [f"PYTHONPATH={self.installed}", f"{entry.GATE}={self.place.root / 'gate'}"]
-        self._daemon = spawn(
-            self.place,
-            extra=self.extra,
-            prefix=["env", *variables, f"{entry.VARIABLE}={(rules or Rules()).to_json()}"],
+        self._daemon = self._spawn(
+            [f"{entry.GATE}={self.place.root / 'gate'}", f"{entry.VARIABLE}={(rules or Rules()).to_json()}"],
             program=[entry.__file__],
         )
         self._standing, _ = self.gate.accept()
         self._standing.settimeout(POINT_S)
 
+    def start_supervised(self) -> None:
+        """Start it under its own supervisor, which starts it again from now on. It has no points."""
+        self._supervised = True
+        self._daemon = self._spawn([], options=["--supervise"])
+
+    def _spawn(
+        self,
+        variables: Sequence[str],
+        *,
+        program: Sequence[str] = ("-m", "mapd"),
+        options: Sequence[str] = (),
+    ) -> DaemonProcess:
+        prefix = ["env", f"PYTHONPATH={self.installed}", *variables]
+        return spawn(self.place, extra=self.extra, prefix=prefix, program=program, options=options)
+
     def wait_ready(self) -> None:
         """Wait until it serves."""
         wait_ready(self.daemon)
 
+    def front(self) -> int:
+        """The pid of the process that speaks to clients."""
+        if not self._supervised:
+            return self.daemon.pid
+        (front,) = children(self.daemon.pid)
+        return front
+
     def opener(self) -> int:
         """The pid of its opener."""
-        for child in children(self.daemon.pid):
+        for child in children(self.front()):
             with suppress(FileNotFoundError):
                 if b"import main; main(" in Path(f"/proc/{child}/cmdline").read_bytes():
                     return child
@@ -101,21 +121,23 @@ class Nemesis:
 
     def pause(self, least: float, most: float) -> None:
         """Let it serve for a random time; fails where it ends by itself meanwhile."""
-        pidfd = os.pidfd_open(self.daemon.pid)
-        try:
+        with process(self.front()) as pidfd:
             ended, _, _ = select.select([pidfd], [], [], self.chance.uniform(least, most))
-        finally:
-            os.close(pidfd)
         assert not ended, f"the daemon ended by itself: {self.daemon.log.read_text()[-2000:]}"
 
     def kill(self, what: str) -> None:
         """SIGKILL to the "front" or the "opener", and wait until the front has ended."""
-        victim = self.daemon.pid if what == "front" else self.opener()
-        self.strikes.append(Strike(f"kill {what}", now()))
+        with process(self.front()) as pidfd:
+            self._kill(what, "")
+            ended, _, _ = select.select([pidfd], [], [], END_S)
+        assert ended, f"the front outlives its opener by {END_S:g} s"
+        if not self._supervised:
+            self.daemon.process.wait()
+
+    def _kill(self, what: str, point: str) -> None:
+        victim = self.front() if what == "front" else self.opener()
+        self.strikes.append(Strike(f"kill {what}{point}", now()))
         os.kill(victim, signal.SIGKILL)
-        if what == "opener":
-            self._let_go()
-        self.daemon.process.wait(END_S)
         self._let_go()
 
     def kill_at_point(self, point: str, what: str) -> None:
@@ -129,15 +151,12 @@ class Nemesis:
         except TimeoutError:
             self.missed[point] += 1
             point = ""
-        victim = self.daemon.pid if what == "front" else self.opener()
-        self.strikes.append(Strike(f"kill {what}{point}", now()))
-        os.kill(victim, signal.SIGKILL)
-        self._let_go()
+        self._kill(what, point)
         self.daemon.process.wait(END_S)
 
     def stop(self, what: str, seconds: float) -> None:
         """SIGSTOP to the "front" or the "opener", and SIGCONT after so long."""
-        victim = self.daemon.pid if what == "front" else self.opener()
+        victim = self.front() if what == "front" else self.opener()
         self.strikes.append(Strike(f"stop {what}", now()))
         os.kill(victim, signal.SIGSTOP)
         try:
@@ -158,18 +177,28 @@ class Nemesis:
         self._let_go()
         if self._daemon is None or self._daemon.process.poll() is not None:
             return
-        process = self._daemon.process
-        process.send_signal(signal.SIGTERM)
-        with suppress(Exception):
-            process.wait(END_S)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        running = self._daemon.process
+        running.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(END_S)
+        if running.poll() is None:
+            running.kill()
+            running.wait()
 
     def any_point(self) -> Rules:
         """Rules for a random point, at a random passing."""
         point = self.chance.choice(POINTS)
         return Rules(point=point, nth=self.chance.randint(1, NTH[point.split()[1]]))
+
+
+@contextmanager
+def process(pid: int) -> Generator[int]:
+    """A descriptor of a process, which is readable once it has ended."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        yield pidfd
+    finally:
+        os.close(pidfd)
 
 
 @contextmanager
