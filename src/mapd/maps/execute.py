@@ -12,7 +12,7 @@ from mapd.maps import atomics, lpm, one_cpu
 from mapd.maps.answers import map_refusal
 from mapd.maps.errors import PASSING, UNSUPPORTED, MapError
 from mapd.maps.groups import Group, Plan
-from mapd.maps.job import Job, Outcome, Refused, part
+from mapd.maps.job import Job, Late, Outcome, Refused, part
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.vector import check_touch
 from mapd.maps.vector_run import LOOKUPS, Broken, Program, pieces, run_piece, whole
@@ -33,8 +33,14 @@ BATCH_FROM: Final = 4
 """Elements from which one batch syscall is cheaper than one syscall each."""
 
 
-def execute(kernel: Kernel, map_fd: int, opened: OpenMap, plan: Plan) -> Outcome:
+def execute(
+    kernel: Kernel, map_fd: int, opened: OpenMap, plan: Plan, expires: float | None = None
+) -> Outcome:
     """Run a checked group in order. Blocks.
+
+    Args:
+        expires: time.monotonic() after which it is not gone on with: what is left has the status EXPIRED. A syscall
+            that runs, and a run of a program, is not interrupted, and the first is made in any case.
 
     Raises:
         MapError: the map refuses as a whole (MAP_FROZEN, ...) and nothing of the group was executed. Where it
@@ -49,13 +55,19 @@ def execute(kernel: Kernel, map_fd: int, opened: OpenMap, plan: Plan) -> Outcome
         if lease is not None:
             with lease as prog_fd:
                 program = Program(vector, prog_fd, writes, served)
-                return _execute(kernel, map_fd, opened, plan, keys, program)
+                return _execute(kernel, map_fd, opened, plan, keys, program, expires)
     check_touch(group, plan, opened.facts)
-    return _execute(kernel, map_fd, opened, plan, keys, None)
+    return _execute(kernel, map_fd, opened, plan, keys, None, expires)
 
 
 def _execute(
-    kernel: Kernel, map_fd: int, opened: OpenMap, plan: Plan, keys: bytes, program: Program | None
+    kernel: Kernel,
+    map_fd: int,
+    opened: OpenMap,
+    plan: Plan,
+    keys: bytes,
+    program: Program | None,
+    expires: float | None,
 ) -> Outcome:
     group = plan.group
     if program is not None and plan.ops == program.ops and group.count <= program.vector.layout.capacity:
@@ -69,7 +81,7 @@ def _execute(
     if isinstance(ended, Outcome):
         return ended
     outcome = Outcome(bytearray(group.count), Buffer.allocate(plan.answer_bytes))
-    job = Job(kernel, map_fd, opened, plan, Buffer.of(keys), Buffer.of(group.values), outcome)
+    job = Job(kernel, map_fd, opened, plan, Buffer.of(keys), Buffer.of(group.values), outcome, expires)
     if ended is not None:
         _refuse(job, 0, ended)
     if group.cpu is not None:
@@ -93,6 +105,9 @@ def _segments(job: Job, program: Program | None, leased: atomics.Leased) -> None
             # For want of memory a run is not begun; of any other failure nobody knows when it came.
             reason = Reason.KERNEL_MEMORY if broken.number == errno.ENOMEM else Reason.OUTCOME_UNKNOWN
             job.outcome.refuse(broken.at, reason, broken.number)
+            return
+        except Late as late:
+            job.outcome.refuse(late.at, Reason.EXPIRED, 0)
             return
         if refused is not None:
             _refuse(job, *refused)
@@ -124,9 +139,10 @@ def _segment(job: Job, segment: Segment, program: Program | None) -> Refused | N
                 return piece.start + refused[0], refused[1]
             continue
         for run in job.plan.runs(piece):
-            refused = _run(job, run)
-            if refused is not None:
-                return run.start + refused[0], refused[1]
+            for part_of_it in job.timely(run):
+                refused = _run(job, part_of_it)
+                if refused is not None:
+                    return part_of_it.start + refused[0], refused[1]
     return None
 
 

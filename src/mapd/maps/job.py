@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 
@@ -54,9 +57,28 @@ class Outcome:
         self.errors.extend(ElementFailure(index, reason, number) for index in told)
 
 
+class Late(Exception):
+    """The time was over: nothing from element ``at`` on was done."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+BETWEEN_LOOKS: Final = 4_096
+BETWEEN_LOOKS_SLOW: Final = 16
+"""Elements that are done before the clock is looked at again: 1 to 8 ms of syscalls, and with those that wait for the
+programs of all CPUs (synchronize_rcu, kernel/bpf/syscall.c, maybe_wait_bpf_programs()) some ten."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One group on one map. ``keys`` and ``values`` are its columns as the kernel reads them."""
+    """One group on one map.
+
+    Attributes:
+        keys, values: its columns as the kernel reads them.
+        expires: time.monotonic() after which no further syscall is begun; None: never.
+    """
 
     kernel: Kernel
     map_fd: int
@@ -65,6 +87,30 @@ class Job:
     keys: Buffer
     values: Buffer
     outcome: Outcome
+    expires: float | None = None
+
+    def timely(self, run: Run) -> Iterator[Run]:
+        """A run in parts, as long as there is time.
+
+        Raises:
+            Late: there is none, and something was done.
+        """
+        if self.expires is None:
+            yield run
+            return
+        widths, traits = self.plan.widths, self.facts.traits
+        most = BETWEEN_LOOKS_SLOW if traits is not None and traits.slow else BETWEEN_LOOKS
+        taken, answered = widths.taken(run.op), widths.answered(run.op)
+        for done in range(0, run.count, most):
+            if run.start + done and time.monotonic() >= self.expires:
+                raise Late(run.start + done)
+            yield Run(
+                run.op,
+                run.start + done,
+                min(most, run.count - done),
+                run.value_in + done * taken,
+                run.value_out + done * answered,
+            )
 
     @property
     def facts(self) -> MapFacts:

@@ -202,7 +202,7 @@ class ElementHandlers:
         count = message.columns.count
         with call.audit.group(call, use.again(), "load", bytes([op]), count) as line:
             for group in _slices(message, op, use.handle.opened.facts):
-                outcome = await self._host.apply(use.again(), group)
+                outcome = await self._host.apply(use.again(), group, expires=call.expires)
                 if line is not None:
                     line.told(outcome.statuses)
                 done = outcome.statuses.count(0)

@@ -30,18 +30,24 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 def execute_permitted(
-    kernel: Kernel, map_fd: int, opened: OpenMap, checked: Plan, grants: Grants | None
+    kernel: Kernel,
+    map_fd: int,
+    opened: OpenMap,
+    checked: Plan,
+    grants: Grants | None,
+    expires: float | None = None,
 ) -> Outcome:
     """Run a group, in order, without the elements that ``grants`` does not permit; those are POLICY. Blocks.
 
     Args:
         grants: None where everything is permitted.
+        expires: as for ``execute``.
 
     Raises:
         MapError: as ``execute``.
     """
     if grants is None:
-        return execute(kernel, map_fd, opened, checked)
+        return execute(kernel, map_fd, opened, checked, expires)
     group = checked.group
     ops = np.frombuffer(group.ops, np.uint8)
     if len(ops) == 1:
@@ -49,12 +55,12 @@ def execute_permitted(
     keys = np.frombuffer(group.keys, np.uint8).reshape(group.count, opened.facts.key_stride)
     mask = permitted(grants, opened.facts.info.map_type, ops.tobytes(), keys)
     if mask is None or mask.all():
-        return execute(kernel, map_fd, opened, checked)
+        return execute(kernel, map_fd, opened, checked, expires)
     statuses = np.full(group.count, Reason.POLICY, np.uint8)
     values: Bytes = np.zeros(checked.answer_bytes, np.uint8)
     errors = _refused(mask)
     if mask.any():
-        done = execute(kernel, map_fd, opened, plan(_part(group, checked, ops, keys, mask), opened))
+        done = execute(kernel, map_fd, opened, plan(_part(group, checked, ops, keys, mask), opened), expires)
         places = np.flatnonzero(mask)
         statuses[mask] = np.frombuffer(done.statuses, np.uint8)
         values[_bytes_of(ops, checked.widths.answered, mask)] = np.frombuffer(done.values.view, np.uint8)

@@ -318,7 +318,7 @@ class MapHost:
     async def apply(
         self, opened: Authorized[OpenMap], group: Group, *, expires: float | None = None
     ) -> Outcome:
-        """Run one group. ``expires`` (time.monotonic()): not begun after it.
+        """Run one group. ``expires`` (time.monotonic()): not begun after it, nor gone on with.
 
         Cancelling: what a thread has begun is executed to its end, what waits is not.
         """
@@ -326,7 +326,7 @@ class MapHost:
         target, lane = _placed(opened, checked)
         count = self._charge(opened, checked)
         try:
-            call = partial(_execute, self._store, target, checked, opened.grants)
+            call = partial(_execute, self._store, target, checked, opened.grants, expires)
             return await self._on(target, lane, call, expires=expires, owner=opened.principal)
         except MapError as error:
             self._refund(opened, checked, count, error)
@@ -369,7 +369,7 @@ class MapHost:
 
         Args:
             order: of the caller; groups for one map run in the order they were submitted with it.
-            expires: time.monotonic() after which it is not begun any more.
+            expires: time.monotonic() after which it is not begun any more, nor gone on with.
 
         Raises:
             MapError: BUSY, STALE_HANDLE, DRAINING; where it was run at once, whatever ``execute`` raises.
@@ -382,7 +382,7 @@ class MapHost:
         except MapError:
             lease.release()
             raise
-        run = partial(_execute, self._store, target, checked, opened.grants, lease.fd)
+        run = partial(_execute, self._store, target, checked, opened.grants, expires, lease.fd)
         if self._inline and passes(target, checked, self._inline) and self._pool.idle(key):
             with lease:
                 return run()
@@ -561,8 +561,15 @@ def _rename(store: MapStore, charges: Charges, name: NameRef, new: NameRef, map_
     return path
 
 
-def _execute(store: MapStore, opened: OpenMap, checked: Plan, grants: Grants | None, map_fd: int) -> Outcome:
-    return execute_permitted(store.kernel, map_fd, opened, checked, grants)
+def _execute(
+    store: MapStore,
+    opened: OpenMap,
+    checked: Plan,
+    grants: Grants | None,
+    expires: float | None,
+    map_fd: int,
+) -> Outcome:
+    return execute_permitted(store.kernel, map_fd, opened, checked, grants, expires)
 
 
 def _next_key(store: MapStore, of: MapFacts, key: bytes | None, map_fd: int) -> bytes | None:
