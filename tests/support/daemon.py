@@ -125,6 +125,7 @@ def spawn(
     policy: str | None = None,
     prefix: Sequence[str] = (),
     program: Sequence[str] = ("-m", "mapd"),
+    options: Sequence[str] = (),
 ) -> DaemonProcess:
     """Start a daemon without waiting for it.
 
@@ -132,6 +133,7 @@ def spawn(
         policy: the policy's whole text, instead of one by ``users``.
         prefix: a command to run it under (setpriv ...).
         program: what Python is to run.
+        options: of ``mapd serve``.
     """
     file = place.root / "mapd.toml"
     file.write_text(place.toml(users, extra, policy))
@@ -139,7 +141,7 @@ def spawn(
     with log.open("ab") as stream:
         begin = stream.tell()
         process = subprocess.Popen(
-            [*prefix, sys.executable, *program, "serve", "--config", file],
+            [*prefix, sys.executable, *program, "serve", "--config", file, *options],
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=stream,
