@@ -154,6 +154,12 @@ class Nemesis:
         self._kill(what, point)
         self.daemon.process.wait(END_S)
 
+    def stand(self) -> str:
+        """Wait until a thread stands at the point that the daemon was started with; which it is."""
+        assert self._standing is not None
+        self._standing.send(b"!")
+        return self._standing.recv(64).decode().strip()
+
     def stop(self, what: str, seconds: float) -> None:
         """SIGSTOP to the "front" or the "opener", and SIGCONT after so long."""
         victim = self.front() if what == "front" else self.opener()
