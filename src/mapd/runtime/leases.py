@@ -117,6 +117,7 @@ class Leases:
         self._table: dict[LeaseId, Lease] = {}
         self._seen = clock()
         self._wanted = asyncio.Event()
+        self._adopted = False
         self._making: set[asyncio.Task[tuple[Reached, bool]]] = set()
         self.counts: Final = Counts()
 
@@ -126,16 +127,21 @@ class Leases:
     async def adopt(self) -> None:
         """Take over every lease that there is; to be done before anybody may ask for one.
 
-        Raises:
-            MapError: the daemon could not look.
+        A daemon that has run out of something starts all the same, and looks again as long as it has to.
         """
-        found = await self._pool.run(Lane.SLOW, "leases", partial(leases.find, self._store))
+        try:
+            found = await self._pool.run(Lane.SLOW, "leases", partial(leases.find, self._store))
+        except MapError as error:
+            _log.warning("leases were not taken over yet", reason=error.reason.name, message=str(error))
+            return
+        self._adopted = True
         for note in found.notes:
             _log.warning("not a lease, left alone", what=note)
         for one in found.leases:
-            lease = self._table[one.id] = Lease(one.id, one.ttl_ms, 0.0)
-            lease.maps = {each.path: self._judged(each) for each in one.maps}
-        self.counts.adopted = len(self._table)
+            lease = self._table.setdefault(one.id, Lease(one.id, one.ttl_ms, 0.0))
+            for each in one.maps:
+                lease.maps.setdefault(each.path, self._judged(each))
+        self.counts.adopted = len(found.leases)
         self._begin_anew(self._clock())
 
     @asynccontextmanager
@@ -287,8 +293,8 @@ class Leases:
             await asyncio.sleep(BEAT_S)
 
     async def _awaited(self) -> None:
-        """Return at once while there are leases; where there are none, with the next one."""
-        if not self._table:
+        """Return at once while there may be leases; where there are none, with the next one."""
+        if not self._table and self._adopted:
             self._wanted.clear()
             await self._wanted.wait()
             self._seen = self._clock()
@@ -300,6 +306,8 @@ class Leases:
             await self._awaited()
             await asyncio.sleep(every)
             try:
+                if not self._adopted:
+                    await self.adopt()
                 await self._look()
                 for lease in self._over():
                     await self._expire(lease)

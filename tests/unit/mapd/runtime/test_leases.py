@@ -223,6 +223,21 @@ async def test_a_daemon_that_starts_gives_every_lease_that_is_pinned_its_whole_t
             await until(lambda: not again.pinned())
 
 
+async def test_a_daemon_that_cannot_look_when_it_starts_takes_leases_over_when_it_can() -> None:
+    async with benched() as bench, bench.leases.kept(EVERY_S):
+        await bench.make()
+    bench.kernel.add(Fault(target=ListFolder, nth=1, errno=24))
+    bench.kernel.add(Fault(target=ListFolder, nth=3, errno=12))
+    async with benched(bench.kernel) as again:
+        assert again.leases.find(JOB) is None
+        async with again.leases.kept(EVERY_S):
+            await until(lambda: again.leases.find(JOB) is not None)
+            assert again.leases.remaining(again.lease()) == TTL_S
+            assert again.leases.counts.adopted == 1
+            again.spend(TTL_S + 0.1)
+            await until(lambda: not again.pinned())
+
+
 async def test_a_short_lease_has_time_for_its_client_to_come_back() -> None:
     async with benched() as bench, bench.leases.kept(EVERY_S):
         await bench.make(ttl_s=1.0)
