@@ -218,6 +218,19 @@ async def test_what_is_no_name_is_told_and_does_no_harm(place: Place) -> None:
         assert await count(place, "agent/flows") == 1
 
 
+@pytest.mark.parametrize(("mode", "leases"), [(0o700, 1), (0o777, 0)])
+async def test_what_others_could_have_pinned_is_no_lease_and_never_ends(
+    place: Place, mode: int, leases: int
+) -> None:
+    folder = place.names / "_leases" / "agent"
+    folder.mkdir(mode=0o700, parents=True)
+    put_map(place, "_leases/agent/theirs-1000ms/flows")
+    folder.chmod(mode)
+    async with running(place.config()) as ready:
+        assert len(ready.leases) == leases
+    assert (folder / "theirs-1000ms" / "flows").exists()
+
+
 class NewerKernel(FaultyKernel):
     """A kernel with a map type that this mapd has never heard of."""
 

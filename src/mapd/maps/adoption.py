@@ -236,6 +236,16 @@ class Adoption:
                 fix=misfit.fix,
             )
 
+    def trust(self, path: str, found: FolderPins) -> Misfit | None:
+        """Whether none but the daemon and root could have put the pins of a folder there."""
+        if found.uid not in (0, self._owner):
+            why = f"the folder belongs to uid {found.uid}, who can put any map under its names"
+            return Misfit(path, why, f"chown {self._owner} {path}, when its pins are what they should be")
+        if found.mode & OTHERS_WRITE:
+            why = f"the folder has mode {found.mode:04o}: others can put any map under its names"
+            return Misfit(path, why, f"chmod go-w {path}, when its pins are what they should be")
+        return None
+
     # ---- what is below -------------------------------------------------------------------------
 
     def _changed(self) -> Sequence[str]:
@@ -275,7 +285,7 @@ class Adoption:
         with self._lock:
             folder = self._folders.setdefault(path, _Folder())
             folder.stamp, folder.settled = found.stamp, found.stamp < began - SETTLED_NS
-            folder.misfit = self._trust(path, found)
+            folder.misfit = self.trust(path, found)
             if path == self._root:
                 folder.strange = tuple(self._strange_in_root(found))
                 self._namespaces = [f"{path}/{name}" for name in sorted(found.folders) if is_part(name)]
@@ -354,16 +364,6 @@ class Adoption:
             "remove that file; profile inspector, or a codec of the client's, tells the types",
             served=True,
         )
-
-    def _trust(self, path: str, found: FolderPins) -> Misfit | None:
-        """Whether none but the daemon and root could have put the pins of a folder there."""
-        if found.uid not in (0, self._owner):
-            why = f"the folder belongs to uid {found.uid}, who can put any map under its names"
-            return Misfit(path, why, f"chown {self._owner} {path}, when its pins are what they should be")
-        if found.mode & OTHERS_WRITE:
-            why = f"the folder has mode {found.mode:04o}: others can put any map under its names"
-            return Misfit(path, why, f"chmod go-w {path}, when its pins are what they should be")
-        return None
 
     def _strange_in_root(self, found: FolderPins) -> Iterable[Misfit]:
         for pin in found.pins:

@@ -139,11 +139,17 @@ def end(store: MapStore, lease: LeaseId, ttl_ms: int) -> Ended:
 
 
 def _listed(store: MapStore, folder: str, notes: list[str]) -> FolderPins:
+    """A folder's pins and folders; none where it is not there, or others could have put them there."""
     try:
-        return store.kernel.control(ListFolder(root=store.names_root, path=folder))
+        found = store.kernel.control(ListFolder(root=store.names_root, path=folder))
     except OSError as error:
         _note(error, folder, notes)
         return FolderPins(0, (), ())
+    misfit = store.adoption.misfit_of(folder) or store.adoption.trust(folder, found)
+    if misfit is None:
+        return found
+    notes.append(str(misfit))
+    return FolderPins(0, (), ())
 
 
 def _note(error: OSError, path: str, notes: list[str]) -> None:
