@@ -89,7 +89,7 @@ class TlsPlace:
 
 def tcp_address(daemon: DaemonProcess) -> str:
     """Where a daemon of a process of its own says that it listens."""
-    for line in daemon.log.read_text().splitlines():
+    for line in daemon.log.read_bytes()[daemon.log_begin :].decode().splitlines():
         if '"event": "ready"' in line:
             (address,) = json.loads(line)["tcp"]
             return str(address)
