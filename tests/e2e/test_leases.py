@@ -47,11 +47,17 @@ POLICY = """
 namespace = "team"
 [principals.other]
 
+[principals.busy]
+
 [principals.team.quotas]
 maps = 3
 
+[principals.busy.quotas]
+ops_per_second = 1
+burst = 3
+
 [[rules]]
-who = ["team", "other"]
+who = ["team", "other", "busy"]
 role = "owner"
 owners = ["self"]
 
@@ -332,6 +338,41 @@ async def test_leased_maps_count_against_the_quota_of_maps(ready: Ready, place: 
         await client.revoke_lease("job-0")
         await maps[0].aclose()
         await leased(client)
+
+
+async def test_a_client_that_has_used_up_its_operations_keeps_its_leases(ready: Ready, place: Place) -> None:
+    async with connected(place, "busy") as client:
+        made = await leased(client, Lease(30.0, "job"))
+        updates = (made.update(1, 10) for _ in range(10))
+        done = await asyncio.gather(*updates, return_exceptions=True)
+        assert any(isinstance(one, QuotaExceeded) for one in done)
+        for _ in range(10):
+            assert await client.keep_lease_alive("job") == 30.0
+    assert ready.leases.counts.kept_alive == 10
+
+
+async def test_a_lease_of_which_one_map_may_not_be_unpinned_stays_whole(place: Place) -> None:
+    denied = (
+        POLICY
+        + """
+[[rules]]
+effect = "deny"
+who = ["team"]
+verbs = ["pin"]
+types = ["array"]
+"""
+    )
+    async with running(place.config(policy=denied)), connected(place, "team") as client:
+        lease = Lease(30.0, "job")
+        first = await leased(client, lease, kernel_name="first")
+        array = client.create_map(
+            None, "array", key=U32, value=U64, max_entries=8, lease=lease, kernel_name="second"
+        )
+        second = await array
+        with pytest.raises(PermissionDenied):
+            await client.revoke_lease(lease)
+        assert there(first.info.pin_path)
+        assert there(second.info.pin_path)
 
 
 async def test_who_unpins_the_last_map_of_a_lease_ends_it(ready: Ready, place: Place) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from mapd.maps.errors import MapError
@@ -46,17 +47,18 @@ class LeaseHandlers:
     async def revoke(self, call: Call, request: pb.LeaseRevokeRequest) -> pb.LeaseRevokeResponse:
         """Unpin all, then forget it."""
         lease = self._permitted(call, request.lease, "revoke")
-        pins = sorted(lease.maps)
-        for path in pins:
-            try:
+        paths, removed = sorted(lease.maps), list[str]()
+        for path in paths:
+            with _gone_already():
+                await self._maps.check_unpin(call, PinRef(path))
+        for path in paths:
+            with _gone_already():
                 await self._maps.unpin_map(call, UnpinMapRequest(map=MapRef(pin=path)))
-            except MapError as error:
-                if error.reason is not Reason.MAP_NOT_FOUND:  # another has unpinned it meanwhile
-                    raise
+                removed.append(path)
             lease.maps.pop(path, None)
         if not (lease.maps or lease.making or lease.ending):
             await self._leases.end(lease)
-        return pb.LeaseRevokeResponse(pins=pins)
+        return pb.LeaseRevokeResponse(pins=removed)
 
     async def time_to_live(
         self, call: Call, request: pb.LeaseTimeToLiveRequest
@@ -109,6 +111,16 @@ class LeaseHandlers:
             except MapError as error:
                 return error
         return _missing(lease.id, "time to live")
+
+
+@contextmanager
+def _gone_already() -> Generator[None]:
+    """Others may unpin a map of a lease at any moment; that is what was wanted."""
+    try:
+        yield
+    except MapError as error:
+        if error.reason is not Reason.MAP_NOT_FOUND:
+            raise
 
 
 def _missing(lease_id: LeaseId, operation: str) -> MapError:

@@ -225,6 +225,14 @@ class MapHandlers:
         await self._named(opened.pin_path, opened.facts.id)
         return pb.UnpinMapResponse()
 
+    async def check_unpin(self, call: Call, pin: PinRef) -> None:
+        """Refuse what ``unpin_map`` would refuse, and do nothing."""
+        message = MapRef(pin=pin.path)
+        async with used(self._host, call, message, "unpin", missing_as="unpin") as use:
+            subject = use.handle.subject
+            less = self._host.reach.less(subject, use.authorized.target.pin_path)
+            check_unpin(call, use.authorized, pin, subject, less)
+
     async def rename_map(self, call: Call, request: pb.RenameMapRequest) -> pb.RenameMapResponse:
         """Another name."""
         name = convert.name_ref(request.name, call.principal, "rename")
