@@ -158,7 +158,7 @@ def _part(columns: Columns, begin: int, end: int) -> Columns:
 class Reading(InSession):
     """A client that reads twice as often as it writes."""
 
-    batches = ("update", "lookup", "lookup")
+    batches: Sequence[str] = ("update", "lookup", "lookup")
 
 
 async def test_a_daemon_that_drops_one_write_in_a_thousand_is_caught(place: Place, canary: Canaries) -> None:
