@@ -51,6 +51,25 @@ async def test_a_second_daemon_with_folders_of_its_own_is_refused_the_names_of_t
         assert first.stop() == 0
 
 
+@pytest.mark.parametrize("ended", ["refused", "killed"])
+async def test_a_second_daemon_in_the_same_place_leaves_the_firsts_socket_names_and_lock_as_they_are(
+    place: Place, ended: str
+) -> None:
+    with daemon_process(place) as first:
+        before = place.socket.stat().st_ino, (place.runtime_dir / "mapd.lock").read_text()
+        second = spawn(place)
+        if ended == "killed":
+            second.process.kill()
+            second.process.wait()
+        else:
+            status, said = exit_of(second)
+            assert status == 1
+            assert f"another mapd serves here (pid {first.pid})" in said
+        assert (place.socket.stat().st_ino, (place.runtime_dir / "mapd.lock").read_text()) == before
+        async with mapd_client.connect(str(place.socket)) as client:
+            await client.create_map("flows", "hash", key=U32, value=U64, max_entries=8)
+
+
 async def test_another_root_of_names_on_the_same_bpffs_is_another_daemons(place: Place) -> None:
     other = beside(place)
     async with running(place.config()), running(other.config(extra="pin_root = 'second'")):
