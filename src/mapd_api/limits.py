@@ -71,6 +71,11 @@ STALL_S: Final = 0.1
 STREAM_PROGRESS_S: Final = 30.0
 """A dump whose reader takes nothing for so long is ended, and a load whose client sends nothing."""
 
+UNSENT_BYTES: Final = 64 << 20
+"""Memory for answers of calls outside of sessions, of all clients of a daemon, that they have not taken. A call with a
+large one waits UNSENT_WAIT_S for room; then it is BUSY."""
+UNSENT_WAIT_S: Final = 5.0
+
 REFUSAL_S: Final = 1.0
 """A stream that is ended before its end is reset when its reader has not taken why after so long."""
 

@@ -146,7 +146,9 @@ async def run_group(
         verbs = kind_of(group.ops).verbs  # before group.operation, which looks through the column too
         async with admitted(host, call, message.map, group.operation, verbs, by_key=True) as opened:
             facts = opened.target.facts
-            check_room(facts, group, answer_bytes(group, facts), room)
+            due = answer_bytes(group, facts)
+            check_room(facts, group, due, room)
+            await call.room(due, group.operation)
             with call.audit.group(call, opened, group.operation, group.ops, group.count) as line:
                 outcome = await host.apply(opened, group, expires=expires)
                 if line is not None:

@@ -103,6 +103,7 @@ class ElementHandlers:
         """Run one element; its refusal is the call's."""
         op = Op(group.ops[0])
         async with used(self._host, call, message, operation_of(op), by_key=True) as use:
+            await call.room(use.authorized.target.facts.value_stride if op is Op.LOOKUP else 0, use.operation)
             with call.audit.group(call, use.authorized, use.operation, group.ops, 1) as line:
                 outcome = await self._host.apply(use.authorized, group, expires=call.expires)
                 if Reason.POLICY in outcome.statuses:

@@ -29,6 +29,7 @@ from mapd.rpc.caller import Caller, Context, Identify
 from mapd.rpc.expiry import while_attested
 from mapd.rpc.health import Services
 from mapd.rpc.requestid import RequestIds
+from mapd.rpc.unsent import Unsent
 from mapd.runtime.rates import Rates
 from mapd_api import contract, limits
 from mapd_api.contract import MethodAccess
@@ -64,6 +65,7 @@ class Call:
         fault: logs an exception that is nobody's but ours; what to tell the caller instead.
         audit: where what is changed and refused is told.
         counts: where what becomes of it is counted.
+        unsent: where room is taken for its answer; None for streams.
     """
 
     caller: Caller
@@ -75,11 +77,21 @@ class Call:
     fault: Callable[[Exception], Refusal]
     audit: Auditor = OFF
     counts: Calls = field(default_factory=Calls)
+    unsent: Unsent | None = None
 
     @property
     def principal(self) -> Principal:
         """Who asks."""
         return self.caller.principal
+
+    async def room(self, size: int, operation: str) -> None:
+        """Wait for room for ``size`` bytes of its answer, before anything is executed.
+
+        Raises:
+            MapError: BUSY, as ``Unsent.take``.
+        """
+        if self.unsent is not None:
+            await self.unsent.take(self.principal, self.context, size, operation)
 
 
 Handler = Callable[[Call, Any], Awaitable[Any]]
@@ -224,6 +236,7 @@ class Guard:
         self.services = Services()
         self.draining = asyncio.Event()
         self.messages = Messages()
+        self.unsent = Unsent()
 
     @property
     def running(self) -> int:
@@ -260,6 +273,7 @@ class Guard:
                         fault=lambda error: self._fault(running, error),
                         audit=self._audit,
                         counts=self.counts,
+                        unsent=self.unsent if unary else None,
                     )
                     if self._rates is not None and unary and name not in _BY_ELEMENT | _FREE:
                         self._rates.take(caller.principal, 1, lambda: name.rpartition("/")[2])
