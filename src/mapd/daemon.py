@@ -33,6 +33,7 @@ from mapd.maps.programs import Programs
 from mapd.maps.store import MapStore
 from mapd.metrics.parts import Parts, counting, telling
 from mapd.notify import notify
+from mapd.openerwatch import watching_opener
 from mapd.reload import Reloading, stamp, status
 from mapd.rpc import health
 from mapd.rpc.access import AccessHandlers
@@ -408,16 +409,9 @@ async def serve(
     def on_opener_end() -> None:
         nonlocal gone
         gone = True
-        if opener is not None:
-            loop.remove_reader(opener)
-        _log.error(
-            "the opener has ended, and without it no map can be opened: stopping; what is pinned stays"
-        )
         begin_to_stop()
 
-    if opener is not None:
-        loop.add_reader(opener, on_opener_end)
-    async with running(config, isolation=isolation) as ready:
+    async with watching_opener(isolation, on_opener_end), running(config, isolation=isolation) as ready:
         banner(ready.config, ready.facts, ready.policy.policy, ready.capabilities, isolation, ready.tcp)
         for line in isolation.missing if isolation is not None else ("--single-process: no sandbox",):
             _log.warning("not locked in as it could be", missing=line)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mapd.bpf import Kernel
+from mapd.launch.renewing import Renewing
 from mapd.rpc.socket_trials import Others
 
 TWO_PROCESSES: Final = "two-processes"
@@ -30,6 +31,7 @@ class Isolation:
         others: tries once who may connect, by connecting; None where that cannot be.
         memory: bytes that all maps of the opener may come to take; None: nobody says.
         ended: readable once the opener has gone; None without one.
+        renewing: what connects to another opener then; None where nobody starts any.
     """
 
     kernel: Kernel | None
@@ -42,3 +44,4 @@ class Isolation:
     others: Others | None = None
     memory: int | None = None
     ended: select.epoll | None = None
+    renewing: Renewing | None = None

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,10 +29,11 @@ from mapd_api.uapi import MapType
 from mapd_client import U32, U64
 from mapd_client.info import ServerInfo
 from tests.e2e.settling import until
+from tests.support.activation import FRONT, activated_openers, front_at, openers_at
 from tests.support.daemon import SOURCE, DaemonProcess, Place, daemon_process, environment, spawn
 
 PROBING = Path(__file__).parent / "probing"
-FRONT, OPENER = 65_501, 65_502
+OPENER = 65_502
 """Users that no host has names for; nothing of theirs is left."""
 TWO_USERS = f"user = {FRONT}\n[opener]\nuser = {OPENER}\n"
 
@@ -352,7 +352,7 @@ def test_once_all_is_stopped_the_process_ends_and_takes_nothing_apart(place: Pla
 def test_the_front_ends_with_the_opener_and_says_so(place: Place) -> None:
     with both(place, TWO_USERS) as (daemon, opener):
         os.kill(opener.pid, signal.SIGKILL)
-        assert daemon.process.wait(15) == 1
+        assert daemon.process.wait(15) == 3
         events = [json.loads(line) for line in daemon.log.read_text().splitlines()]
         (line,) = [event for event in events if event["event"].startswith("the opener has ended")]
         assert line["level"] == "error"
@@ -511,72 +511,17 @@ def test_a_link_in_the_place_of_a_folder_is_refused(place: Place) -> None:
 # ---- an opener that systemd starts -----------------------------------------------------------------------------------
 
 
-def openers_at(path: Path) -> list[int]:
-    """Openers whose settings name the folder of that socket."""
-    found: list[int] = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            line = (process / "cmdline").read_text()
-            if "launch.openerprocess" in line and f'"bpffs":"{path.parent}' in line:
-                found.append(int(process.name))
-    return found
-
-
 @pytest.fixture
-def activated(place: Place) -> Generator[tuple[Path, Any]]:
-    """As mapd-opener.socket does: an opener for each connection, by users of their own."""
-    program = shutil.which("systemd-socket-activate")
-    if program is None:
-        pytest.skip("systemd-socket-activate is not installed")
-    place.bpffs.chmod(0o711)
-    path = place.root / "opener.sock"
-    file = place.root / "opener.toml"
-    file.write_text(place.toml())
-    command = [
-        program,
-        "--accept",
-        "--seqpacket",
-        f"--listen={path}",
-        *(f"--setenv={n}" for n in environment()),
-    ]
-    log = place.root / "opener.log"
-    with (
-        log.open("wb") as stream,
-        subprocess.Popen(
-            [*command, sys.executable, "-m", "mapd", "opener", "--config", str(file)],
-            env=environment(),
-            stderr=stream,
-            stdout=stream,
-        ) as process,
-    ):
-        try:
-            yield path, log
-        finally:
-            process.terminate()
+def activated(place: Place) -> Generator[Path]:
+    with activated_openers(place) as path:
+        yield path
 
 
-async def test_a_front_without_any_right_uses_an_opener_that_listens(
-    place: Place, activated: tuple[Path, Path]
-) -> None:
-    path, log = activated
-    assert await until(path.exists), log.read_text()
-    os.chown(path, FRONT, FRONT)
-    for folder in (place.runtime_dir, place.root / "state"):
-        folder.mkdir()
-        os.chown(folder, FRONT, FRONT)
-    as_front = (
-        "setpriv",
-        f"--reuid={FRONT}",
-        f"--regid={FRONT}",
-        "--clear-groups",
-        "--inh-caps=-all",
-        "--ambient-caps=-all",
-        "--bounding-set=-all",
-    )
+async def test_a_front_without_any_right_uses_an_opener_that_listens(place: Place, activated: Path) -> None:
     for _ in range(2):  # and once more after a restart
-        with daemon_process(place, extra=f"[opener]\nsocket = '{path}'\n", prefix=as_front) as daemon:
+        with front_at(place, activated) as daemon:
             info = await worked(place)
-            assert {environment_of(pid) for pid in openers_at(path)} == {"MALLOC_ARENA_MAX=1\0"}
+            assert {environment_of(pid) for pid in openers_at(activated)} == {"MALLOC_ARENA_MAX=1\0"}
             assert uids(daemon.pid) == {FRONT}
             assert set(threads(daemon.pid)) == {
                 Held(

@@ -19,6 +19,7 @@ PARTS = (
     "mapd.banner",
     "mapd.isolation",
     "mapd.health",
+    "mapd.openerwatch",
     "mapd.metrics",
     "mapd.launch",
     "mapd.doctor",

@@ -88,13 +88,7 @@ class OpenerLink:
                 f"the opener said nothing within {GREETING_S:.0f} s ({error}); its log says why"
             ) from error
         self.sock.settimeout(None)
-        try:
-            found = Greeting.unpack(message)
-        except ValueError as error:
-            raise LaunchError("the opener ended before it was locked in; its log says why") from error
-        if found.error:
-            raise LaunchError(found.error)
-        return found
+        return greeted(message)
 
     def watch(self) -> select.epoll:
         """A descriptor that is readable once the opener has gone: answers on the socket are not ours to read."""
@@ -115,6 +109,21 @@ class OpenerLink:
         with suppress(subprocess.TimeoutExpired):
             return self.process.wait(END_S)
         return None
+
+
+def greeted(message: bytes) -> Greeting:
+    """How an opener is locked in, by its first message.
+
+    Raises:
+        LaunchError: it is not.
+    """
+    try:
+        found = Greeting.unpack(message)
+    except ValueError as error:
+        raise LaunchError("the opener ended before it was locked in; its log says why") from error
+    if found.error:
+        raise LaunchError(found.error)
+    return found
 
 
 def received() -> int:

@@ -107,18 +107,18 @@ def scarcity(error: OSError, what: str, **metadata: object) -> MapError | None:
 
 
 def ended(error: ControlEnded, what: str, **metadata: object) -> MapError:
-    """The refusal of what the opener's end stopped; mapd stops with it."""
+    """The refusal of what the opener's end stopped: mapd connects to another one, or stops too."""
     about = {**metadata, "errno": errno_name(error.errno or 0)}
     if error.unknown:
         return MapError(
             Reason.OUTCOME_UNKNOWN,
-            f"{what}: mapd's opener ended while it did this, and mapd stops: whether it was done is not known; look "
-            "once mapd runs again",
+            f"{what}: mapd's opener ended while it did this: whether it was done is not known; look once there is "
+            "another",
             **about,
         )
     return MapError(
         Reason.DRAINING,
-        f"{what}: nothing was done: mapd's opener has ended, and mapd stops; ask again once it runs",
+        f"{what}: nothing was done: mapd's opener has ended; ask again once there is another",
         **about,
     )
 
@@ -144,6 +144,10 @@ def from_create(error: SyscallError, what: str, *, needs: str = "CAP_BPF", **met
         return _limit(error, f"create {what}", **about)
     if number == errno.EPERM:
         return capability(needs, f"create {what}", **about)
+    if number in PASSING:
+        return MapError(
+            Reason.BUSY, f"create {what}: the kernel was busy; try again [{errno_name(number)}]", **about
+        )
     reason, hint = _CREATE_HINTS.get(number) or _SCARCE.get(number, (Reason.INTERNAL, "unexpected"))
     return MapError(reason, f"create {what}: {hint} [{error.command}: {errno_name(number)}]", **about)
 

@@ -58,7 +58,7 @@ class OpenerEnded(ControlEnded):
     """
 
     def __init__(self, request: str, why: str, *, sent: bool) -> None:
-        hint = "its log says why. Restart mapd: what is pinned is still there"
+        hint = "its log says why; what is pinned is still there"
         super().__init__(
             request, f"the opener has ended ({why}); {hint}", unknown=sent and request in CHANGING
         )
