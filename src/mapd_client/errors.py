@@ -155,7 +155,7 @@ class MapExists(Refused):
 
 
 class Incompatible(Refused):
-    """The map is there with another shape, or is no longer the map that was opened."""
+    """The map is there with another shape, is no longer the map that was opened, or is quarantined by the daemon."""
 
 
 class KeyMissing(Refused, KeyError):

@@ -125,7 +125,7 @@ class MapServiceServicer(object):
 
     def OpenMap(self, request, context):
         """Open a map that exists. References by id need VERB_OPEN_BY_ID too.
-        Errors: MAP_NOT_FOUND; DAEMON_CAPABILITY (a pin's mode, or ids).
+        Errors: MAP_NOT_FOUND; DAEMON_CAPABILITY (a pin's mode, or ids); INCOMPATIBLE (quarantined).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
