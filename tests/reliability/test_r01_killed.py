@@ -64,7 +64,7 @@ def test_no_acknowledged_write_is_lost_and_no_result_made_up_when_front_and_open
             outcome = Outcome.of(load.history)
             at_points = sum(strike.what.count(" ") > 1 for strike in nemesis.strikes)
             figure("R1", "kill -9 of front and opener", len(nemesis.strikes), at_least=rounds)
-            figure("R1", "of them standing at a failpoint", at_points, at_least=rounds // 4)
+            figure("R1", "of them standing at a failpoint", at_points, at_least=size.pick(quick=1, full=60))
             tell(figure, "", outcome)
             left = things(place) ^ before
             assert not left, left

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import ModuleType
 from typing import Any, Final
 
 from mapd import daemon
@@ -16,8 +17,9 @@ from mapd.access.authorize import Authorizer
 from mapd.bpf import Fault, FaultyKernel, LinuxKernel
 from mapd.bpf.abi import Command
 from mapd.bpf.faulty import Target
+from mapd.config import Config
+from mapd.isolation import Isolation
 from mapd.launch import inside
-from mapd.opener import OpenerKernel
 from mapd.rpc.elements import ElementHandlers
 from mapd.rpc.guard import Call, Handler
 from mapd.rpc.maps import MapHandlers
@@ -85,7 +87,6 @@ class Failing(FaultyKernel):
         self._rules = rules
         self._serving = serving
         self._chance = random.Random(rules.seed)  # noqa: S311 - of faults, not of secrets
-        self.close: Callable[[], None] = getattr(inner, "close", lambda: None)
 
     def _record(self, target: Target, map_fd: int | None, count: int) -> int | None:
         del target, map_fd, count  # nobody looks at it, and hours of it would not fit
@@ -132,11 +133,21 @@ def install(rules: Rules, gate: socket.socket | None) -> None:
             kernel = Failing(kernel, rules, serving)
         return Pointed(kernel, points) if rules.point else kernel
 
-    def opener(*args: Any) -> Any:
-        return wrapped(OpenerKernel(*args))
+    served = daemon.serve
 
-    setattr(inside, "OpenerKernel", opener)  # noqa: B010 - a class, as a function
-    setattr(daemon, "LinuxKernel", lambda: wrapped(LinuxKernel()))  # noqa: B010
+    async def serve(config: Config, *, until_stdin_ends: bool, isolation: Isolation | None) -> None:
+        if isolation is not None and isolation.kernel is not None:
+            isolation = replace(isolation, kernel=wrapped(isolation.kernel))
+        await served(config, until_stdin_ends=until_stdin_ends, isolation=isolation)
+
+    _put(inside, "serve", serve)
+    _put(daemon, "LinuxKernel", lambda: wrapped(LinuxKernel()))
+
+
+def _put(module: ModuleType, name: str, value: object) -> None:
+    """Put something in the place of what a module imports; fails where it imports nothing of that name."""
+    assert hasattr(module, name), f"{module.__name__} has no {name} any more"
+    setattr(module, name, value)
 
 
 def _wrap_decide(points: Points, serving: threading.Event) -> None:
