@@ -108,4 +108,4 @@ async def test_when_the_opener_ends_every_watcher_hears_that_nothing_serves(plac
             os.kill(opener_of(daemon.pid), signal.SIGKILL)
             for stream in streams.values():
                 assert (await stream.read()).status == NOT_SERVING
-        assert await asyncio.to_thread(daemon.process.wait, WAIT_S) == 1
+        assert await asyncio.to_thread(daemon.process.wait, WAIT_S) != 0

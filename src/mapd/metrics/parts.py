@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 from mapd.access.policy.holder import PolicyHolder
 from mapd.bpf import Kernel
@@ -40,6 +41,15 @@ class Parts:
     leases: Leases
     adopting: Adopting
     audit: AuditLog | None
+
+
+def prepare(config: MetricsConfig) -> None:
+    """Import what ``telling`` needs, where it tells anything: before all that is imported is frozen.
+
+    Behind that, each full collection of garbage looked through it: 3 to 6% of the daemon's CPU.
+    """
+    if config.listen:
+        import_module("mapd.metrics.expose")
 
 
 def counting(kernel: Kernel, config: MetricsConfig) -> Kernel:
