@@ -311,13 +311,21 @@ async def test_a_pin_that_was_replaced_is_reported_once_and_counted(place: Place
         assert str(other) in str(refused.value)
 
 
-@pytest.mark.parametrize("maps", [10_000])
-async def test_ten_thousand_pins_do_not_keep_a_daemon_from_starting(place: Place, maps: int) -> None:
-    names: Sequence[str] = [f"n{number % 50}/m{number}" for number in range(maps)]
+async def test_ten_thousand_pins_do_not_keep_a_daemon_from_starting(place: Place) -> None:
+    names: Sequence[str] = [f"n{number % 50}/m{number}" for number in range(10_000)]
     put_map(place, *names)
     with daemon_process(place) as daemon:
-        assert f'"pins": {maps}' in adopted(daemon)
+        assert '"pins": 10000' in adopted(daemon)
+        # CPU, for time is the machine's: 1.7 s were measured, 0.6 of them without a pin. Looking at each pin for each
+        # other one would take minutes.
+        assert cpu_s(daemon.pid) < 6
         assert await count(place, names[-1]) == 1
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time that a process has used, in seconds (proc(5), stat: utime and stime)."""
+    utime, stime = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    return (int(utime) + int(stime)) / os.sysconf("SC_CLK_TCK")
 
 
 def adopted(daemon: DaemonProcess) -> str:
