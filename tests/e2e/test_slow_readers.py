@@ -14,11 +14,13 @@ import pytest
 import mapd_client
 from mapd.daemon import Ready
 from mapd_api import limits
+from mapd_api.ops import Op
 from mapd_api.reasons import Reason
 from mapd_api.v1 import elements_pb2 as pb
 from mapd_api.v1.types_pb2 import MapRef
 from mapd_client import U64, Bytes
 from tests.e2e.settling import until
+from tests.support.rawsession import SESSION, RawSession, group
 from tests.unit.mapd.rpc.wire import refusal_of
 
 ENTRIES = 60_000
@@ -157,3 +159,23 @@ async def test_a_stopping_daemon_does_not_wait_for_a_reader_that_it_has_cut_off(
         assert await until(lambda: local.guard.counts.cuts[DUMP] == 1)
         assert await local.guard.wait_idle(5.0)
         reader.call.cancel()
+
+
+async def test_so_is_a_session_whose_client_takes_no_answers_and_it_can_be_resumed(
+    local: Ready, large: mapd_client.Map[int, bytes]
+) -> None:
+    others = len(local.guard.callers)
+    keys = [number.to_bytes(8, "little") for number in range(8_000)]
+    lookups = group(MapRef(name="large"), Op.LOOKUP, *keys)  # answered by 2 MiB
+    async with channel_to(local) as channel, channel_to(local) as again:
+        session = await RawSession.open(channel)
+        for number in range(2 * limits.SLOTS):
+            slot, sequence = number % limits.SLOTS, number // limits.SLOTS + 1
+            await session.stream.write(session.message(slot, sequence, [lookups]))
+        assert await until(lambda: local.guard.counts.cuts[SESSION] == 1)
+        assert await until(lambda: len(local.guard.callers) == others)
+        assert (await large.count()).entries == ENTRIES
+        resumed = await RawSession.open(again, session.opened)
+        assert resumed.opened.resumed
+        assert await session.stream.code() is grpc.StatusCode.CANCELLED
+        resumed.stream.cancel()
