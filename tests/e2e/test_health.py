@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2
 
 from mapd.daemon import running
 from mapd_client import U32, U64, Map, MapdError, connect
+from tests.support.activation import activated_openers, front_at, openers_at
 from tests.support.daemon import Place, daemon_process
 
 WAIT_S = 15.0
@@ -109,3 +110,25 @@ async def test_when_the_opener_ends_every_watcher_hears_that_nothing_serves(plac
             for stream in streams.values():
                 assert (await stream.read()).status == NOT_SERVING
         assert await asyncio.to_thread(daemon.process.wait, WAIT_S) != 0
+
+
+async def test_between_two_openers_what_opens_maps_does_not_serve_and_the_rest_does(place: Place) -> None:
+    """A front whose openers somebody else starts, and for a while nobody does."""
+    with activated_openers(place) as path, front_at(place, path):
+        async with (
+            watching(place, "", MAPS, ACCESS) as streams,
+            connect(str(place.socket)) as client,
+            client.create_map("flows", "hash", key=U32, value=U64, max_entries=10) as flows,
+        ):
+            away = path.with_name("away")
+            path.rename(away)
+            (opener,) = openers_at(path)
+            os.kill(opener, signal.SIGKILL)
+            for stream in streams.values():
+                assert (await stream.read()).status == NOT_SERVING
+            assert await now(place, HOST) == SERVING
+            await flows.update(1, 2)
+            assert await flows.lookup(1) == 2
+            away.rename(path)
+            for stream in streams.values():
+                assert (await stream.read()).status == SERVING
