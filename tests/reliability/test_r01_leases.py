@@ -109,7 +109,7 @@ def front_and_opener(daemon: DaemonProcess) -> tuple[int, int]:
 def test_no_lease_ends_whose_client_lives_and_every_one_whose_client_is_killed(
     place: Place, size: Size, figure: Figures
 ) -> None:
-    rounds, chance = size.pick(quick=1, full=12), random.Random(19)  # noqa: S311 - the same in every run
+    rounds, chance = size.pick(quick=1, full=9), random.Random(19)  # noqa: S311 - the same in every run
     lost = 0
     with ExitStack() as stack:
         daemon = stack.enter_context(daemon_process(place))
