@@ -54,7 +54,7 @@ def test_histories_under_kills_stops_and_failing_syscalls_are_linearizable(
             unary=UNARY,
             seed=2,
             began=now(),
-            window_s=5.0,
+            keys=20,
         )
         with loading(settings) as load:
             disturb(nemesis, load, rounds, size.pick(quick=250, full=1_500), 0.2 if size.quick else 1.0)
