@@ -202,7 +202,7 @@ class Rounds:
         """One call to its end, or given up after so many turns of the loop."""
         method = METHODS[name]
         self.calls += 1
-        call = self._begin(method, requests)
+        call = begin(self.channel, method, requests)
         reading = asyncio.ensure_future(_until_end(call, streamed=method.server_streaming))
         if cancel_after is not None:
             for _ in range(cancel_after):
@@ -217,20 +217,22 @@ class Rounds:
                 raise
         self.answered[name, await call.code()] += 1
 
-    def _begin(self, method: Any, requests: Sequence[Message]) -> Any:
-        kinds: Mapping[tuple[bool, bool], Any] = {
-            (False, False): self.channel.unary_unary,
-            (False, True): self.channel.unary_stream,
-            (True, False): self.channel.stream_unary,
-            (True, True): self.channel.stream_stream,
-        }
-        answer: Any = GetMessageClass(method.output_type)
-        begin = kinds[method.client_streaming, method.server_streaming](
-            contract.full_name(method),
-            request_serializer=_encoded,
-            response_deserializer=answer.FromString,
-        )
-        return begin(iter_of(requests) if method.client_streaming else requests[0], timeout=30)
+
+def begin(channel: grpc.aio.Channel, method: Any, requests: Sequence[Message]) -> Any:
+    """A call of any kind."""
+    kinds: Mapping[tuple[bool, bool], Any] = {
+        (False, False): channel.unary_unary,
+        (False, True): channel.unary_stream,
+        (True, False): channel.stream_unary,
+        (True, True): channel.stream_stream,
+    }
+    answer: Any = GetMessageClass(method.output_type)
+    made = kinds[method.client_streaming, method.server_streaming](
+        contract.full_name(method),
+        request_serializer=_encoded,
+        response_deserializer=answer.FromString,
+    )
+    return made(iter_of(requests) if method.client_streaming else requests[0], timeout=30)
 
 
 def _encoded(message: Message) -> bytes:

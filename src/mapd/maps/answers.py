@@ -53,6 +53,8 @@ def element_reason(facts: MapFacts, op: Op, number: int, key: bytes = b"", flags
     if number == errno.ENOENT:
         if indexed:
             return Reason.INDEX_OUT_OF_RANGE
+        if op in (Op.UPDATE, Op.UPDATE_NOEXIST):
+            return Reason.INTERNAL  # these make what is missing, and "absent" is no refusal
         return Reason.KEY_MISSING if op is Op.UPDATE_EXIST else Reason.KEY_ABSENT
     if number == errno.E2BIG and indexed:
         return Reason.INDEX_OUT_OF_RANGE

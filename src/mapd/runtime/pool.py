@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Final, Generic, TypeVar
 
+from mapd.bpf.abi import Command
+from mapd.bpf.errnos import errno_name
 from mapd.bpf.fd import FdLease
 from mapd.bpf.kernel import SyscallError
-from mapd.maps.errors import MapError, scarcity
+from mapd.maps.errors import PASSING, MapError, scarcity
 from mapd_api.reasons import Reason
 
 T = TypeVar("T")
@@ -407,9 +409,7 @@ class SyscallPool:
             # No future takes one: it would end the coroutine that awaits it.
             return None, RuntimeError(f"a call raised {error!r}")
         except OSError as error:
-            # A host or daemon without descriptors or memory is no fault of ours, wherever it shows.
-            command = error.command if isinstance(error, SyscallError) else "the call"
-            return None, scarcity(error, command) or error
+            return None, _of_the_host(error) or error
         except BaseException as error:
             return None, error
         finally:
@@ -438,6 +438,19 @@ class SyscallPool:
         for thread in self._threads:
             thread.join(max(0.0, give_up - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
+
+
+def _of_the_host(error: OSError) -> MapError | None:
+    """What no layer below has made sense of and is no fault of ours, wherever it shows; None for anything else.
+
+    A host or daemon without descriptors or memory, and a kernel that was busy. Where a program was run nobody knows
+    what an errno means: the kernel has none for it that passes (net/bpf/test_run.c, bpf_prog_test_run_syscall()).
+    """
+    command = error.command if isinstance(error, SyscallError) else "the call"
+    if error.errno in PASSING and command != Command.PROG_TEST_RUN.uapi_name:
+        name = errno_name(error.errno)
+        return MapError(Reason.BUSY, f"{command}: the kernel was busy; try again [{name}]", errno=name)
+    return scarcity(error, command)
 
 
 def _refusal(lane_queue: _LaneQueue, lane: Lane, owner: Hashable) -> MapError:

@@ -485,6 +485,8 @@ def test_no_kernel_memory_is_told_per_element(bench: Bench, count: int) -> None:
     [
         *((MapType.HASH, op, errno.ENOENT, Reason.KEY_ABSENT) for op in Op if op not in TAKES_VALUE),
         (MapType.HASH, Op.UPDATE_EXIST, errno.ENOENT, Reason.KEY_MISSING),
+        (MapType.HASH, Op.UPDATE, errno.ENOENT, Reason.INTERNAL),
+        (MapType.HASH, Op.UPDATE_NOEXIST, errno.ENOENT, Reason.INTERNAL),
         *((MapType.ARRAY, op, errno.ENOENT, Reason.INDEX_OUT_OF_RANGE) for op in Op),
         *((MapType.PERCPU_ARRAY, op, errno.E2BIG, Reason.INDEX_OUT_OF_RANGE) for op in TAKES_VALUE),
         *((map_type, op, errno.EEXIST, Reason.KEY_EXISTS) for map_type in MapType for op in Op),

@@ -94,6 +94,7 @@ async def test_an_exception_reaches_its_caller_and_the_thread_goes_on(error: Bas
         (OSError(errno.EMFILE, "Too many open files", "/proc/self/fdinfo/63"), Reason.QUOTA),
         (SyscallError(errno.ENFILE, "BPF_OBJ_GET"), Reason.QUOTA),
         (SyscallError(errno.ENOMEM, "BPF_MAP_CREATE"), Reason.KERNEL_MEMORY),
+        (SyscallError(errno.EINTR, "BPF_MAP_GET_NEXT_KEY"), Reason.BUSY),
     ],
     ids=str,
 )
@@ -105,6 +106,14 @@ async def test_a_host_that_has_no_more_to_give_is_a_refusal_wherever_it_shows(
         with pytest.raises(MapError) as raised:
             await pool.run(Lane.POINT, 1, fail(error))
     assert raised.value.reason is reason
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EINVAL])
+async def test_of_a_program_that_was_run_nothing_is_made_up(number: int) -> None:
+    """Whether it changed anything nobody knows: to say that the kernel was busy would say that it did not."""
+    async with running() as pool:
+        with pytest.raises(SyscallError):
+            await pool.run(Lane.POINT, 1, fail(SyscallError(number, "BPF_PROG_TEST_RUN")))
 
 
 async def test_calls_of_one_key_run_in_the_order_they_were_made_one_at_a_time() -> None:

@@ -1,0 +1,284 @@
+"""Every method and operation with one of its system calls failing: which there are is asked of a run that works."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
+
+from mapd.bpf import Fault, FaultyKernel
+from mapd.bpf.abi import Command
+from mapd.bpf.elements import BATCH_COMMANDS
+from mapd.bpf.faulty import Target
+from mapd_api import contract
+from mapd_api.ops import ATOMICS, TAKES_VALUE, Op
+from mapd_api.reasons import Reason, decode
+from mapd_api.v1 import elements_pb2 as pb
+from mapd_api.v1 import maps_pb2 as maps
+from mapd_api.v1 import types_pb2 as types
+from mapd_api.v1.types_pb2 import MapRef
+from tests.reliability.everymethod import METHODS, ROUND, Names, begin
+
+ERRNOS: Final = (
+    *(errno.EPERM, errno.ENOENT, errno.EINTR, errno.E2BIG, errno.EAGAIN, errno.ENOMEM, errno.EBUSY),
+    *(errno.EEXIST, errno.EINVAL, errno.ENFILE, errno.EMFILE, errno.ENOSPC),
+)
+
+ELEMENTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A map that operations are tried on: its name is that of its type."""
+
+    type: int
+    key: int
+    value: int
+    flags: int = 0
+
+
+KINDS: Final = {
+    "hash": Kind(types.MAP_TYPE_HASH, 4, 8),
+    "lru": Kind(types.MAP_TYPE_LRU_HASH, 4, 8),
+    "percpu": Kind(types.MAP_TYPE_PERCPU_HASH, 4, 8),
+    "array": Kind(types.MAP_TYPE_ARRAY, 4, 8),
+    "lpm": Kind(types.MAP_TYPE_LPM_TRIE, 8, 8, 1),
+    "queue": Kind(types.MAP_TYPE_QUEUE, 0, 8),
+    "bloom": Kind(types.MAP_TYPE_BLOOM_FILTER, 0, 8),
+}
+
+OF_OP: Final = {
+    **dict.fromkeys((Op.PUSH, Op.PUSH_EXIST, Op.POP, Op.PEEK), ("queue",)),
+    **dict.fromkeys((Op.ADD, Op.CONTAINS), ("bloom",)),
+    Op.LOOKUP_EXACT: ("lpm",),
+    **dict.fromkeys((Op.LOOKUP, Op.UPDATE), ("hash", "lru", "percpu", "array", "lpm")),
+    Op.DELETE: ("hash", "lru", "percpu", "lpm"),
+}
+"""Kinds that an operation is tried on; hash maps where none are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to ask for.
+
+    Attributes:
+        step: of a round, whose earlier steps are made before it; -1: an operation, which needs none.
+    """
+
+    name: str
+    method: str
+    requests: Sequence[Message]
+    step: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One call that fails in one action."""
+
+    action: Action
+    target: Target
+    nth: int
+    place: str
+    errno: int
+
+    def __str__(self) -> str:
+        target = getattr(self.target, "__name__", None) or getattr(self.target, "name", "")
+        return f"{self.action.name}: {self.place} call, {target} #{self.nth}: {errno.errorcode[self.errno]}"
+
+
+@dataclass(slots=True)
+class Sweep:
+    """Goes over one daemon, whose kernel is ``kernel``.
+
+    Attributes:
+        told: what callers were told, by errno: "ok", or reasons of calls, groups and elements.
+        strange: cases that ended as no case may.
+    """
+
+    channel: grpc.aio.Channel
+    kernel: FaultyKernel
+    names: Names
+    told: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
+    strange: list[str] = field(default_factory=list[str])
+    cases: int = 0
+
+    async def prepare(self) -> None:
+        """The maps that operations are tried on, and what a round finds."""
+        for name, kind in KINDS.items():
+            made = maps.CreateMapRequest(
+                type=kind.type,  # type: ignore[arg-type]  # enum numbers are ints
+                key_size=kind.key,
+                value_size=kind.value,
+                max_entries=64,
+                map_flags=kind.flags,
+            )
+            made.named.name = f"r4-{name}"
+            assert await self.ask("CreateMap", [made]) == {"ok"}
+
+    def actions(self) -> Iterator[Action]:
+        """Every method, and every operation on every kind that it is tried on."""
+        for step, (name, build) in enumerate(ROUND):
+            made = build(self.names)
+            requests = [made] if isinstance(made, Message) else list(made)
+            yield Action(f"{name} ({step})", name, requests, step)
+        for op in contract.op_verbs():
+            for kind in OF_OP.get(op, ("hash",)):
+                request = pb.ApplyRequest(groups=[self._group(op, kind)])
+                yield Action(f"Apply {op.name} on {kind}", "Apply", [request])
+
+    @staticmethod
+    def _group(op: Op, name: str) -> pb.OpGroup:
+        kind = KINDS[name]
+        found = pb.OpGroup(map=MapRef(name=f"r4-{name}"), count=ELEMENTS, ops=bytes([op]))
+        prefix = (32).to_bytes(4, "little") if name == "lpm" else b""
+        order = "big" if name == "lpm" else "little"
+        if kind.key:
+            found.keys = b"".join(prefix + n.to_bytes(4, order) for n in range(ELEMENTS))  # type: ignore[arg-type]
+        value = 16 if op in (Op.COMPARE_EXCHANGE, Op.COMPARE_UPDATE) else 8
+        if name == "percpu":
+            value = 16
+        if op in TAKES_VALUE:
+            found.values = bytes(value * ELEMENTS)
+        if op in ATOMICS:
+            found.field.size = 8
+            found.create = op is not Op.COMPARE_EXCHANGE
+        return found
+
+    async def cases_of(self, action: Action, choice: random.Random, part: float) -> list[Case]:
+        """The first, the second and the last call of an action that works, each with every errno; or a part of them."""
+        await self._before(action)
+        self.kernel.forget()
+        await self.ask(action.method, action.requests)
+        calls = [seen.target for seen in self.kernel.seen for _ in range(seen.count)]
+        await self._after(action)
+        places = {"first": 0, "second": 1, "last": len(calls) - 1}
+        found: dict[int, Case] = {}
+        for place, at in places.items():
+            if 0 <= at < len(calls):
+                nth = calls[: at + 1].count(calls[at])
+                found.setdefault(at, Case(action, calls[at], nth, place, 0))
+        return [
+            Case(case.action, case.target, case.nth, case.place, number)
+            for case in found.values()
+            for number in ERRNOS
+            if choice.random() < part
+        ]
+
+    async def run(self, case: Case) -> None:
+        """One case, from a state that is the same each time."""
+        await self._before(case.action)
+        fault = Fault(target=case.target, nth=case.nth, errno=case.errno)
+        self.kernel.add(fault)
+        try:
+            told = await self.ask(case.action.method, case.action.requests)
+        finally:
+            self.kernel.remove(fault)
+        await self._after(case.action)
+        self.cases += 1
+        self.told.setdefault(errno.errorcode[case.errno], Counter()).update(told)
+        self.strange += [f"{case}: {one}" for one in told if not documented(case, one)]
+
+    async def _before(self, action: Action) -> None:
+        for name, build in ROUND[: max(0, action.step)]:
+            if name not in {"Dump", "Load", "ListMaps", "ListMapStats", "GetHostInfo", "Session"}:
+                made = build(self.names)
+                await self.ask(name, [made] if isinstance(made, Message) else list(made))
+
+    async def _after(self, action: Action) -> None:
+        """Take away what the round has made, whatever became of it."""
+        if action.step < 0:
+            return
+        for name in (self.names.mine, f"{self.names.mine}-2"):
+            await self.ask("UnpinMap", [maps.UnpinMapRequest(map=MapRef(name=name))])
+        pin = MapRef(pin=f"{self.names.pins}/{self.names.mine}")
+        await self.ask("UnpinMap", [maps.UnpinMapRequest(map=pin)])
+        (revoke,) = [build(self.names) for name, build in ROUND if name == "LeaseRevoke"]
+        assert isinstance(revoke, Message)
+        await self.ask("LeaseRevoke", [revoke])
+
+    async def ask(self, name: str, requests: Sequence[Message]) -> set[str]:
+        """What one call was told: "ok", and the reasons for which it, its groups or its elements were refused."""
+        method = METHODS[name]
+        call = begin(self.channel, method, requests)
+        told: set[str] = set()
+        try:
+            if method.server_streaming:
+                async for answer in call:
+                    told |= _inside(answer)
+            else:
+                told |= _inside(await call)
+        except grpc.aio.AioRpcError as error:
+            return {_reason(error)}
+        return told or {"ok"}
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            assert isinstance(value, bytes)
+            refusal = decode(Status.FromString(value))
+            if refusal is not None:
+                return refusal.reason.name
+    return f"{error.code().name} without a reason: {error.details()}"
+
+
+def _inside(answer: Any) -> set[str]:
+    """Reasons in an answer: of groups, of elements, of a dump that is not complete."""
+    told: set[str] = set()
+    for result in getattr(answer, "results", ()):
+        if result.HasField("error"):
+            told.add(Reason(int(result.error.reason)).name)
+        told |= {Reason(one).name for one in result.statuses}
+    for one in getattr(answer, "errors", ()):
+        told.add(Reason(int(one.reason)).name)
+    if isinstance(answer, pb.DumpResponse) and answer.HasField("trailer") and not answer.trailer.complete:
+        told.add(f"incomplete: {answer.trailer.incomplete_reason}")
+    if isinstance(answer, maps.ListMapsResponse):
+        told |= {"not looked at" for one in answer.not_looked_at if "ask for" not in one}
+    return told - {"DONE"} or ({"ok"} if told else set())
+
+
+_PASSING: Final = {errno.EINTR, errno.EAGAIN, errno.EBUSY}
+_SCARCE: Final = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+_ELEMENTS: Final = {
+    *_PASSING,
+    errno.ENOMEM,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.E2BIG,
+    errno.EINVAL,
+    errno.ENOSPC,
+}
+
+
+def possible(target: Target) -> set[int]:
+    """What the kernel may answer there: these have a reason of their own each, and no other is INTERNAL to a caller.
+
+    Source: kernel/bpf/syscall.c. The opener may be busy, and short of anything, at every request.
+    """
+    if target is Command.PROG_TEST_RUN:
+        return {errno.ENOMEM}
+    if target is Command.MAP_GET_NEXT_KEY:  # "no more keys" is no errno where it is asked here
+        return _PASSING | {errno.ENOMEM}
+    if target is Command.OBJ_GET_INFO_BY_FD:  # with what is read of /proc/self/fdinfo
+        return _PASSING | _SCARCE
+    if target is Command.MAP_UPDATE_ELEM:  # ENOENT is of EXIST alone
+        return _ELEMENTS - {errno.ENOENT}
+    if isinstance(target, Command):
+        return _ELEMENTS | {errno.EPERM} if target in set(BATCH_COMMANDS.values()) else _ELEMENTS
+    return _PASSING | _SCARCE | {errno.EPERM}
+
+
+def documented(case: Case, told: str) -> bool:
+    """Whether a caller may be told so."""
+    if "without a reason" in told or told.startswith("UNKNOWN"):
+        return False
+    return not told.startswith("INTERNAL") or case.errno not in possible(case.target)
