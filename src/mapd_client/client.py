@@ -225,7 +225,9 @@ class Client(LeaseCalls):
         """
         return Listing(self._links, requests.Wanted(glob, pins, ids, holders))
 
-    async def map_stats(self, glob: str = "*", *, pins: bool = False, ids: bool = False) -> StatsSample:
+    async def map_stats(
+        self, glob: str = "*", *, pins: bool = False, ids: bool = False, wait_for_ready: bool = True
+    ) -> StatsSample:
         """The same maps with their entries, memory and what went through the daemon: for who asks again and again.
 
         No element is read: the daemon asks the kernel for its counters, about 0.5 ms for each map. Cancelling costs
@@ -235,11 +237,13 @@ class Client(LeaseCalls):
             glob: as for ``list_maps``.
             pins: as for ``list_maps``.
             ids: as for ``list_maps``.
+            wait_for_ready: False: say at once that the daemon is away, for who asks again in any case.
 
         Raises:
             Unsupported: an older daemon, without the feature "map-stats".
         """
-        return await stats.ask(await self._links.current(), requests.Wanted(glob, pins, ids))
+        wanted = requests.Wanted(glob, pins, ids)
+        return await stats.ask(await self._links.current(), wanted, impatient=not wait_for_ready)
 
     @overload
     def open_map(self, ref: MapRef | str, *, read_only: bool = False) -> Opening[Map[bytes, bytes]]: ...

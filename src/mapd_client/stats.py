@@ -82,8 +82,8 @@ class StatsSample:
     not_looked_at: Sequence[str]
 
 
-async def ask(link: Link, wanted: requests.Wanted) -> StatsSample:
-    """All maps, page by page. Cancelling costs nothing.
+async def ask(link: Link, wanted: requests.Wanted, *, impatient: bool = False) -> StatsSample:
+    """All maps, page by page; ``impatient`` as for ``Link.call``. Cancelling costs nothing.
 
     Raises:
         Unsupported: the daemon is older.
@@ -93,7 +93,7 @@ async def ask(link: Link, wanted: requests.Wanted) -> StatsSample:
     maps: list[MapStats] = []
     epoch = token = ""
     while True:
-        page = await link.call(methods.LIST_MAP_STATS, _request(wanted, token), asked)
+        page = await link.call(methods.LIST_MAP_STATS, _request(wanted, token), asked, impatient=impatient)
         if epoch not in ("", page.epoch):
             maps, epoch, token = [], "", ""  # another start of the daemon: its counters begin anew
             continue

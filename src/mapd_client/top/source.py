@@ -74,7 +74,7 @@ class ClientSource:
 
     async def sample(self) -> StatsSample:
         """As Source.sample."""
-        return await self.client.map_stats(self.glob, pins=self.pins, ids=self.ids)
+        return await self.client.map_stats(self.glob, pins=self.pins, ids=self.ids, wait_for_ready=False)
 
     @asynccontextmanager
     async def browse(self, stats: MapStats) -> AsyncGenerator[Reader]:
