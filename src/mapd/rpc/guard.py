@@ -51,6 +51,14 @@ _FREE = frozenset({contract.full_name(contract.LEASE_SERVICE.methods_by_name["Le
 
 _SESSION = contract.full_name(contract.ELEMENT_SERVICE.methods_by_name["Session"])
 
+_ANSWERING = frozenset(
+    contract.full_name(method)
+    for service in contract.SERVICES
+    for method in service.methods
+    if method.server_streaming
+)
+"""What has more than one answer."""
+
 _CHANGE_NOTHING = frozenset({Verb.LIST, Verb.READ, Verb.OPEN_BY_ID, Verb.WATCH, Verb.HOST})
 
 
@@ -163,15 +171,15 @@ class Messages:
         await self._idle.wait()
 
 
-async def _abort(context: Context, refusal: Refusal) -> NoReturn:
-    """End a call with its refusal; with a reset where that is not taken within limits.REFUSAL_S.
+async def _abort(method: str, context: Context, refusal: Refusal) -> NoReturn:
+    """End a call with its refusal; a stream of answers with a reset where that is not taken within limits.REFUSAL_S.
 
     A status goes behind the messages of its stream: for a reader that stands still it would wait as long as the
     connection lasts, and with it what is not written yet.
     """
     resetting.forget(sys.exception())
     try:
-        async with asyncio.timeout(limits.REFUSAL_S):
+        async with asyncio.timeout(limits.REFUSAL_S if method in _ANSWERING else None):
             await context.abort_with_status(to_grpc(encode(refusal)))
     except TimeoutError as late:
         resetting.forget(late)
@@ -381,7 +389,7 @@ class Guard:
         _log.error("a handler cancelled itself", method=running.method, request_id=running.id)
         refusal = Refusal(Reason.OUTCOME_UNKNOWN, "the daemon gave this call up; it may have been executed")
         running.outcome = refusal.reason.name
-        await _abort(context, refusal)
+        await _abort(running.method, context, refusal)
 
     def _told(self, running: _Running, context: Context, refusal: Refusal, error: MapError | None) -> None:
         """Tell the audit trail of a refused call; its caller may be nobody."""
@@ -410,7 +418,7 @@ class Guard:
                 message=refusal.message,
                 seconds=round(time.monotonic() - running.began, 6),
             )
-        await _abort(context, refusal)
+        await _abort(running.method, context, refusal)
 
     @staticmethod
     def _fault(running: _Running, error: Exception) -> Refusal:
