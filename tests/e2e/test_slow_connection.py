@@ -44,7 +44,7 @@ async def test_a_client_is_back_soon_after_the_daemon_is(place: Place, local: Re
         failures = 0
         while failures < 3:
             try:
-                await client.server_info()
+                await client.health()
             except mapd_client.Unreachable:
                 failures += 1
         await relay.listen()
