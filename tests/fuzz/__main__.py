@@ -6,10 +6,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.fuzz.requests import TARGETS as REQUESTS
 from tests.fuzz.runner import INPUT_S, RSS_MIB, START_S, Outcome, run
 from tests.fuzz.targets import TARGETS
 
 SECONDS = 600
+
+ALL = {
+    **{name: (name, target) for name, target in TARGETS.items()},
+    "requests": ("tests.fuzz.requests:requests", REQUESTS["requests"]),
+}
+"""By the names that a person gives: what the process is told, and the target."""
 
 
 def main(arguments: list[str]) -> int:
@@ -18,18 +25,18 @@ def main(arguments: list[str]) -> int:
     if arguments and arguments[0].isdecimal():
         seconds = max(1, int(arguments[0]))
         arguments = arguments[1:]
-    unknown = [name for name in arguments if name not in TARGETS]
+    unknown = [name for name in arguments if name not in ALL]
     if unknown:
-        print(f"fuzz: no target {unknown[0]}; there are {', '.join(TARGETS)}", file=sys.stderr)
+        print(f"fuzz: no target {unknown[0]}; there are {', '.join(ALL)}", file=sys.stderr)
         return 2
-    names = arguments or list(TARGETS)
+    names = arguments or list(ALL)
     print(
         f"fuzz: {', '.join(names)}, {seconds} s; an input may take {INPUT_S} s, a process {RSS_MIB} MiB",
         flush=True,
     )
     folder = Path(tempfile.mkdtemp(prefix="mapd-fuzz-"))
     limits = [f"-max_total_time={seconds}", f"-timeout={INPUT_S}", f"-rss_limit_mb={RSS_MIB}"]
-    outcomes = run([(name, TARGETS[name]) for name in names], folder, limits, seconds + START_S)
+    outcomes = run([ALL[name] for name in names], folder, limits, seconds + START_S)
     for outcome in outcomes:
         print(outcome.line() if outcome.result != "broken" else f"{outcome.line()}\n{outcome.said}")
     return _clean(folder, outcomes)

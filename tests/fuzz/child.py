@@ -28,6 +28,23 @@ PARSERS: Final = (
 """What is instrumented: the branches of others would be rewarded too, and take their time."""
 
 
+DAEMON: Final = (
+    "mapd.access",
+    "mapd.maps.groups",
+    "mapd.maps.references",
+    "mapd.maps.select",
+    "mapd.maps.spec",
+    "mapd.maps.tokens",
+    "mapd.rpc.admit",
+    "mapd.rpc.apply",
+    "mapd.rpc.convert",
+    "mapd.rpc.dumps",
+    "mapd.rpc.reading",
+    "mapd.rpc.targets",
+)
+"""The same of the daemon: what a request passes before anything of it is executed."""
+
+
 def others() -> Iterator[str]:
     """Our modules that are no parsers: atheris takes a whole package, without what is named one by one."""
     spec = find_spec("mapd_client")
@@ -45,6 +62,8 @@ def target(name: str) -> Target:
     """A target, with its parser instrumented; ``MODULE:NAME`` for one that is not in ``targets``."""
     module, _, inner = name.rpartition(":")
     packages = ["mapd_client", *([module.partition(".")[0]] if module else [])]
+    if module == "tests.fuzz.requests":
+        packages = list(DAEMON)
     with atheris.instrument_imports(include=packages, exclude=list(others())):
         found = importlib.import_module(module or "tests.fuzz.targets")
     targets: dict[str, Target] = found.TARGETS

@@ -57,7 +57,7 @@ class Outcome:
 
     def line(self) -> str:
         """As it is printed."""
-        text = f"{self.target}: {self.result}: {self.executions:,} executions in {self.seconds:.0f} s"
+        text = f"{_label(self.target)}: {self.result}: {self.executions:,} executions in {self.seconds:.0f} s"
         text += f", at most {self.peak_mib} MiB"
         if self.found is None:
             return text

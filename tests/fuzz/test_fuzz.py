@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.fuzz import canaries
-from tests.fuzz.__main__ import main
+from tests.fuzz.__main__ import ALL, main
 from tests.fuzz.runner import START_S, Outcome, run
 from tests.fuzz.targets import TARGETS
 
@@ -44,14 +44,14 @@ def test_no_parser_breaks_in_a_short_run_by_command(
     said = capsys.readouterr().out
     assert result == 0, said
     first, *lines = said.splitlines()
-    assert first == "fuzz: btf, elf, keys, 1 s; an input may take 5 s, a process 512 MiB"
+    assert first == "fuzz: btf, elf, keys, requests, 1 s; an input may take 5 s, a process 512 MiB"
     found = [
         re.fullmatch(r"([a-z]+): ok: ([0-9,]+) executions in [0-9]+ s, at most [0-9]+ MiB", line)
         for line in lines
     ]
     counts = {one[1]: int(one[2].replace(",", "")) for one in found if one is not None}
-    assert counts.keys() == TARGETS.keys(), said
-    assert all(count > len(TARGETS[name].seeds) for name, count in counts.items())
+    assert counts.keys() == ALL.keys(), said
+    assert all(count > len(ALL[name][1].seeds) for name, count in counts.items())
     assert list(tmp_path.iterdir()) == [], "what found nothing leaves nothing"
 
 
