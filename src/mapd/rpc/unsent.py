@@ -82,8 +82,8 @@ class Unsent:
         cast("Any", context).add_done_callback(done)
 
     def _fits(self, principal: Principal, size: int) -> bool:
-        own = self._own[principal]
-        return own + size <= self._total - self.held or not self.held
+        own = self._own[principal] + size
+        return own <= self._total - self.held - size or not self.held
 
     def _give_back(self, principal: Principal, size: int, late: asyncio.TimerHandle) -> None:
         late.cancel()
