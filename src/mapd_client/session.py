@@ -303,6 +303,9 @@ class Session:
             try:
                 self._stream, opened = await _begin(self._transport, self.tenure, self._timeout, _ASKED)
             except MapdError as error:
+                if self._closing:
+                    # aclose() cancels once, and waits. A failure of the connection at that moment took its place.
+                    raise asyncio.CancelledError from None
                 pipeline.trouble = str(error)
                 if not isinstance(error, (Unreachable, QuotaExceeded)):
                     pipeline.refuse(error)
