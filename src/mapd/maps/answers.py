@@ -78,6 +78,9 @@ def map_refusal(
             f"{what}: this kernel has no such operation for {facts.type_name} maps [{errno_name(number)}]",
             **about,
         )
+    passing = _ELEMENT_REASONS.get(number, Reason.INTERNAL)
+    if passing in (Reason.BUSY, Reason.KERNEL_MEMORY):
+        return MapError(passing, element_message(facts, op, passing, number), **about)
     if op in MUTATES and elements.info(map_fd).frozen:
         return MapError(
             Reason.MAP_FROZEN,
