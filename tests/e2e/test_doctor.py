@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.e2e.test_adoption import put_map, put_program
 from tests.e2e.test_adoption_refusals import OWN_NAMESPACE
-from tests.e2e.test_locked_in import FRONT, TWO_USERS
+from tests.e2e.test_locked_in import TWO_USERS
+from tests.support.activation import FRONT
 from tests.support.daemon import Place, environment
 
 

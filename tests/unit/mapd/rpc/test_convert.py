@@ -110,8 +110,10 @@ def test_what_is_not_given_is_not_invented() -> None:
     assert (spec.flags, spec.kernel_name, spec.map_extra, spec.numa_node, spec.btf) == (0, "", 0, None, None)
 
 
-def leased(lease_id: str = "job", name: str = "flows", **ttl: int) -> maps.CreateMapRequest:
-    lease = maps.Lease(id=lease_id, name=name, ttl=Duration(**(ttl or {"seconds": 30})))
+def leased(
+    lease_id: str = "job", name: str = "flows", *, seconds: int = 30, nanos: int = 0
+) -> maps.CreateMapRequest:
+    lease = maps.Lease(id=lease_id, name=name, ttl=Duration(seconds=seconds, nanos=nanos))
     return creation(named=None, lease=lease)
 
 
@@ -138,16 +140,16 @@ def test_a_map_of_a_lease_has_a_name_in_it(name: str) -> None:
 @pytest.mark.parametrize(
     "ttl",
     [
-        {"seconds": 0, "nanos": 999_999_999},
-        {"seconds": -1},
-        {"seconds": 86_400, "nanos": 1_000_000},
-        {"seconds": 2**63 - 1, "nanos": 2**31 - 1},
-        {"seconds": -(2**63), "nanos": -(2**31)},
+        (0, 999_999_999),
+        (-1, 0),
+        (86_400, 1_000_000),
+        (2**63 - 1, 2**31 - 1),
+        (-(2**63), -(2**31)),
     ],
 )
-def test_a_ttl_that_no_lease_has_is_refused(ttl: dict[str, int]) -> None:
+def test_a_ttl_that_no_lease_has_is_refused(ttl: tuple[int, int]) -> None:
     with refused(Reason.BAD_SPEC) as caught:
-        convert.new_map(leased(**ttl), ALICE)
+        convert.new_map(leased(seconds=ttl[0], nanos=ttl[1]), ALICE)
     assert "from 1 to 86400 s" in str(caught.value)
 
 
