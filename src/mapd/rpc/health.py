@@ -88,7 +88,7 @@ class Health:
     """The health of one server.
 
     Attributes:
-        servicer: of the standard service: Check and Watch.
+        servicer: of the standard service: Check, List and Watch.
 
     Args:
         services: of the daemon; None: nothing is ever lost.
@@ -116,7 +116,7 @@ class Health:
 
 
 class _Servicer:
-    """Check is grpc's own, and Watch is ours.
+    """Check is grpc's own, List and Watch are ours.
 
     With grpc's (grpcio-health-checking 1.81) whoever stops watching a service takes the news from all others who watch
     it, and one that takes none, with a window of 0, holds up who sets a status, so a daemon that drains. Here nobody
@@ -145,6 +145,13 @@ class _Servicer:
             if changed is self._changed:
                 await changed.wait()
 
+    async def List(self, _request: Any, _context: Context) -> Any:  # noqa: N802 - as above
+        """All statuses now. Of the standard service since grpcio-health-checking 1.82."""
+        found: Any = vars(health_pb2)["HealthListResponse"]()
+        for name, status in self._statuses.items():
+            found.statuses[name].status = status
+        return found
+
     async def set(self, serving: Mapping[str, bool]) -> None:
         """Say of services whether they serve; nothing once they drain."""
         if self._draining:
@@ -157,7 +164,8 @@ class _Servicer:
     async def drain(self) -> None:
         """NOT_SERVING for all, for good."""
         self._draining = True
-        self._statuses.update(dict.fromkeys(self._statuses, _Answer.NOT_SERVING))
+        for name in self._statuses:
+            self._statuses[name] = _Answer.NOT_SERVING
         await self._known.enter_graceful_shutdown()
         self._tell()
 

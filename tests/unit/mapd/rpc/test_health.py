@@ -75,6 +75,20 @@ async def test_a_service_that_lacks_something_does_not_serve_and_the_others_do()
 
 
 @pytest.mark.usefixtures("watched_loop")
+async def test_every_method_of_the_standard_service_is_answered() -> None:
+    """List came with a later release of grpcio-health-checking, and a server that lacks it does not start."""
+    methods = [method.name for method in health_pb2.DESCRIPTOR.services_by_name["Health"].methods]
+    assert set(methods) <= {"Check", "Watch", "List"}
+    async with serving() as wire:
+        await wire.health.set_serving()
+        if "List" in methods:
+            answer = await wire.raw("/grpc.health.v1.Health/List")(b"", timeout=WAIT_S)
+            listed: Any = vars(health_pb2)["HealthListResponse"].FromString(answer)
+            assert {name: one.status for name, one in listed.statuses.items()} == dict.fromkeys(
+                ("", *SERVICES), SERVING
+            )
+
+
 async def test_a_server_that_begins_while_something_is_lost_says_so_from_the_start() -> None:
     opener, services = Opener(), Services()
     opener.why = "it has ended"
