@@ -173,7 +173,7 @@ async def test_who_stops_watching_takes_the_news_from_nobody() -> None:
 
 
 async def test_grpcs_own_servicer_loses_the_news_where_it_does_not_count_watchers() -> None:
-    """The canary: grpcio-health-checking 1.81 does, 1.85 does not. Once the floor is such a one, its own may be used."""
+    """The canary: grpcio-health-checking 1.81 does, 1.85 does not. Once the floor is such a one, use its own."""
     known = health.aio.HealthServicer()
     mended = "_watcher_count_by_service" in vars(known)
     await known.set(MAPS, SERVING)
