@@ -49,7 +49,7 @@ async def sweeping_with(
         grpc.aio.insecure_channel(f"unix:{ready.socket}") as channel,
     ):
         await Rounds(channel, random.Random(0)).prepare()  # noqa: S311
-        found = Sweep(channel, kernel, Names("r4", others))
+        found = Sweep(channel, kernel, Names("r4", others), ready.host.handles.close_all)
         await found.prepare()
         yield ready, found
 

@@ -106,6 +106,17 @@ def scarcity(error: OSError, what: str, **metadata: object) -> MapError | None:
     return MapError(reason, f"{what}: {hint} [{errno_name(number)}]", errno=errno_name(number), **metadata)
 
 
+def not_now(error: OSError, what: str, **metadata: object) -> MapError | None:
+    """As ``scarcity``, and BUSY where the kernel was busy: asked again, it may go through."""
+    number = error.errno or 0
+    if number in PASSING:
+        name = errno_name(number)
+        return MapError(
+            Reason.BUSY, f"{what}: the kernel was busy; try again [{name}]", errno=name, **metadata
+        )
+    return scarcity(error, what, **metadata)
+
+
 def ended(error: ControlEnded, what: str, **metadata: object) -> MapError:
     """The refusal of what the opener's end stopped: mapd connects to another one, or stops too."""
     about = {**metadata, "errno": errno_name(error.errno or 0)}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mapd.bpf.kernel import STAMPED_FOLDERS, Kernel, ListFolder, OpenPin, StampFolders
-from mapd.maps.errors import MapError, scarcity
+from mapd.maps.errors import MapError, not_now
 from mapd_api.names import is_part
 from mapd_api.reasons import Reason
 
@@ -376,9 +376,9 @@ def _raise_scarcity(error: OSError, path: str) -> None:
     """Give up where the daemon has run out of something: a pin that was not looked at for that is not unknown for ever.
 
     Raises:
-        MapError: QUOTA, KERNEL_MEMORY.
+        MapError: QUOTA, KERNEL_MEMORY, BUSY.
     """
-    scarce = scarcity(error, f"look at {path}", operation="open")
+    scarce = not_now(error, f"look at {path}", operation="open")
     if scarce is not None:
         raise scarce from error
 

@@ -31,7 +31,7 @@ from mapd.maps import creation, leased, locks
 from mapd.maps import spec as specs
 from mapd.maps.adoption import Adoption
 from mapd.maps.blobs import BtfBlobs
-from mapd.maps.errors import MapError, capability, scarcity
+from mapd.maps.errors import MapError, capability, not_now
 from mapd.maps.leased import LeasedRef
 from mapd.maps.opened import Described, MapFacts, OpenMap, facts
 from mapd.maps.programs import Programs
@@ -267,8 +267,8 @@ class MapStore:
                 except SyscallError as error:
                     if error.errno == errno.EPERM:
                         raise capability("CAP_SYS_ADMIN", f"open {ref}", operation="open") from error
-                    if (scarce := scarcity(error, f"open {ref}", operation="open", map=str(ref))) is not None:
-                        raise scarce from error
+                    if (refusal := not_now(error, f"open {ref}", operation="open", map=str(ref))) is not None:
+                        raise refusal from error
                     if error.errno != errno.ENOENT:
                         raise
                     raise self.not_found(ref, operation) from error
@@ -456,8 +456,8 @@ class MapStore:
                     ) from error
                 if error.errno == errno.EPERM:
                     raise opened_facts.access_refusal("freeze", writes=True) from error
-                if (scarce := scarcity(error, f"freeze {opened_facts.label}", **about)) is not None:
-                    raise scarce from error
+                if (refusal := not_now(error, f"freeze {opened_facts.label}", **about)) is not None:
+                    raise refusal from error
                 raise MapError(
                     Reason.OPERATION_UNSUPPORTED, f"freeze {opened_facts.label}: {error.strerror}", **about
                 ) from error
@@ -493,7 +493,7 @@ class MapStore:
                 if error.errno == errno.EPERM:
                     raise capability("CAP_SYS_ADMIN", f"btf {opened.facts.label}", operation="btf") from error
                 what = f"btf {opened.facts.label}"
-                if (scarce := scarcity(error, what, **opened.facts.about("btf"))) is not None:
+                if (scarce := not_now(error, what, **opened.facts.about("btf"))) is not None:
                     raise scarce from error
                 raise
         return Btf(blob=blob, key_type_id=info.btf_key_type_id, value_type_id=info.btf_value_type_id)
@@ -564,8 +564,8 @@ class MapStore:
         """A pin that could not be opened, made or removed, for a reason of the file system."""
         name = errno_name(error.errno or 0)
         about = {"operation": operation, "errno": name, "map": what}
-        if (scarce := scarcity(error, f"{operation} {what}", operation=operation, map=what)) is not None:
-            return scarce
+        if (refusal := not_now(error, f"{operation} {what}", operation=operation, map=what)) is not None:
+            return refusal
         match error.errno:
             case errno.EACCES if "." in PurePosixPath(path).name:
                 hint = "no map's pin: their names have no '.'"

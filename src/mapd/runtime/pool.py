@@ -22,10 +22,9 @@ from enum import Enum, StrEnum
 from typing import Any, Final, Generic, TypeVar
 
 from mapd.bpf.abi import Command
-from mapd.bpf.errnos import errno_name
 from mapd.bpf.fd import FdLease
 from mapd.bpf.kernel import SyscallError
-from mapd.maps.errors import PASSING, MapError, scarcity
+from mapd.maps.errors import MapError, not_now, scarcity
 from mapd_api.reasons import Reason
 
 T = TypeVar("T")
@@ -447,10 +446,9 @@ def _of_the_host(error: OSError) -> MapError | None:
     what an errno means: the kernel has none for it that passes (net/bpf/test_run.c, bpf_prog_test_run_syscall()).
     """
     command = error.command if isinstance(error, SyscallError) else "the call"
-    if error.errno in PASSING and command != Command.PROG_TEST_RUN.uapi_name:
-        name = errno_name(error.errno)
-        return MapError(Reason.BUSY, f"{command}: the kernel was busy; try again [{name}]", errno=name)
-    return scarcity(error, command)
+    if command == Command.PROG_TEST_RUN.uapi_name:
+        return scarcity(error, command)
+    return not_now(error, command)
 
 
 def _refusal(lane_queue: _LaneQueue, lane: Lane, owner: Hashable) -> MapError:
