@@ -73,19 +73,19 @@ async def test_elements_are_shown_by_the_maps_own_types_page_by_page_and_changes
         app = TopApp(source, await source.sample(), interval=0.05)
         async with app.run_test(size=(120, 20)) as pilot:
             await pilot.press("enter")
-            await until_shows(pilot, "key.saddr", "key.dport", "value.packets", "page 1, 100 elements")
+            await until_shows(pilot, "key.saddr", "key.dport", "value.packets", "page 1, ")
             browser = app.screen
             assert isinstance(browser, Browser)
-            seen: set[bytes] = set()
+            seen: list[bytes] = []
             for number in (1, 2, 3):
-                await until_shows(pilot, f"page {number}, {100 if number < 3 else 50} elements")
+                await until_shows(pilot, f"page {number}, ")
                 assert browser.pages.page is not None
-                seen.update(browser.pages.page.keys)
+                seen += browser.pages.page.keys
                 await pilot.press("n")
-            assert len(seen) == 250
+            assert len(seen) == len(set(seen)) == 250, "no key on two pages, wherever they end"
             await pilot.press("p")
             await pilot.press("p")
-            await until_shows(pilot, "page 1, 100 elements")
+            await until_shows(pilot, "page 1, ")
             assert browser.pages.page is not None
             key = Flow.from_buffer_copy(browser.pages.page.keys[0])
             counted = 100_000

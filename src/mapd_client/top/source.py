@@ -44,16 +44,25 @@ class MapReader:
     shown: Shown
 
     async def read(self, start: bytes) -> Page:
-        """As Reader.read: a dump of as many elements as a page has, ended where they were read."""
+        """As Reader.read: a dump of as many elements as a page has, ended where they were read.
+
+        Where that is inside a kernel bucket no token goes on from there: the elements of it come with the next page.
+        """
         info = self.opened.info
         most = page_elements(info.key_stride + info.value_stride)
         keys: list[bytes] = []
         values: list[bytes] = []
+        covered, token = 0, start
         async with self.opened.items(limit=most, resume=start or None, partial_ok=True) as dump:
             async for key, value in dump:
                 keys.append(key)
                 values.append(value)
-        token = dump.token if len(keys) == most else b""
+                if dump.token != token:  # it moves with the last element of a chunk
+                    covered, token = len(keys), dump.token
+        if len(keys) < most:
+            token = b""
+        elif covered:
+            del keys[covered:], values[covered:]
         texts = self.shown.records.texts(b"".join(keys), b"".join(values), len(keys))
         shown = [fields(key, value) for key, value in zip(texts["key"], texts["value"], strict=True)]
         return Page(keys, values, shown, token)
