@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import CoroutineType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc.aio
+
+_LOOP: Final = "_server_main_loop"
 
 Crashed: TypeAlias = Callable[[BaseException], None]
 """Is told why, in the event loop."""
@@ -26,9 +28,11 @@ async def start(server: grpc.aio.Server, crashed: Crashed) -> None:
     """
     before = asyncio.all_tasks()
     await server.start()
-    for task in asyncio.all_tasks() - before:
-        if not isinstance(task.get_coro(), CoroutineType):
-            task.add_done_callback(_looked_at(crashed))
+    more = [one for one in asyncio.all_tasks() - before if not isinstance(one.get_coro(), CoroutineType)]
+    # Calls of other servers may have begun meanwhile. Where the loop is called otherwise, all are looked at.
+    named = [one for one in more if getattr(one.get_coro(), "__name__", "") == _LOOP]
+    for task in named or more:
+        task.add_done_callback(_looked_at(crashed))
 
 
 def _looked_at(crashed: Crashed) -> Callable[[asyncio.Task[Any]], None]:

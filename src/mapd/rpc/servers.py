@@ -222,18 +222,28 @@ class Servers:
         name = ended.wanted.principal.name
         _log.error("gRPC has ended a server; another one takes its place", principal=name, why=repr(why))
         while self._servers.get(name) is ended:
+            wanted = ended.wanted
             try:
-                made = await self._make(ended.wanted)
-            except SocketError as error:
-                _log.error("a server cannot be replaced yet", principal=name, message=str(error))
-                await asyncio.sleep(AGAIN_S)
+                made = await self._make(wanted)
+            except (SocketError, OSError, RuntimeError) as error:
+                await self._not_yet(name, error)
                 continue
-            if self._servers.get(name) is not ended:  # a reload was quicker
+            if self._servers.get(name) is not ended or ended.wanted is not wanted:  # a reload was quicker
                 await made.end()
-                return
-            made.socket.publish()
+                continue
+            try:
+                made.socket.publish()
+            except (SocketError, OSError) as error:
+                await made.end()
+                await self._not_yet(name, error)
+                continue
             self._servers[name] = made
-            self._retire(ended, ended.wanted.principal)
+            self._retire(ended, wanted.principal)
+
+    async def _not_yet(self, name: str, error: Exception) -> None:
+        """Whatever it was, it is tried again: nobody can connect as this principal."""
+        _log.error("a server cannot be replaced yet", principal=name, message=str(error))
+        await asyncio.sleep(AGAIN_S)
 
     async def _become(self, now: _Server | None, wanted: _Wanted) -> None:
         """Raises SocketError; the server that was there is as it was, or fails what is tried next."""

@@ -25,6 +25,10 @@ PROBES: Final = 8_192
 PROBE_S: Final = 10.0
 UNTRIED: Final = -1
 
+_ADMITTED: Final = frozenset({0, errno.EAGAIN, errno.ECONNREFUSED})
+"""connect()'s answers behind the kernel's check of rights (unix_find_bsd): a queue that is full, and a socket on which
+nobody listens for the moment, for gRPC has ended its server."""
+
 _TRY: Final = """
 import json, os, socket, sys
 for line in sys.stdin:
@@ -105,8 +109,7 @@ class Others:
         for (each, uid, gid, yes), failed in zip(asked, answers, strict=True):
             if failed == UNTRIED:
                 continue
-            # A full queue (EAGAIN) is behind the kernel's check of rights.
-            admitted = failed in {0, errno.EAGAIN}
+            admitted = failed in _ADMITTED
             if admitted != yes:
                 how = "connected" if admitted else f"was refused ({os.strerror(failed)})"
                 raise SocketError(

@@ -189,12 +189,13 @@ class Leases:
             MapError: BAD_SPEC, the lease has another ttl; QUOTA, too many; BUSY, it is just ending; what ``create``
                 does.
         """
+        fresh = place.lease not in self._table
         try:
             lease = self._enter(place)
         except BaseException:
             create.close()
             raise
-        task = asyncio.create_task(self._made(lease, place, create), name=f"create {place}")
+        task = asyncio.create_task(self._made(lease, place, create, fresh=fresh), name=f"create {place}")
         self._making.add(task)
         task.add_done_callback(self._making.discard)
         try:
@@ -208,10 +209,12 @@ class Leases:
         about = {"operation": "create", "map": str(place)}
         lease = self._table.get(place.lease)
         if lease is None:
-            if len(self._table) >= limits.LEASES:
+            own = sum(one.namespace == place.lease.namespace for one in self._table)
+            if own >= limits.LEASES - len(self._table):
                 raise MapError(
                     Reason.QUOTA,
-                    f"create {place}: there are {len(self._table)} leases, and a daemon has at most {limits.LEASES}; "
+                    f"create {place}: there are {len(self._table)} leases, {own} of them of {place.lease.namespace}; "
+                    f"a daemon has at most {limits.LEASES}, and no namespace more of them than are left for others; "
                     "put several maps into one",
                     **about,
                 )
@@ -242,7 +245,12 @@ class Leases:
         return lease
 
     async def _made(
-        self, lease: Lease, place: LeasedRef, create: Coroutine[Any, Any, tuple[Reached, bool]]
+        self,
+        lease: Lease,
+        place: LeasedRef,
+        create: Coroutine[Any, Any, tuple[Reached, bool]],
+        *,
+        fresh: bool,
     ) -> tuple[Reached, bool]:
         try:
             reached, created = await create
@@ -254,6 +262,8 @@ class Leases:
             return reached, created
         finally:
             lease.making -= 1
+            if fresh and not (lease.maps or lease.making):
+                self._forget(lease)  # it began with a map that was refused
 
     def _judged(self, one: LeasedMap) -> Judged:
         """A map as it is called as far as its place tells; the next look tells the rest."""
@@ -362,7 +372,14 @@ class Leases:
                 lease.maps[one.path] = self._judged(one)
         lease.unused = was_empty and not lease.maps
 
+    def _forget(self, lease: Lease) -> None:
+        """Another one may have its name by now."""
+        if self._table.get(lease.id) is lease:
+            del self._table[lease.id]
+
     async def _expire(self, lease: Lease) -> None:
+        if self._table.get(lease.id) is not lease or lease.ending:
+            return  # revoked while others ended, and perhaps begun anew
         if lease.making or (lease.until > self._now() and not lease.unused):
             return  # kept alive while others ended
         ended = await self.end(lease)
@@ -379,9 +396,13 @@ class Leases:
     async def end(self, lease: Lease) -> leases.Ended:
         """Remove a lease with all its pins. Cancelling: they are removed nevertheless, and it is forgotten later.
 
+        Nothing of one that has ended, or is just ending: another may have begun in its folder.
+
         Raises:
             MapError: some may be removed; the lease is there still.
         """
+        if self._table.get(lease.id) is not lease or lease.ending:
+            return leases.Ended((), ())
         lease.ending = True
         try:
             call = partial(leases.end, self._store, lease.id, lease.ttl_ms)
@@ -390,7 +411,7 @@ class Leases:
             lease.ending = False
         for note in ended.left:
             _log.warning("left behind by a lease that has ended", lease=str(lease.id), what=note)
-        self._table.pop(lease.id, None)
+        self._forget(lease)
         return ended
 
 

@@ -79,6 +79,24 @@ def test_what_is_published_is_what_was_meant(place: Path, served: ExitStack, adm
         assert trial(made) == len(admitted.uids) + len(admitted.gids) + 1
 
 
+@root_only
+def test_a_socket_on_which_nobody_listens_any_more_is_tried_all_the_same(
+    place: Path, served: ExitStack
+) -> None:
+    made = publish(place, served, Admitted(uids=frozenset({ALICE})))
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(place / "left"))
+    (place / "left").rename(made.path)
+    open_to_all(str(made.path), 0o600)
+    with pytest.raises(SocketError, match="was refused"):
+        trial(made)
+    open_to_all(str(made.path), 0o666)
+    assert trial(made) == 2
+    open_to_all(str(made.folder), 0o755)
+    with pytest.raises(SocketError, match="connected"):
+        trial(made)
+
+
 # ---- what went wrong ---------------------------------------------------------------------------
 
 

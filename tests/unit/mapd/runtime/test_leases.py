@@ -372,16 +372,59 @@ async def test_another_ttl_than_the_leases_own_is_refused() -> None:
 
 
 async def test_a_daemon_has_so_many_leases_and_a_lease_so_many_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LEASES", 2)
+    monkeypatch.setattr(limits, "LEASES", 3)
     monkeypatch.setattr(limits, "LEASE_MAPS", 3)
     async with benched() as bench:
         for name in ("a", "b", "c"):
             await bench.make(name)
         await bench.make("a", LeaseId("team", "second"))
-        for place in (("d", JOB), ("a", LeaseId("team", "third"))):
+        await bench.make("a", LeaseId("other", "first"))
+        for place in (("d", JOB), ("a", LeaseId("third", "first"))):
             with pytest.raises(MapError) as caught:
                 await bench.make(*place)
             assert caught.value.reason is Reason.QUOTA
+
+
+async def test_a_namespace_has_no_more_leases_than_are_left_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "LEASES", 8)
+    async with benched() as bench:
+        for count in range(4):
+            await bench.make(lease=LeaseId("greedy", str(count)))
+        with pytest.raises(MapError, match=r"4 leases, 4 of them of greedy") as caught:
+            await bench.make(lease=LeaseId("greedy", "more"))
+        assert caught.value.reason is Reason.QUOTA
+        await bench.make(lease=LeaseId("other", "job"))
+
+
+async def test_a_lease_whose_first_map_is_refused_is_none() -> None:
+    async with benched() as bench:
+        bench.kernel.add(Fault(target=Pin, nth=1, errno=12))
+        with pytest.raises(MapError):
+            await bench.make()
+        assert len(bench.leases) == 0
+        await bench.make(ttl_s=TTL_S + 1)
+
+
+async def test_a_lease_that_was_made_anew_does_not_end_with_the_one_before() -> None:
+    async with benched() as bench:
+        await bench.make()
+        before = bench.lease()
+        ended = await bench.leases.end(before)
+        assert len(ended.pins) == 1
+        await bench.make()
+        assert bench.lease() is not before
+        assert not (await bench.leases.end(before)).pins
+        assert bench.pinned()
+
+
+async def test_a_lease_ends_once() -> None:
+    async with benched() as bench:
+        await bench.make()
+        lease = bench.lease()
+        ended = await asyncio.gather(*[bench.leases.end(lease) for _ in range(3)])
+        assert [len(each.pins) for each in ended] == [1, 0, 0]
 
 
 async def test_one_namespaces_lease_is_not_the_others_of_that_id() -> None:
