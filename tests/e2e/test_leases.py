@@ -34,7 +34,7 @@ from mapd_client import (
     QuotaExceeded,
     blocking,
 )
-from tests.support.daemon import DaemonProcess, Place, daemon_process, environment
+from tests.support.daemon import Place, daemon_process, environment
 
 TTL_S = 1.0
 LATE_S = 2.5
@@ -236,24 +236,10 @@ async def test_a_stopped_daemon_expires_no_lease(place: Place) -> None:
         assert '"stopped for a while: leases begin anew"' in daemon.log.read_text()
 
 
-def opener_of(daemon: DaemonProcess) -> int:
-    """The other process: a child of it, or it a child of the other."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, _, rest = path.read_text().partition(" ")
-            parent = int(rest.rpartition(")")[2].split()[1])
-            command = (path.parent / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if parent == daemon.pid and b"opener" in command:
-            return int(pid)
-    raise AssertionError(f"no opener of {daemon.pid}")
-
-
 async def test_a_stopped_opener_expires_no_lease_whose_client_lives(place: Place) -> None:
     with daemon_process(place) as daemon:
         async with connected(place) as client, leased(client) as made:
-            opener = opener_of(daemon)
+            opener = daemon.opener()
             os.kill(opener, signal.SIGSTOP)
             try:
                 await passed(2 * TTL_S)

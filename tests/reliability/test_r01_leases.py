@@ -15,7 +15,6 @@ from pathlib import Path
 from mapd.runtime import leases
 from mapd_api.limits import LEASE_RETURN_S
 from tests.reliability.figures import Canaries, Figures, Size
-from tests.reliability.kit.load import children
 from tests.support.daemon import DaemonProcess, Place, daemon_process, environment
 
 LEASES = 20
@@ -99,13 +98,6 @@ def until(true: Callable[[], bool], within_s: float) -> None:
         time.sleep(0.02)
 
 
-def front_and_opener(daemon: DaemonProcess) -> tuple[int, int]:
-    (opener,) = (
-        one for one in children(daemon.pid) if b"opener" in Path(f"/proc/{one}/cmdline").read_bytes()
-    )
-    return daemon.pid, opener
-
-
 def test_no_lease_ends_whose_client_lives_and_every_one_whose_client_is_killed(
     place: Place, size: Size, figure: Figures
 ) -> None:
@@ -115,7 +107,7 @@ def test_no_lease_ends_whose_client_lives_and_every_one_whose_client_is_killed(
         daemon = stack.enter_context(daemon_process(place))
         process, pins = stack.enter_context(client(place))
         for _ in range(rounds):
-            for victim in front_and_opener(daemon):
+            for victim in (daemon.pid, daemon.opener()):
                 with stopped(victim):
                     time.sleep(chance.uniform(0.3, 2.5))
                 lost = max(lost, missing(pins))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from mapd.launch.cgroup import RESERVE
 from mapd_api.reasons import Reason
 from mapd_client import Bytes
 from tests.reliability.figures import Canaries, Figures, Size
-from tests.support.daemon import DaemonProcess, Place, daemon_process
+from tests.support.daemon import Place, daemon_process
 from tests.support.memorycgroup import kills, memory_cgroup, processes
 
 LIMIT = 64 << 20
@@ -113,7 +112,7 @@ async def unpin(client: mapd_client.Client, name: str) -> None:
 async def test_an_opener_that_keeps_nothing_free_is_killed(place: Place, canary: Canaries) -> None:
     """The same without the bound: the opener is moved into the cgroup behind its back."""
     with memory_cgroup(LIMIT) as cgroup, daemon_process(place) as daemon:
-        (cgroup / "cgroup.procs").write_text(str(opener_of(daemon)))
+        (cgroup / "cgroup.procs").write_text(str(daemon.opener()))
         async with mapd_client.connect(str(place.socket), timeout=5) as client:
             with suppress(mapd_client.MapdError):
                 opened = await create(client, "h", "hash", 1, 200_000)
@@ -125,12 +124,6 @@ async def test_an_opener_that_keeps_nothing_free_is_killed(place: Place, canary:
                 if kills(cgroup):
                     break
         canary("R12", "an opener without a reserve", caught=kills(cgroup), of=1)
-
-
-def opener_of(daemon: DaemonProcess) -> int:
-    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-    (found,) = [one for one in children if "openerprocess" in Path(f"/proc/{one}/cmdline").read_text()]
-    return int(found)
 
 
 def test_a_cgroup_that_leaves_nothing_for_maps_is_refused_at_the_start(place: Place) -> None:

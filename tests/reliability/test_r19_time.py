@@ -22,20 +22,12 @@ from mapd_client import U32
 from tests.e2e.tls_place import TlsPlace, tcp_address
 from tests.reliability.clock import WallClock, wall_clock
 from tests.reliability.figures import Canaries, Figures, Size
-from tests.reliability.kit.load import children
 from tests.support.daemon import DaemonProcess, Place, daemon_process
 from tests.support.pki import LOCALHOST
 
 HOUR = 3_600
 HALF_AN_HOUR = datetime.timedelta(minutes=30)
 LEASE_S = 1.0
-
-
-def opener_of(daemon: DaemonProcess) -> int:
-    (found,) = [
-        one for one in children(daemon.pid) if b"openerprocess" in Path(f"/proc/{one}/cmdline").read_bytes()
-    ]
-    return found
 
 
 class Living:
@@ -89,7 +81,7 @@ async def test_a_process_that_was_stopped_ends_nothing(
     stopped_s = size.pick(quick=2, full=5)
     with daemon_process(place) as daemon:
         async with living(place) as found:
-            victim = daemon.pid if who == "front" else opener_of(daemon)
+            victim = daemon.pid if who == "front" else daemon.opener()
             os.kill(victim, signal.SIGSTOP)
             try:
                 await asyncio.sleep(stopped_s)

@@ -81,6 +81,20 @@ def private_place() -> Generator[Place]:
             yield Place(root, mount)
 
 
+def fds_of(pid: int) -> list[str]:
+    """What a process' descriptors point to, sorted."""
+    found: list[str] = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(link.readlink()))
+    return sorted(found)
+
+
+def threads_of(pid: int) -> int:
+    """How many threads a process has."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
 @dataclass(slots=True)
 class DaemonProcess:
     """A running ``mapd serve``. Its words in ``log`` begin at ``log_begin``, behind those of earlier ones."""
@@ -94,16 +108,18 @@ class DaemonProcess:
     def pid(self) -> int:
         return self.process.pid
 
+    def opener(self) -> int:
+        """The pid of the child that opens maps for it."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        (found,) = [one for one in children if b"openerprocess" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        return int(found)
+
     def fds(self) -> list[str]:
         """What its descriptors point to, sorted."""
-        found: list[str] = []
-        for link in Path(f"/proc/{self.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                found.append(str(link.readlink()))
-        return sorted(found)
+        return fds_of(self.pid)
 
     def threads(self) -> int:
-        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
+        return threads_of(self.pid)
 
     def stop(self, timeout: float = 15.0) -> int:
         """SIGTERM; its exit status."""
