@@ -6,6 +6,7 @@ import asyncio
 import gc
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -19,7 +20,7 @@ from tests.reliability.everymethod import METHODS, Names, Rounds, left_out
 from tests.reliability.figures import Canaries, Figures, Size
 from tests.reliability.processes import resident_kib
 from tests.support.counts import kernel_maps
-from tests.support.daemon import DaemonProcess, Place, daemon_process
+from tests.support.daemon import DaemonProcess, Place, daemon_process, fds_of, threads_of
 
 CLIENTS = 4
 
@@ -89,8 +90,22 @@ async def elements(place: Place, count: int) -> None:
 
 
 def held(daemon: DaemonProcess) -> Counter[str]:
-    """What the daemon's descriptors are, but for which socket each is."""
-    return Counter(one.partition(":[")[0] if one.startswith("socket") else one for one in daemon.fds())
+    """What the descriptors of both processes are, but for which socket each is."""
+    return sum((held_by(pid) for pid in (daemon.pid, daemon.opener())), Counter[str]())
+
+
+def held_by(pid: int) -> Counter[str]:
+    return Counter(one.partition(":[")[0] if one.startswith("socket") else one for one in fds_of(pid))
+
+
+def threads(daemon: DaemonProcess) -> int:
+    """Of both processes."""
+    return daemon.threads() + threads_of(daemon.opener())
+
+
+def memory_kib(daemon: DaemonProcess) -> Sequence[int]:
+    """Of the front and of the opener."""
+    return resident_kib(daemon.pid), resident_kib(daemon.opener())
 
 
 def test_every_method_has_a_call() -> None:
@@ -109,29 +124,28 @@ async def test_a_daemon_is_after_many_calls_as_it_was_before(
         assert {name for name, code in told if code is grpc.StatusCode.OK} >= METHODS.keys() - {"GetBtf"}
         await rounds(place, warm_up, 2, cancels=0.3, between=between)
         await elements(place, operations // 10)
-        before, threads, maps, memory = (
-            held(daemon),
-            daemon.threads(),
-            kept_maps(),
-            resident_kib(daemon.pid),
-        )
+        before, many, maps, memory = held(daemon), threads(daemon), kept_maps(), memory_kib(daemon)
         told = await rounds(place, calls, 3, cancels=0.3, between=between)
         await elements(place, operations)
         made = sum(told.values())
-        settled = await until(lambda: held(daemon) <= before and daemon.threads() <= threads)
+        settled = await until(lambda: held(daemon) <= before and threads(daemon) <= many)
         more_fds = held(daemon) - before
         # One of a round's is still an element of the map of maps, as one was before.
         await until(lambda: kept_maps() <= maps)
         more_maps = max(0, kept_maps() - maps)
-        growth = (resident_kib(daemon.pid) - memory) / 1_024 / (made / 100_000)
+        growth = [
+            (now - then) / 1_024 / (made / 100_000)
+            for now, then in zip(memory_kib(daemon), memory, strict=True)
+        ]
         strange = {key: count for key, count in told.items() if key[1] not in BENIGN}
         assert not strange, strange
         figure("R13", "calls of all methods, 3 in 10 given up", made, at_least=calls)
         figure("R13", "descriptors more", sum(more_fds.values()), at_most=0, of=made)
-        figure("R13", "threads more", max(0, daemon.threads() - threads), at_most=0)
+        figure("R13", "threads more", max(0, threads(daemon) - many), at_most=0)
         figure("R13", "maps more in the kernel", more_maps, at_most=0)
         bar = None if size.quick else 1.0
-        figure("R13", "memory for 100,000 calls more", growth, at_most=bar, unit="MiB")
+        for name, more in zip(("front", "opener"), growth, strict=True):
+            figure("R13", f"memory of the {name} for 100,000 calls more", more, at_most=bar, unit="MiB")
         assert settled
 
 

@@ -16,7 +16,7 @@ from tests.e2e.settling import until
 from tests.reliability.figures import Canaries, Figures, Size
 from tests.reliability.hostile.peer import peer
 from tests.reliability.processes import share_of_cpu
-from tests.support.daemon import Place, daemon_process
+from tests.support.daemon import Place, daemon_process, fds_of
 
 LIMIT = 64
 CONNECTIONS = 120
@@ -93,7 +93,7 @@ async def test_maps_beyond_the_limit_are_refused_with_the_remedy_and_fit_again_l
     prefix = ("prlimit", f"--nofile={LIMIT}:{LIMIT}")
     with daemon_process(place, prefix=prefix) as daemon:
         async with mapd_client.connect(str(place.socket)) as client:
-            held = len(daemon.fds())
+            held = len(daemon.fds()), len(fds_of(daemon.opener()))
             async with AsyncExitStack() as stack:
                 made: list[mapd_client.Map[int, int]] = []
 
@@ -106,7 +106,9 @@ async def test_maps_beyond_the_limit_are_refused_with_the_remedy_and_fit_again_l
                 for number, one in enumerate(made):
                     await one.update(1, number)
                     assert await one.lookup(1) == number
-            assert await until(lambda: len(daemon.fds()) <= held)
+            assert await until(
+                lambda: len(daemon.fds()) <= held[0] and len(fds_of(daemon.opener())) <= held[1]
+            )
             figure("R14", "maps made before descriptors ended, all usable", len(made), at_least=1)
             async with client.create_map("again", "hash", key=U32, value=U32, max_entries=4) as again:
                 await again.update(1, 1)
