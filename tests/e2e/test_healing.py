@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import inspect
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import termios
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -28,6 +33,7 @@ from mapd_client import (
     Id,
     Incompatible,
     Map,
+    MapdError,
     NotSent,
     OutcomeUnknown,
     Reason,
@@ -35,8 +41,11 @@ from mapd_client import (
     blocking,
     discovery,
 )
+from mapd_client.patience import Patience
+from tests.e2e.settling import until
 from tests.support.daemon import DaemonProcess, Place, daemon_process, environment, spawn, wait_ready
 
+T = TypeVar("T")
 Words = Map[int, int]
 FULL = 100
 MAPCTL = "import sys; from mapd_client.cli import main; sys.exit(main())"
@@ -146,7 +155,23 @@ async def prepared(stack: AsyncExitStack, place: Place, timeout: float = 20) -> 
     return client, found, frozen
 
 
-async def test_every_call_that_meets_no_daemon_is_answered_by_the_next(place: Place) -> None:
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> list[MapdError]:
+    """How each try has ended that has not answered its call."""
+    ended: list[MapdError] = []
+    pause = Patience.pause
+
+    def told(self: Patience, error: MapdError) -> float:
+        ended.append(error)
+        return pause(self, error)
+
+    monkeypatch.setattr(Patience, "pause", told)
+    return ended
+
+
+async def test_every_call_that_meets_no_daemon_is_answered_by_the_next(
+    place: Place, tries: list[MapdError]
+) -> None:
     async with AsyncExitStack() as stack:
         with daemon_process(place) as first:
             client, found, frozen = await prepared(stack, place)
@@ -157,8 +182,7 @@ async def test_every_call_that_meets_no_daemon_is_answered_by_the_next(place: Pl
             ):  # what is written to a socket before its end is noticed may have arrived
                 await client.health()
             asked = asyncio.create_task(ask_all(client, found, frozen))
-            # Several tries of each go by.
-            await asyncio.sleep(0.3)
+            assert await until(lambda: len(tries) >= 3 * len(CLIENT | MAP))
             assert not asked.done()
         with daemon_process(place):
             assert wrong(await asked) == {}
@@ -199,6 +223,31 @@ async def test_what_cannot_be_answered_in_time_says_what_it_waited_for(place: Pl
         assert re.search(r"no daemon at unix:.*; asked again for 1 s", str(end))
 
 
+def unread(place: Place) -> int:
+    """Bytes that this process has sent to the daemon, and nobody has read."""
+    total = 0
+    for number in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if str(number.readlink()).startswith("socket:"):
+                total += unread_of(int(number.name), str(place.runtime_dir))
+    return total
+
+
+def unread_of(number: int, folder: str) -> int:
+    with socket.socket(fileno=os.dup(number)) as one, suppress(OSError):  # not connected
+        if one.family == socket.AF_UNIX and one.getpeername().startswith(folder):
+            return int.from_bytes(fcntl.ioctl(one, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return 0
+
+
+async def sent(place: Place, call: Awaitable[T]) -> asyncio.Future[T]:
+    """Begin a call to a daemon that stands still; it has left when this returns."""
+    before = unread(place)
+    begun = asyncio.ensure_future(call)
+    assert await until(lambda: unread(place) > before)
+    return begun
+
+
 async def test_a_create_that_may_have_been_executed_is_repeated_only_where_it_finds_its_own(
     place: Place,
 ) -> None:
@@ -206,13 +255,10 @@ async def test_a_create_that_may_have_been_executed_is_repeated_only_where_it_fi
     with daemon_process(place) as first:
         async with mapd_client.connect(str(place.socket), timeout=20) as client, words(client) as found:
             first.process.send_signal(signal.SIGSTOP)
-            again = asyncio.create_task(created(client))
-            once = asyncio.create_task(
-                asyncio.wait_for(client.create_map("once", "hash", key=U32, value=U32, max_entries=1), 20)
-            )
-            pin = asyncio.create_task(found.pin(found.info.pin_path + "-2"))
-            freeze = asyncio.create_task(found.freeze())
-            await asyncio.sleep(0.2)  # for the calls to have left
+            again = await sent(place, created(client))
+            once = await sent(place, client.create_map("once", "hash", key=U32, value=U32, max_entries=1))
+            pin = await sent(place, found.pin(found.info.pin_path + "-2"))
+            freeze = await sent(place, found.freeze())
             first.process.kill()
             first.process.wait()
             for unknown in (once, pin):
@@ -278,7 +324,7 @@ async def test_after_a_reboot_the_same_id_and_name_are_another_map(
 
 
 async def test_who_waits_for_a_daemon_is_there_when_it_comes_and_who_does_not_is_told_at_once(
-    place: Place,
+    place: Place, tries: list[MapdError]
 ) -> None:
     with pytest.raises(Unavailable, match="there is no such socket"):
         await mapd_client.connect(str(place.socket))
@@ -291,7 +337,7 @@ async def test_who_waits_for_a_daemon_is_there_when_it_comes_and_who_does_not_is
         env=dict(environment()),
         stdout=subprocess.PIPE,
     )
-    await asyncio.sleep(0.2)
+    assert await until(lambda: len(tries) >= 6)
     with daemon_process(place):
         client = await waiting
         assert (await client.whoami()).name == "admin"
@@ -301,19 +347,19 @@ async def test_who_waits_for_a_daemon_is_there_when_it_comes_and_who_does_not_is
 
 
 async def test_a_socket_that_is_found_is_one_that_comes_while_it_is_waited_for(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, tries: list[MapdError]
 ) -> None:
     monkeypatch.setattr(discovery, "discover", partial(discovery.discover, place.runtime_dir, {}))
     with pytest.raises(Unavailable):
         await mapd_client.connect()
     waiting = asyncio.ensure_future(mapd_client.connect(timeout=20, wait_for_ready=True))
-    await asyncio.sleep(0.1)
+    assert await until(lambda: len(tries) >= 3)
     with daemon_process(place):
         await (await waiting).aclose()
 
 
 async def test_a_daemon_that_is_there_again_is_found_within_tens_of_milliseconds(
-    place: Place, record_property: Callable[[str, object], None]
+    place: Place, record_property: Callable[[str, object], None], tries: list[MapdError]
 ) -> None:
     """How long after a socket takes connections the first answer comes; the bar only tells a hang."""
     seconds: list[float] = []
@@ -324,11 +370,13 @@ async def test_a_daemon_that_is_there_again_is_found_within_tens_of_milliseconds
             for _ in range(3):
                 process.process.kill()
                 process.process.wait()
-                lookup = asyncio.create_task(found.lookup(1))
-                await asyncio.sleep(0.2)
+                lookup, other = asyncio.create_task(found.lookup(1)), asyncio.create_task(client.whoami())
+                tries.clear()
+                assert await until(lambda: len(tries) >= 5)
                 listening = asyncio.create_task(asyncio.to_thread(first_accepted, place.socket))
                 process = spawn(place)
                 assert await lookup is None
+                await other
                 seconds.append(time.monotonic() - await listening)
     finally:
         process.process.kill()
@@ -339,22 +387,21 @@ async def test_a_daemon_that_is_there_again_is_found_within_tens_of_milliseconds
 
 def first_accepted(path: Path) -> float:
     """When somebody listens."""
-    import socket
-
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as tried:
             if tried.connect_ex(str(path)) == 0:
                 return time.monotonic()
-        time.sleep(0.002)
+        time.sleep(0.002)  # a socket tells nobody when it is listened on
     raise TimeoutError(path)
 
 
 # Blocking
 
 
-def test_blocking_calls_that_meet_no_daemon_are_answered_by_the_next(place: Place) -> None:
-    import threading
+def test_blocking_calls_that_meet_no_daemon_are_answered_by_the_next(
+    place: Place, tries: list[MapdError]
+) -> None:
 
     with daemon_process(place) as first:
         client = blocking.connect(str(place.socket), timeout=20)
@@ -383,7 +430,9 @@ def test_blocking_calls_that_meet_no_daemon_are_answered_by_the_next(place: Plac
     threads = [threading.Thread(target=ask, args=(name,), name=name) for name in calls]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    deadline = time.monotonic() + 20
+    while len(tries) < 3 * len(calls) and time.monotonic() < deadline:
+        time.sleep(0.002)  # threads that wait tell nobody
     assert not answers
     with daemon_process(place):
         for thread in threads:
