@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
-from mapd.bpf import Fault, FaultyKernel
+from mapd.bpf import CreateMap, Fault, FaultyKernel, FreezeMap, Pin, Rename, Seen, Unpin
 from mapd.bpf.abi import Command
 from mapd.bpf.elements import BATCH_COMMANDS
 from mapd.bpf.faulty import Target
@@ -79,9 +79,29 @@ class Action:
     step: int = -1
 
 
+WORK: Final[frozenset[Target]] = frozenset(
+    {
+        *(Command.MAP_LOOKUP_ELEM, Command.MAP_UPDATE_ELEM, Command.MAP_DELETE_ELEM),
+        *(Command.MAP_LOOKUP_AND_DELETE_ELEM, Command.PROG_TEST_RUN, *BATCH_COMMANDS.values()),
+        *(CreateMap, FreezeMap, Pin, Rename, Unpin),
+    }
+)
+"""Calls that do what is asked for: who says "done" where one of them has failed has made more than where none fails."""
+
+SAYS_HOW: Final = frozenset({"ListMaps", "ListMapStats", "CountEntries"})
+"""Their answers say what they lack, and how a number was come by."""
+
+_BATCHES: Final = frozenset(BATCH_COMMANDS.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One call that fails in one action. ``plain``: what its caller is told where none fails."""
+    """One call that fails in one action.
+
+    Attributes:
+        plain: what its caller is told where none fails.
+        work: how many calls of WORK are made then.
+    """
 
     action: Action
     target: Target
@@ -89,6 +109,13 @@ class Case:
     place: str
     errno: int
     plain: frozenset[str] = frozenset()
+    work: int = 0
+
+    def lied(self, told: Set[str], work: int) -> bool:
+        """Whether it was told as done, and cannot be, after so many calls of WORK."""
+        absent = self.errno == errno.ENOENT and self.action.method in {"Lookup", "Delete"}  # it says so
+        done = told == {"ok"} and not absent and self.action.method not in SAYS_HOW
+        return done and self.target in WORK and work <= self.work
 
     def __str__(self) -> str:
         target = getattr(self.target, "__name__", None) or getattr(self.target, "name", "")
@@ -103,6 +130,7 @@ class Sweep:
         forget: closes handles: of calls, they are no session's, and a principal has 1,024.
         told: what callers were told, by errno: "ok", or reasons of calls, groups and elements.
         strange: cases that ended as no case may.
+        missed: cases in which the call that was to fail did not come.
     """
 
     channel: grpc.aio.Channel
@@ -112,6 +140,7 @@ class Sweep:
     told: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     strange: list[str] = field(default_factory=list[str])
     cases: int = 0
+    missed: int = 0
 
     async def prepare(self) -> None:
         """The maps that operations are tried on, and what a round finds."""
@@ -160,7 +189,8 @@ class Sweep:
         await self._before(action)
         self.kernel.forget()
         plain = frozenset(await self.ask(action.method, action.requests))
-        calls = [seen.target for seen in self.kernel.seen for _ in range(seen.count)]
+        calls = [seen.target for seen in self.kernel.seen for _ in range(_asked(seen))]
+        work = self._work()
         await self._after(action)
         places = {"first": 0, "second": 1, "last": len(calls) - 1}
         found: dict[int, Case] = {}
@@ -169,7 +199,7 @@ class Sweep:
                 nth = calls[: at + 1].count(calls[at])
                 found.setdefault(at, Case(action, calls[at], nth, place, 0))
         return [
-            Case(case.action, case.target, case.nth, case.place, number, plain)
+            Case(case.action, case.target, case.nth, case.place, number, plain, work)
             for case in found.values()
             for number in ERRNOS
             if choice.random() < part
@@ -179,15 +209,24 @@ class Sweep:
         """One case, from a state that is the same each time."""
         await self._before(case.action)
         fault = Fault(target=case.target, nth=case.nth, errno=case.errno)
+        self.kernel.forget()
         self.kernel.add(fault)
         try:
             told = await self.ask(case.action.method, case.action.requests)
         finally:
             self.kernel.remove(fault)
+        if fault not in self.kernel.fired:
+            self.missed += 1
+        elif case.lied(told, self._work()):
+            self.strange.append(f"{case}: it was told as done, and the call was not made again")
         await self._after(case.action)
         self.cases += 1
         self.told.setdefault(errno.errorcode[case.errno], Counter()).update(told)
         self.strange += [f"{case}: {one}" for one in told if not documented(case, one)]
+
+    def _work(self) -> int:
+        """How many calls of WORK have been made, or tried, since the last ``forget``."""
+        return sum(seen.count for seen in self.kernel.seen if seen.target in WORK)
 
     async def _before(self, action: Action) -> None:
         for name, build in ROUND[: max(0, action.step)]:
@@ -223,6 +262,11 @@ class Sweep:
         except grpc.aio.AioRpcError as error:
             return {_reason(error)}
         return told or {"ok"}
+
+
+def _asked(seen: Seen) -> int:
+    """How many calls a rule of ``FaultyKernel`` takes it for: a batch is one."""
+    return 1 if seen.target in _BATCHES else seen.count
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:

@@ -17,8 +17,10 @@ import structlog.testing
 from mapd.bpf import Fault, FaultyKernel, LinuxKernel
 from mapd.bpf.abi import Command
 from mapd.daemon import Ready, running
+from mapd.maps import statuses
 from mapd_api import contract
 from mapd_api.ops import Op
+from mapd_api.reasons import Reason
 from tests.e2e.settling import until
 from tests.reliability.everymethod import METHODS, Names, Rounds
 from tests.reliability.figures import Canaries, Figures, Size
@@ -79,6 +81,7 @@ async def test_every_failing_call_is_told_as_documented_and_leaves_nothing(
     assert not sweep.strange, "\n".join(sweep.strange[:20])
     assert set(sweep.told) == {errno.errorcode[number] for number in ERRNOS}
     figure("R4", "failing calls told as no document says", len(sweep.strange), at_most=0, of=sweep.cases)
+    figure("R4", "failing calls that did not come", sweep.missed, at_most=sweep.cases // 50, of=sweep.cases)
     figure("R4", "descriptors of maps left", more, at_most=0, of=sweep.cases)
     figure("R4", "pins left", len(left), at_most=0, of=sweep.cases)
 
@@ -104,6 +107,24 @@ async def test_a_handler_that_lets_an_errno_escape_is_seen(
         (action,) = [one for one in sweep.actions() if one.name == "GetMap (6)"]
         await sweep.run(Case(action, Command.OBJ_GET_INFO_BY_FD, 1, "second", number))
     canary("R4", f"{errno.errorcode[number]} that a handler lets escape", caught=len(sweep.strange), of=1)
+
+
+def as_if_done(*_: object) -> Reason:
+    """A table of reasons that knows of no failure."""
+    return Reason.DONE
+
+
+async def test_a_failure_that_is_told_as_done_is_seen(
+    place: Place, canary: Canaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statuses, "element_reason", as_if_done)
+    monkeypatch.setattr(statuses, "_tables", {})
+    async with sweeping(place) as (_, sweep):
+        (action,) = [one for one in sweep.actions() if one.name == f"Apply {Op.UPDATE.name} on lru"]
+        for case in await sweep.cases_of(action, random.Random(4), 1.0):  # noqa: S311
+            if case.target is Command.MAP_UPDATE_ELEM and case.errno == errno.ENOMEM:
+                await sweep.run(case)
+    canary("R4", "an element that failed and is told as done", caught=int(bool(sweep.strange)), of=1)
 
 
 async def test_what_is_told_of_groups_and_elements_is_looked_into(place: Place) -> None:

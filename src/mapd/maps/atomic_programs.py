@@ -15,7 +15,7 @@ from mapd.bpf.kernel import Kernel, LoadTemplate, SyscallError
 from mapd.bpf.scratch import Scratch
 from mapd.bpf.templates import Template
 from mapd.maps.answers import map_refusal
-from mapd.maps.errors import MapError, scarcity
+from mapd.maps.errors import MapError, not_now
 from mapd.maps.groups import FieldSpec, Group
 from mapd.maps.opened import MapFacts, OpenMap, operation_of
 from mapd.maps.programs import WritesRefused
@@ -155,8 +155,8 @@ def _too_large(facts: MapFacts, op: Op, scratch: Scratch, *, creating: bool) -> 
 
 def _refused(facts: MapFacts, op: Op, error: SyscallError, more: str = "") -> MapError:
     number = errno_name(error.errno or 0)
-    scarce = scarcity(error, f"{operation_of(op)} {facts.label}", **facts.about(operation_of(op)))
-    return scarce or _unsupported(
+    passing = not_now(error, f"{operation_of(op)} {facts.label}", **facts.about(operation_of(op)))
+    return passing or _unsupported(
         facts,
         op,
         "it is done by a BPF program, and the kernel refuses to load it (the daemon needs CAP_BPF, the kernel Linux "

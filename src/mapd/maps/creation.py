@@ -10,7 +10,7 @@ from typing import Final
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.fd import OwnedFd
 from mapd.bpf.kernel import CreateMap, Kernel, LoadBtf, SyscallError
-from mapd.maps.errors import UNSUPPORTED, MapError, capability, from_create, scarcity
+from mapd.maps.errors import UNSUPPORTED, MapError, capability, from_create, not_now
 from mapd.maps.opened import OpenMap
 from mapd.maps.spec import BtfSpec, MapSpec
 from mapd.maps.traits import Btf
@@ -89,10 +89,9 @@ def _load(kernel: Kernel, btf: BtfSpec, what: str) -> OwnedFd:
     except SyscallError as error:
         if error.errno == errno.EPERM:
             raise capability("CAP_BPF", "load BTF", operation="create") from error
-        if (
-            scarce := scarcity(error, f"create {what}: its BTF", operation="create", field="btf")
-        ) is not None:
-            raise scarce from error
+        refused = not_now(error, f"create {what}: its BTF", operation="create", field="btf")
+        if refused is not None:
+            raise refused from error
         raise MapError(
             Reason.BAD_SPEC,
             f"create {what}: the kernel refuses this BTF of {len(btf.blob)} bytes: {error.strerror}",

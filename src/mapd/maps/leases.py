@@ -10,7 +10,7 @@ from typing import Final
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.kernel import FolderPins, ListFolder, OpenPin, RemoveFolder, Unpin
 from mapd.maps import leased
-from mapd.maps.errors import scarcity
+from mapd.maps.errors import not_now
 from mapd.maps.leased import LeasedRef, LeaseId
 from mapd.maps.opened import MapFacts
 from mapd.maps.store import MapStore
@@ -63,7 +63,7 @@ def find(store: MapStore) -> Found:
     """Every lease. About 50 us for a lease and its map.
 
     Raises:
-        MapError: QUOTA, KERNEL_MEMORY: the daemon could not look.
+        MapError: QUOTA, KERNEL_MEMORY, BUSY: the daemon could not look.
     """
     root = store.names_root
     leases: dict[LeaseId, FoundLease] = {}
@@ -112,7 +112,7 @@ def end(store: MapStore, lease: LeaseId, ttl_ms: int) -> Ended:
     A lease that has gone already is none that cannot be ended.
 
     Raises:
-        MapError: QUOTA, KERNEL_MEMORY: some may be unpinned.
+        MapError: QUOTA, KERNEL_MEMORY, BUSY: some may be unpinned.
     """
     root, kernel = store.names_root, store.kernel
     folder = leased.folder_of(root, lease, ttl_ms)
@@ -156,11 +156,13 @@ def _note(error: OSError, path: str, notes: list[str]) -> None:
     """A line about what could not be done; none where it has gone meanwhile.
 
     Raises:
-        MapError: the daemon has run out of something.
+        MapError: the daemon has run out of something, or the kernel was busy.
     """
     if error.errno in _GONE:
         return
-    if (scarce := scarcity(error, f"lease: {path}", operation="lease")) is not None:
-        raise scarce from error
+    # EBUSY is of a folder on which something is mounted, and lasts.
+    refusal = not_now(error, f"lease: {path}", operation="lease")
+    if refusal is not None and error.errno != errno.EBUSY:
+        raise refusal from error
     why = "not a map" if error.errno == errno.EINVAL else error.strerror
     notes.append(f"{path}: {why} [{errno_name(error.errno or 0)}]")

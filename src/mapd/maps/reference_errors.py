@@ -12,7 +12,7 @@ from mapd.bpf.buffer import Buffer
 from mapd.bpf.errnos import errno_name
 from mapd.bpf.kernel import Columns, OpenId, SyscallError
 from mapd.maps.answers import ElementFailure, element_error, element_reason
-from mapd.maps.errors import MapError, capability, scarcity
+from mapd.maps.errors import MapError, capability, not_now
 from mapd.maps.opened import MapFacts, OpenMap
 from mapd.maps.store import MapStore
 from mapd.maps.targets import CpuQueue, Device, Inner, ProgramId, ProgramPin, ProgramRef, Target
@@ -48,8 +48,8 @@ def program_refusal(store: MapStore, facts: MapFacts, ref: ProgramRef, error: OS
     """A program that could not be opened."""
     number = error.errno or 0
     what = f"{OPERATION} {facts.label}: {ref}"
-    if (scarce := scarcity(error, what, **facts.about(OPERATION))) is not None:
-        return scarce
+    if (passing := not_now(error, what, **facts.about(OPERATION))) is not None:
+        return passing
     if isinstance(ref, ProgramId):
         if number == errno.EPERM:
             return capability("CAP_SYS_ADMIN", what, **facts.about(OPERATION))
