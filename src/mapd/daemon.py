@@ -400,8 +400,8 @@ async def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    # Until the policy is followed; it is read at the start anyway, and a hangup would end the process.
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    asked_early = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, asked_early.set)  # until the policy is followed
     if until_stdin_ends:
         _at_end_of_stdin(loop, begin_to_stop)
     opener = isolation.ended if isolation is not None else None
@@ -430,6 +430,8 @@ async def serve(
             seconds=round(time.monotonic() - began, 3),
         )
         loop.add_signal_handler(signal.SIGHUP, _hangup, ready)
+        if asked_early.is_set():
+            _hangup(ready)
         notify("READY=1", status(ready.servers, ready.policy))
         await stop.wait()
     if gone:

@@ -451,3 +451,21 @@ async def test_a_first_policy_is_read_where_its_folder_was_not_there_at_the_star
         assert await until(lambda: said_by(daemon.log, "policy reloaded") == 1)
         assert socket_of(place, "web").exists()
         assert daemon.stop() == 0
+
+
+HUNG_UP_EARLY = """
+import os, signal, sys
+from mapd import cli, openerwatch
+watching = openerwatch.watching_opener
+def hung_up(*given):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return watching(*given)
+openerwatch.watching_opener = hung_up
+os._exit(cli.run(sys.argv[1:]))
+"""
+"""``mapd serve`` that is told to read its policy again while it starts."""
+
+
+async def test_who_asks_for_the_policy_during_the_start_has_it_read_again(place: Place) -> None:
+    with daemon_process(place, program=("-c", HUNG_UP_EARLY)) as daemon:
+        assert await until(lambda: said_by(daemon.log, "policy read again, unchanged") == 1)

@@ -7,6 +7,7 @@ asked for the version of its connection too, where gRPC tells it (1.85 does, 1.7
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -38,6 +39,9 @@ LOOK_S: Final = 1.0
 
 AGAIN_S: Final = 0.05
 """Between two tries to listen again, after gRPC has ended the server: it closes the old sockets in its own time."""
+
+LATE_S: Final = 1.0
+"""gRPC has closed them long before."""
 
 RETIRE_S: Final = 1.0
 """Calls under way on a server that is replaced get so long."""
@@ -260,13 +264,16 @@ class TcpServer:
             await asyncio.gather(self._listen_again(), ended.stop(RETIRE_S))
 
     async def _listen_again(self) -> None:
-        listening = 0
+        """Try until it is so; that an address is kept from the daemon is said once."""
+        listening, late = 0, time.monotonic() + LATE_S
         while listening < len(self.addresses):
             try:
                 self._listen(self.addresses[listening])
                 listening += 1
             except TlsError as error:
-                _log.debug("not listening again yet", message=str(error))
+                if time.monotonic() > late:
+                    _log.error("not listening again yet: nobody can connect there", message=str(error))
+                    late = math.inf
                 await asyncio.sleep(AGAIN_S)
         await crashes.start(self._server, self._crashed)
 
