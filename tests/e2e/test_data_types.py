@@ -460,3 +460,24 @@ async def test_conditional_batches_answer_for_each_element(client: Client, kind:
         assert (caught.value.applied, sorted(caught.value.errors)) == (5, [5, 6, 7, 8, 9])
         assert {type(error) for error in caught.value.errors.values()} == {KeyMissing}
         assert MapType[kind.upper()] == made.info.type
+
+
+SCARCE = {errno.EAGAIN: Reason.BUSY, errno.ENOMEM: Reason.KERNEL_MEMORY, errno.EMFILE: Reason.QUOTA}
+
+
+@pytest.mark.parametrize("number", SCARCE, ids=lambda number: errno.errorcode[number])
+async def test_a_program_that_cannot_be_loaded_for_the_moment_is_no_operation_that_there_is_not(
+    place: Place, number: int
+) -> None:
+    """The verifier ends with EAGAIN where a signal waits (kernel/bpf/verifier.c, do_check)."""
+    kernel = FaultyKernel(LinuxKernel())
+    async with (
+        running(place.config(), kernel),
+        mapd_client.connect(str(place.socket)) as client,
+        client.create_map("m", "hash", key=U32, value=U64, max_entries=4) as opened,
+    ):
+        kernel.add(Fault(target=LoadTemplate, nth=1, errno=number))
+        with pytest.raises(mapd_client.MapdError) as caught:
+            await opened.fetch_add(1, 1, create=True)
+        assert caught.value.reason is SCARCE[number]
+        assert await opened.fetch_add(1, 1, create=True) == 0
