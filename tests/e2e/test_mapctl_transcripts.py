@@ -85,6 +85,18 @@ SCRIPTS: Final[Mapping[str, Sequence[str]]] = {
     "pin": ["pin pin-it {bpffs}/elsewhere", "pin pin-it {bpffs}/elsewhere", "pin pin-it relative"],
     "unpin": ["unpin unpin-it", "unpin unpin-it --dry-run", "unpin unpin-it --yes", "unpin unpin-it --yes"],
     "freeze": ["freeze freeze-it", "freeze freeze-it --yes", "freeze freeze-it --yes", "set freeze-it 7 1"],
+    "lease": [
+        "lease list",
+        "lease list -o json",
+        "lease show {lease}",
+        "lease show {lease} -o json",
+        "lease keep-alive {lease} --once",
+        "lease keep-alive nothing --once",
+        "lease revoke {lease}",
+        "lease revoke {lease} --dry-run",
+        "lease revoke {lease} --yes",
+        "lease show {lease}",
+    ],
     "top": ["top"],
     "snapshot": [
         "snapshot snapshot-it {folder}/x.snap",
@@ -133,6 +145,7 @@ ONCE: Final[Mapping[str, str]] = {
     "pin": "pin flows {bpffs}/x",
     "unpin": "unpin flows --yes",
     "freeze": "freeze flows --yes",
+    "lease": "lease keep-alive {lease} --once",
     "snapshot": "snapshot flows {folder}/once.snap",
     "restore": "restore {folder}/kept.snap --yes",
     "hosts": "-H {address} -H /nowhere/mapd.sock hosts",
@@ -207,6 +220,8 @@ _VARYING: Final = (
     (r"\bmapd \d+\.\d+\.\d+ on \S+,", "mapd N on NODE,"),
     (r'(check": "mapctl", "state": "ok", "text": ")[^,"]+', r"\1N"),
     (r"\b[0-9a-f]{12}\b", "HASH"),
+    (r"\bl[0-9a-f]{16}\b", "LEASE"),
+    (r"(remaining\S* +)3\d{3}\.\d+", r"\1N"),
     (r": \d+ bytes\n", ": N bytes\n"),
     (r"\b\d+ of (\d+|unlimited)\b", r"N of \1"),
     (r'"used": \d+', '"used": N'),
@@ -240,8 +255,17 @@ async def _prepared(mapctl: Mapctl, place: Place, verb: str) -> None:
     )
     done = await _run(mapctl, place, f"create {verb}-it {kind} --exist-ok")
     assert done.code == 0, done.err
+    if verb == "lease":
+        await _leased(mapctl, place)
     if "hash" in kind and verb not in ("load", "update"):
         assert (await _run(mapctl, place, f"set {verb}-it 7 9")).code == 0
+
+
+async def _leased(mapctl: Mapctl, place: Place) -> None:
+    """A map with a lease, whose id scripts call ``lease``."""
+    done = await _run(mapctl, place, "create --lease 3600 --type hash --key 4 --value 4 --entries 1 -o json")
+    assert done.code == 0, done.err
+    place.words["lease"] = json.loads(done.out)["lease"]
 
 
 def test_each_verb_has_a_script() -> None:
@@ -306,6 +330,7 @@ async def _fill(mapctl: Mapctl, place: Place) -> None:
     ):
         done = await _run(mapctl, place, line)
         assert done.code == 0, done.err
+    await _leased(mapctl, place)
 
 
 async def _column(

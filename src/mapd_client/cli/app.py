@@ -36,6 +36,7 @@ VERBS: Final = (
     ("pin", "pins:pin"),
     ("unpin", "pins:unpin"),
     ("freeze", "pins:freeze"),
+    ("lease", "leases:lease"),
     ("top", "top:top"),
     ("snapshot", "snapshots:snapshot"),
     ("restore", "snapshots:restore_"),

@@ -21,6 +21,8 @@ async def note(client: Client, error: MapNotFound) -> None:
 
     Asks the daemon for the maps that the caller may see, for half a second at most. Cancelling costs nothing.
     """
+    if not error.map:
+        return  # it was no map that was looked for
     names: list[str] = []
     with suppress(MapdError, TimeoutError):
         async with asyncio.timeout(_PATIENCE_S):

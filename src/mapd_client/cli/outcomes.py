@@ -96,6 +96,8 @@ def of_error(error: errors.MapdError) -> tuple[int, str]:
 def _advice(error: errors.MapdError, of_its_class: str) -> str:
     if isinstance(error, errors.DaemonCapability) and error.fix:
         return error.fix
+    if isinstance(error, errors.MapNotFound) and "lease" in error.metadata:
+        return "see 'mapctl lease list' for the leases of maps that you may see"
     if isinstance(error, errors.MapNotFound) and (noted := getattr(error, "__notes__", ())):
         return str(noted[0])
     if isinstance(error, errors.MapExists) and error.operation == "create":
