@@ -43,7 +43,7 @@ def test_program_arrays_opened_by_id_go_after_all() -> None:
             owned = KERNEL.control(OpenId(map_id=map_id))
             lingering.close(owned, MapType.PROG_ARRAY)
             assert not owned.closed
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20  # the kernel frees them in a worker, which a busy host keeps waiting
     while left := made & ids():
         assert time.monotonic() < deadline, f"{len(left)} of {len(made)} program arrays are left"
 

@@ -270,7 +270,7 @@ def test_large_maps_hold_up_no_program_however_many_are_made(kernel: OpenerKerne
         answer = one.said()
         assert isinstance(answer, OwnedFd)
         answer.close()
-    assert loaded > 10
+    assert loaded > len(creating), "held up, one would be loaded for each map that is done"
 
 
 def test_many_threads_get_each_its_own_answer(kernel: OpenerKernel, maps: Maps) -> None:
