@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from grpc import StatusCode, aio
 
 from mapd_api import limits
-from mapd_client import failures, logins, tls, watching
+from mapd_client import failures, fates, logins, tls, watching
 from mapd_client.channel_pair import Pair
 from mapd_client.errors import (
     DeadlineExceeded,
@@ -33,6 +33,8 @@ from mapd_client.tls import Material
 _LOG: Final = logging.getLogger("mapd_client")
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
+
+_NO_TIME: Final = "nothing was left of it once a connection with the client's certificate could be made"
 
 _FAILED_WRITE: Final = "Internal error from Core"
 """grpc.aio's details for a write that failed; not a word of the daemon's."""
@@ -53,6 +55,7 @@ class _Call(Protocol[_Sent_contra]):
     async def read(self) -> Any: ...
     async def write(self, request: _Sent_contra) -> None: ...
     async def done_writing(self) -> None: ...
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None: ...
 
 
 class Transport:
@@ -112,6 +115,8 @@ class Transport:
                     method.path, request_serializer=method.encode, response_deserializer=method.decode
                 )
                 left = None if timeout is None else began + timeout - self._loop.time()
+                if left is not None and left <= 0:
+                    raise fates.late(self.target, timeout or 0, written=False, why=_NO_TIME)(asked)
                 with self._translated(asked, timeout, pair):
                     try:
                         with pair:
@@ -120,7 +125,10 @@ class Transport:
                             watcher.answered(request, response)
                         return response
                     except aio.AioRpcError as error:
-                        if not _for_its_certificate(error) or not await self._has_moved(pair):
+                        # Without one nothing was refused for it, and who may ask again has that from Patience.
+                        if pair.material is None or not _for_its_certificate(error):
+                            raise
+                        if not await self._has_moved(pair):
                             raise
         finally:
             self._turns.release()
@@ -293,9 +301,7 @@ class Transport:
             late = Failure("DEADLINE_EXCEEDED", "", None, self.target, timeout)
             raise failures.of_failure(late, asked) from None
         except asyncio.CancelledError:
-            # grpc.aio raises it too where the call was cancelled under the task, by aclose().
-            task = asyncio.current_task()
-            if task is None or task.cancelling() or not self._closed:
+            if not self.closed_under_task():
                 raise
             kind = OutcomeUnknown if asked.mutates else Unavailable
             what = "; it may have been executed" if asked.mutates else ""
@@ -304,6 +310,11 @@ class Transport:
             ) from None
         except aio.UsageError:
             raise Misuse(f"{asked}: the client is closed") from None
+
+    def closed_under_task(self) -> bool:
+        """Whether grpc.aio raised CancelledError in a task that nobody cancels: ``aclose`` has cancelled its call."""
+        task = asyncio.current_task()
+        return self._closed and task is not None and not task.cancelling()
 
     def translated(self, asked: Asked, timeout: float | None, pair: Pair) -> Callable[[], Any]:
         """For the streams of this module."""
@@ -455,6 +466,8 @@ class Download(AsyncIterator[_Got], Generic[_Got]):
 class Conversation(Download[_Got], Generic[_Sent, _Got]):
     """A stream both ways."""
 
+    _begun = False
+
     async def send(self, message: _Sent) -> bool:
         """Hand one message to the connection; False where the stream had ended before, so that nothing left.
 
@@ -463,12 +476,38 @@ class Conversation(Download[_Got], Generic[_Sent, _Got]):
         """
         # No timeout and no context manager: this is done for each message of a session.
         try:
-            await self._call.write(message)
+            if self._begun:
+                await self._call.write(message)
+            else:
+                await self._begin(message)
         except asyncio.InvalidStateError:
             return False
         except aio.AioRpcError as error:
             raise self._broken(error) from None
+        except asyncio.CancelledError:
+            if self._transport.closed_under_task():
+                raise self._closed() from None
+            raise
         return True
+
+    async def _begin(self, message: _Sent) -> None:
+        """Write the first message.
+
+        grpc.aio would write for ever to a call that was cancelled before its metadata had left (``_metadata_sent``).
+        """
+        over = asyncio.Event()
+        self._call.add_done_callback(lambda _: over.set())
+        ended = asyncio.create_task(over.wait(), name="mapd stream's end")
+        writing = asyncio.create_task(self._call.write(message), name="mapd begin stream")
+        try:
+            await asyncio.wait({writing, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not writing.done():
+                raise asyncio.InvalidStateError
+            self._begun = True
+            await writing
+        finally:
+            writing.cancel()
+            ended.cancel()
 
     async def receive(self) -> _Got | None:
         """The next message, None at the end of the stream. Cancelled: the stream is ended too.
@@ -484,8 +523,13 @@ class Conversation(Download[_Got], Generic[_Sent, _Got]):
             task = asyncio.current_task()
             if self._cancelled and (task is None or not task.cancelling()):
                 return None  # ended by cancel(), not this task
+            if self._transport.closed_under_task():
+                raise self._closed() from None
             raise
         return None if message is aio.EOF else cast("_Got", message)
+
+    def _closed(self) -> MapdError:
+        return Unavailable(f"{self._asked}: the client was closed meanwhile")
 
     def _broken(self, error: aio.AioRpcError) -> MapdError:
         if error.details() == _FAILED_WRITE:

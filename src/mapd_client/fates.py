@@ -12,8 +12,10 @@ from mapd_api.reasons import Reason
 from mapd_client.errors import (
     DeadlineExceeded,
     MapdError,
+    Misuse,
     NotSent,
     OutcomeUnknown,
+    Refused,
     Unavailable,
 )
 from mapd_client.failures import Asked
@@ -67,9 +69,11 @@ def closed(*, written: bool) -> Fate:
 
 def unsent(cause: MapdError) -> Fate:
     """It was never written, and cannot be any more, because of ``cause``."""
+    # A refusal says by its class that nothing was changed, and what to do.
+    refused = isinstance(cause, (Refused, Misuse))
 
     def fate(asked: Asked) -> MapdError:
-        kind: type[MapdError] = NotSent if asked.mutates else type(cause)
+        kind: type[MapdError] = NotSent if asked.mutates and not refused else type(cause)
         return kind(
             f"{asked}: not sent: {cause}",
             reason=cause.reason,

@@ -33,7 +33,7 @@ class Patience:
         impatient: nothing is asked again.
     """
 
-    __slots__ = ("_asked", "_pause", "_sent", "_timeout", "_until", "_why", "impatient")
+    __slots__ = ("_asked", "_lost", "_pause", "_sent", "_timeout", "_until", "_why", "impatient")
 
     def __init__(self, asked: Asked, timeout: float, *, impatient: bool = False) -> None:
         self.impatient = impatient
@@ -43,6 +43,7 @@ class Patience:
         self._pause = _PAUSE_S
         self._sent = 0
         self._why: MapdError | None = None
+        self._lost: OutcomeUnknown | None = None
 
     def left(self) -> float:
         """Seconds for the next try.
@@ -58,7 +59,9 @@ class Patience:
     def pause(self, error: MapdError) -> float:
         """Seconds until the next try after ``error``; raises it where there is to be none."""
         if self.impatient or not may_ask_again(error, self._asked):
-            raise self._told(error) if isinstance(error, DeadlineExceeded) else error
+            raise self._told(error) if isinstance(error, DeadlineExceeded) else self._unless_lost(error)
+        if isinstance(error, OutcomeUnknown) and self._lost is None:
+            self._lost = error
         self._sent += isinstance(error, Unreachable) and error.connected
         left = self._until - time.monotonic()
         if left - self._pause < _ENOUGH_S or self._sent >= TRIES:
@@ -75,6 +78,15 @@ class Patience:
         why = self._why
         if why is None:
             return error  # of the first try
+        return self._unless_lost(self._with_all(error, why))
+
+    def _unless_lost(self, error: MapdError) -> MapdError:
+        """What became of the call: nobody knows where a try was lost, whatever the later ones were told."""
+        if self._lost is None or isinstance(error, OutcomeUnknown):
+            return error
+        return lost_before(self._lost, error)
+
+    def _with_all(self, error: MapdError, why: MapdError) -> MapdError:
         if isinstance(error, DeadlineExceeded):
             what = f"{self._asked}: no answer within {round(self._timeout, 3):g} s; before: {why}"
         elif self._sent >= TRIES:
@@ -94,6 +106,21 @@ class Patience:
             told.connected = error.connected
         told.__cause__ = error
         return told
+
+
+def lost_before(lost: OutcomeUnknown, error: MapdError) -> OutcomeUnknown:
+    """How a call ends that was made again after a try whose outcome is unknown, and failed with ``error``."""
+    told = OutcomeUnknown(
+        f"{lost}; asked again: {error}",
+        reason=error.reason,
+        errno=error.errno,
+        operation=lost.operation,
+        map=lost.map,
+        metadata=error.metadata,
+        retry_after=error.retry_after,
+    )
+    told.__cause__ = error
+    return told
 
 
 def may_ask_again(error: MapdError, asked: Asked) -> bool:

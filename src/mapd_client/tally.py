@@ -12,7 +12,7 @@ from mapd_api.reasons import Reason
 from mapd_client import replies
 from mapd_client.batches import Batch
 from mapd_client.codec import Codec
-from mapd_client.errors import BatchFailed, MapdError, NotSent
+from mapd_client.errors import BatchFailed, MapdError, NotSent, OutcomeUnknown
 from mapd_client.failures import Asked
 from mapd_client.info import MapInfo
 from mapd_client.replies import Outcome
@@ -100,7 +100,8 @@ class Tally:
         applied: elements written so far.
         sent: elements that left this process so far; none after them did.
         answered: whether any message was answered.
-        cause: what the first message that failed as a whole failed with.
+        cause: what the first message that failed as a whole failed with; the first whose outcome is unknown goes
+            before.
     """
 
     applied: int
@@ -113,6 +114,7 @@ class Tally:
         self.sent = 0
         self.answered = False
         self.cause = None
+        self._refused = False  # a message before the one that was lost
         self._asked = asked
         self._errors = ElementErrors(asked, info, key)
 
@@ -134,6 +136,8 @@ class Tally:
         """A message of which nothing is known to be written."""
         if self.cause is None:
             self.cause = error
+        elif isinstance(error, OutcomeUnknown) and not isinstance(self.cause, OutcomeUnknown):
+            self.cause, self._refused = error, True
         if not isinstance(error, NotSent):
             self.sent = batch.first + batch.count
         self._errors.append(_Part(batch, batch.count, b"", MappingProxyType({}), error))
@@ -141,10 +145,10 @@ class Tally:
     def ended(self) -> MapdError:
         """The exception for a call that ended because a message failed.
 
-        It is the cause itself where no message was answered.
+        It is the cause itself where no message was answered, by a refusal either.
         """
         assert self.cause is not None
-        return self._made(self.cause) if self.answered else self.cause
+        return self._made(self.cause) if self.answered or self._refused else self.cause
 
     def ended_before(self, cause: MapdError, index: int) -> MapdError:
         """The exception for a call that ended because the element at ``index`` cannot be encoded."""

@@ -248,6 +248,19 @@ async def sent(place: Place, call: Awaitable[T]) -> asyncio.Future[T]:
     return begun
 
 
+async def test_many_calls_that_meet_no_daemon_never_left(place: Place) -> None:
+    """A channel that finds nobody is replaced, and each of them waits for its own time, not for the others'."""
+    with daemon_process(place) as first:
+        async with mapd_client.connect(str(place.socket), timeout=1) as client:
+            await client.whoami()
+            first.process.kill()
+            first.process.wait()
+            ends = await asyncio.gather(
+                *(client.unpin_map(f"m{number}") for number in range(100)), return_exceptions=True
+            )
+    assert {type(end) for end in ends} == {NotSent}
+
+
 async def test_a_create_that_may_have_been_executed_is_repeated_only_where_it_finds_its_own(
     place: Place,
 ) -> None:
@@ -287,8 +300,11 @@ async def test_another_map_under_the_name_is_never_taken_for_the_one_that_was_op
                             found.btf(),
                             found.pin("/x"),
                             found.lookup(1),
+                            found.update(1, 5),
+                            found.delete(1),
+                            found.update_many({1: 5}),
                         ):
-                            with pytest.raises((Incompatible, NotSent), match="is another map now") as caught:
+                            with pytest.raises(Incompatible, match="is another map now") as caught:
                                 await call
                             assert caught.value.reason is Reason.MAP_REPLACED
                         with pytest.raises(Incompatible, match="is another map now"):

@@ -145,3 +145,21 @@ async def test_closing_a_map_does_not_wait_for_a_daemon_that_hangs(daemon: Daemo
         daemon.hooks["CloseMap"] = never
         async with asyncio.timeout(10):
             await flows.aclose()
+
+
+async def test_whoever_opens_while_the_client_is_closed_is_told_so_and_not_cancelled(daemon: Daemon) -> None:
+    """A CancelledError that nobody asked for ends a TaskGroup without a word."""
+    daemon.add(map_info("ns/flows"))
+
+    async def looked_up(client: Client) -> int | None:
+        async with client.open_map("flows", key=U32, value=U64) as flows:
+            return await flows.lookup(1)
+
+    for turns in range(0, 120, 3):
+        client = Client(daemon.target, timeout=5)
+        task = asyncio.create_task(looked_up(client))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await client.aclose()
+        (end,) = await asyncio.gather(task, return_exceptions=True)
+        assert end is None or isinstance(end, mapd_client.MapdError), (turns, repr(end))

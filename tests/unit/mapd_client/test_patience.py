@@ -134,3 +134,24 @@ def test_who_is_impatient_is_told_at_once() -> None:
     with pytest.raises(Unavailable) as caught:
         Patience(READ, 30, impatient=True).pause(error)
     assert caught.value is error
+
+
+LATER = [
+    NotSent("nobody there"),
+    PermissionDenied("the policy has changed", reason=Reason.POLICY),
+    Unavailable("another daemon", reason=Reason.STALE_HANDLE),
+    DeadlineExceeded("late"),
+]
+
+
+@pytest.mark.parametrize("later", LATER, ids=lambda error: type(error).__name__)
+def test_once_a_try_was_lost_no_later_one_says_that_nothing_was_executed(
+    clock: Clock, later: MapdError
+) -> None:
+    waits = Patience(TWICE, 1.0)
+    waits.pause(OutcomeUnknown("freeze flows: the connection broke; it may have been executed"))
+    clock.now += 0.95  # too little for one more
+    with pytest.raises(OutcomeUnknown, match=r"the connection broke.*asked again: ") as caught:
+        waits.pause(later)
+    assert caught.value.reason is later.reason
+    assert isinstance(later, DeadlineExceeded) or str(later) in str(caught.value)

@@ -11,7 +11,7 @@ from mapd_api.reasons import Reason
 from mapd_client import replies
 from mapd_client.batches import Batch
 from mapd_client.codec import U32
-from mapd_client.errors import BatchFailed, MapFrozen, NotSent, OutcomeUnknown
+from mapd_client.errors import BatchFailed, MapFrozen, NotSent, OutcomeUnknown, Unavailable
 from mapd_client.failures import Asked
 from mapd_client.replies import Outcome
 from mapd_client.tally import Tally
@@ -133,3 +133,20 @@ async def test_a_cancelled_call_cancels_what_is_under_way() -> None:
     await asyncio.wait({writing})
     assert writing.cancelled()
     assert all(answer.cancelled() for answer in wire.answers)
+
+
+def test_a_refused_message_does_not_hide_that_another_one_was_lost() -> None:
+    counted = tally()
+    counted.fail(Batch(0, 2, bytes(8)), Unavailable("full; nothing was executed", reason=Reason.BUSY))
+    counted.fail(Batch(2, 2, bytes(8)), OutcomeUnknown("the connection broke"))
+    failed = counted.ended()
+    assert isinstance(failed, BatchFailed)
+    assert isinstance(failed.cause, OutcomeUnknown)
+    assert [type(failed.errors[at]) for at in range(4)] == [Unavailable] * 2 + [OutcomeUnknown] * 2
+
+
+def test_whatever_was_lost_first_is_told_by_itself_where_nothing_was_answered() -> None:
+    counted = tally()
+    for first in (0, 2):
+        counted.fail(Batch(first, 2, bytes(8)), OutcomeUnknown(f"lost {first}"))
+    assert str(counted.ended()) == "lost 0"
