@@ -51,7 +51,11 @@ class MapHandle(Asking):
     """The map as it was when it was opened."""
 
     created: bool
-    """Whether the call that opened it has created it; False where it was there, as with ``exist_ok``."""
+    """Whether the call that opened it has created it; False where it was there, as with ``exist_ok``.
+
+    Also where a first try of that call has created it, and the daemon ended before it could say so: do not take an
+    empty map for one that somebody else fills.
+    """
 
     def __init__(
         self,
