@@ -277,6 +277,11 @@ class Transport:
         for pair in (self._pair, *self._retired):
             await pair.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or is just being closed."""
+        return self._closed
+
     async def abandon(self) -> None:
         """Close both connections from another loop, when this one's is closed.
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
 from mapd_api.reasons import Reason
 from mapd_api.v1 import maps_pb2
 from mapd_client import failures, methods, replies, requests
-from mapd_client.errors import DeadlineExceeded, MapdError, NotSent, Unreachable
+from mapd_client.errors import DeadlineExceeded, MapdError, NotSent, OutcomeUnknown, Unreachable
 from mapd_client.failures import Asked
 from mapd_client.held import Held, Tenure
 from mapd_client.link import Link
 from mapd_client.methods import Method, Request, Response
-from mapd_client.patience import TRIES
+from mapd_client.patience import TRIES, lost_before
 from mapd_client.reopening import replaced
 
 FORGOTTEN: Final = frozenset({Reason.STALE_HANDLE, Reason.EPOCH_CHANGED})
@@ -45,19 +45,30 @@ async def by_handle(
 
     Raises:
         Incompatible: another map is there now; nothing was executed.
+        OutcomeUnknown: a try was lost, and none after it was answered.
         MapdError: as ``Link.call``.
     """
     patience = link.patience(asked, timeout)
+    lost: OutcomeUnknown | None = None
     for tries in range(TRIES):
         handles = [held.handle for held in named]
         try:
             return await link.call(method, request(), asked, patience.left())
         except MapdError as error:
+            lost = lost or (error if isinstance(error, OutcomeUnknown) else None)
             if tries == TRIES - 1 or not all(heals(error, held) for held in named):
-                raise
-        for held, handle in zip(named, handles, strict=True):
-            await renew(link, held, handle, asked, patience.left())
+                _raise(error, lost)
+        try:
+            for held, handle in zip(named, handles, strict=True):
+                await renew(link, held, handle, asked, patience.left())
+        except MapdError as error:
+            _raise(error, lost)
     raise AssertionError("the last try returns or raises")
+
+
+def _raise(error: MapdError, lost: OutcomeUnknown | None) -> NoReturn:
+    """Raise what a call ended with; unknown where one of its tries was lost."""
+    raise error if lost is None or isinstance(error, OutcomeUnknown) else lost_before(lost, error)
 
 
 async def ready(link: Link, held: Held, asked: Asked) -> None:

@@ -127,6 +127,10 @@ async def keep_alive(call: Calling, kept: Kept) -> None:
         except MapdError as error:
             if kept.failed(lease):
                 _LOG.warning("tried again until it ends: %s", error)
+        except Exception:
+            # A fault of ours; without who asks all leases of this client would end.
+            if kept.failed(lease):
+                _LOG.exception("keep alive %s: tried again until it ends", lease.id)
         else:
             kept.renewed(lease)
 
@@ -138,9 +142,12 @@ class Leasing:
         self.kept = Kept()
         self._added = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def keep(self, call: Calling, lease: Lease, held: Held) -> None:
-        """Keep a lease alive while this map is open."""
+        """Keep a lease alive while this map is open. Not where the client was closed while the map was made."""
+        if self._closed:
+            return
         self.kept.add(lease, held)
         self._added.set()
         if self._task is None or self._task.done():
@@ -157,6 +164,7 @@ class Leasing:
 
     async def aclose(self) -> None:
         """Keep nothing alive any more: each lease has its ttl left, or most of it. Idempotent."""
+        self._closed = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

@@ -220,6 +220,8 @@ class Link:
             for session in self._sessions:
                 await session.aclose()
         finally:
+            for session in self._sessions:
+                session.leave()  # of which this was cancelled
             self._sessions.clear()  # they know this link: its connections would stay until Python collects cycles
             await self.transport.aclose()
             await _ended(self._working | self._undoing)

@@ -17,7 +17,11 @@ from mapd_client.info import MapInfo
 from mapd_client.pipeline import Pipeline
 
 _PAUSE_S: Final = 0.01
+_LONGEST_PAUSE_S: Final = 0.05
 """After a connection broke once more; the session waits for the next one."""
+
+_GOING: Final = frozenset({None, Reason.DRAINING, Reason.EPOCH_CHANGED})
+"""Nobody answered, or a daemon that stops: the next one may. Any other refusal is for who waits."""
 
 
 class Conversing(Protocol):
@@ -47,6 +51,7 @@ async def opened_again(held: Held, session: Conversing, transport: Transport, ti
     asked = Asked("open again", held.name)
     assert held.ref is not None
     stale = held.handle
+    pause = _PAUSE_S
     while session.pipeline is not None and session.pipeline.waits_for(held):
         tenure: Tenure | None = None
         try:
@@ -58,7 +63,7 @@ async def opened_again(held: Held, session: Conversing, transport: Transport, ti
         except MapdError as error:
             if error.reason is Reason.STALE_HANDLE and tenure is not None:
                 session.forgotten(tenure)
-            elif not isinstance(error, Unreachable):
+            elif not isinstance(error, Unreachable) or error.reason not in _GOING:
                 raise
         else:
             other = replaced(held, replies.map_info(answer.info), tenure)
@@ -73,7 +78,8 @@ async def opened_again(held: Held, session: Conversing, transport: Transport, ti
                 raise failures.of_refusal(other, asked)
             held.handle, held.tenure = answer.handle, tenure
             return
-        await asyncio.sleep(_PAUSE_S)
+        await asyncio.sleep(pause)
+        pause = min(1.5 * pause, _LONGEST_PAUSE_S)
 
 
 async def _boot(transport: Transport, asked: Asked, timeout: float) -> str:

@@ -303,7 +303,7 @@ class Session:
             try:
                 self._stream, opened = await _begin(self._transport, self.tenure, self._timeout, _ASKED)
             except MapdError as error:
-                if self._closing:
+                if self._closing or self._transport.closed:
                     # aclose() cancels once, and waits. A failure of the connection at that moment took its place.
                     raise asyncio.CancelledError from None
                 pipeline.trouble = str(error)
@@ -363,6 +363,13 @@ class Session:
             self._keeper.cancel()
             await asyncio.wait({self._keeper, *self._reopening})
             self._stream = None
+
+    def leave(self) -> None:
+        """End the task without a word to the daemon, which ends the session a few seconds later. Idempotent."""
+        self.lost = self._closing = True
+        if self.pipeline is not None:
+            self.pipeline.close()
+        self._keeper.cancel()
 
     def abandon(self) -> None:
         """Let go of the stream; for a loop that is closed."""

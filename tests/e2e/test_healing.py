@@ -336,6 +336,29 @@ async def test_after_a_reboot_the_same_id_and_name_are_another_map(
                 assert await again.lookup(1) is None
 
 
+async def test_a_close_that_is_cancelled_while_nobody_answers_leaves_no_task(place: Place) -> None:
+    before, clients = asyncio.all_tasks(), [Client(str(place.socket), timeout=5) for _ in range(6)]
+    with daemon_process(place) as first:
+        for number, client in enumerate(clients):
+            await client.create_map(
+                None, "hash", key=U32, value=U32, max_entries=1, lease=60, kernel_name=f"m{number}"
+            )
+        first.process.kill()
+        first.process.wait()
+        for client in clients:
+            with pytest.raises(Unavailable):
+                await client.health()
+        for turns, client in enumerate(clients):
+            closing = asyncio.create_task(client.aclose())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+            await client.aclose()
+        mine = [task for task in asyncio.all_tasks() - before if task.get_name().startswith("mapd")]
+        assert await until(lambda: all(task.done() for task in mine)), mine
+
+
 # A socket that is not there yet
 
 

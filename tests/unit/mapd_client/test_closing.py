@@ -155,6 +155,7 @@ async def test_whoever_opens_while_the_client_is_closed_is_told_so_and_not_cance
         async with client.open_map("flows", key=U32, value=U64) as flows:
             return await flows.lookup(1)
 
+    before = asyncio.all_tasks()
     for turns in range(0, 120, 3):
         client = Client(daemon.target, timeout=5)
         task = asyncio.create_task(looked_up(client))
@@ -163,3 +164,4 @@ async def test_whoever_opens_while_the_client_is_closed_is_told_so_and_not_cance
         await client.aclose()
         (end,) = await asyncio.gather(task, return_exceptions=True)
         assert end is None or isinstance(end, mapd_client.MapdError), (turns, repr(end))
+        await until(lambda: all("mapd" not in one.get_name() for one in asyncio.all_tasks() - before))

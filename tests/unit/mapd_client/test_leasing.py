@@ -197,3 +197,39 @@ def test_a_thread_asks_for_a_blocking_client_and_ends_with_the_last_or_with_the_
     assert not thread.is_alive()
     leases.keep(daemon.call, Lease(0.03, "a/d"), held())
     assert not asking(), "a client that is closed keeps nothing alive"
+
+
+async def test_a_lease_of_a_map_that_was_made_while_the_client_was_closed_is_kept_by_nobody() -> None:
+    asked = list[Asked]()
+
+    async def call(_method: Any, _request: Any, asked_for: Asked, _timeout: float | None = None) -> Any:
+        asked.append(asked_for)
+
+    leases = Leasing()
+    await leases.aclose()
+    before = asyncio.all_tasks()
+    leases.keep(call, JOB, held())
+    assert asyncio.all_tasks() == before
+    assert leases.kept.wait() is None
+
+
+async def test_a_fault_while_one_lease_is_kept_alive_lets_the_others_live(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, asked = Clock(), list[str]()
+    kept = Kept(clock)
+    other = Lease(TTL_S, "team/other")
+    for lease in (JOB, other):
+        kept.add(lease, held())
+
+    async def call(_method: Any, _request: Any, asked_for: Asked, _timeout: float | None = None) -> Any:
+        asked.append(asked_for.map)
+        if asked_for.map == JOB.id:
+            raise ZeroDivisionError
+
+    clock.now += TTL_S
+    with caplog.at_level(logging.ERROR, logger="mapd_client"):
+        await leasing.keep_alive(call, kept)
+    assert asked == [JOB.id, other.id]
+    assert "keep alive team/job: tried again until it ends" in caplog.text
+    assert 0 < (kept.wait() or 0) < TTL_S / 3, "it is due again in a moment"

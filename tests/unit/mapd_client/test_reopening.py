@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from mapd_api.ops import Op
+from mapd_api.reasons import Reason, Refusal
 from mapd_api.v1 import elements_pb2, maps_pb2
 from mapd_client.channel import Transport
 from mapd_client.errors import NotSent, Unavailable
 from mapd_client.held import Tenure
 from mapd_client.session import Session
-from tests.unit.mapd_client.daemon import EPOCH, Daemon, map_info
+from tests.unit.mapd_client.daemon import EPOCH, Daemon, map_info, refuse
 from tests.unit.mapd_client.pipes import held, key, terms, value
 
 
@@ -89,3 +90,22 @@ async def test_whatever_goes_wrong_while_a_map_is_opened_again_ends_the_wait_for
                 with pytest.raises(error, match=r"open map1 again: TypeError.*nothing was executed"):
                     await asyncio.wait_for(call, 10)
     assert "open map1 again" in caplog.text
+
+
+async def test_a_daemon_that_is_busy_is_not_asked_again_and_again_to_open_a_map(daemon: Daemon) -> None:
+    """Whoever waits for it is told why, and decides."""
+    of, asked = held(1, gone()), 0
+
+    async def open_map(_request: maps_pb2.OpenMapRequest, context: Any) -> None:
+        nonlocal asked
+        asked += 1
+        await refuse(context, Refusal(Reason.AUDIT, "the audit trail cannot be written"))
+
+    daemon.hooks["OpenMap"] = open_map
+    async with session_of(daemon) as session:
+        assert session.pipeline is not None
+        call = session.pipeline.single(terms(of), Op.UPDATE, key(1), value(1))
+        with pytest.raises(NotSent, match="the audit trail cannot be written") as caught:
+            await asyncio.wait_for(call, 10)
+        assert caught.value.reason is Reason.AUDIT
+    assert asked == 1
