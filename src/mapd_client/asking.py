@@ -110,15 +110,15 @@ class Asking:
 
     async def _ask_slowly(self, how: How, key: bytes, value: bytes, timeout: float | None) -> Any:
         """The same where something has to be found out first, or waited for."""
-        call = _Clock(timeout)
         link = await self._link()
+        call = _Clock(link.timeout if timeout is None else timeout)
         terms = self._terms_for(how, await link.server(call.left()))
         pipe = await link.pipeline(self._held.asked(how.op), call.left())
         if pipe is None:
             one = waiting.future()
             single = Singles(terms, 0, 0)
             single.add(how.op, key, value, one)
-            await self._call(link, single, how.op, call.left() or link.timeout)
+            await self._call(link, single, how.op, call.left())
             return await one
         if how._replace(op=Op.LOOKUP) == How(Op.LOOKUP, raw=False):
             self._plain[how.op] = terms
@@ -143,7 +143,7 @@ class Asking:
 
     async def _ask_many_slowly(self, link: Link, how: How, batch: Batch, timeout: float | None) -> Outcome:
         """The same where something has to be found out first, or waited for."""
-        call = _Clock(timeout)
+        call = _Clock(link.timeout if timeout is None else timeout)
         terms = self._known.get(how)
         if terms is None:
             terms = self._terms_for(how, await link.server(call.left()))
@@ -151,7 +151,7 @@ class Asking:
         if pipe is None:
             all_of_it: asyncio.Future[Outcome] = waiting.future()
             bulk = Bulk(terms, 0, 0, how.op, batch.count, batch.keys, batch.values, all_of_it)
-            await self._call(link, bulk, how.op, call.left() or link.timeout)
+            await self._call(link, bulk, how.op, call.left())
             return await all_of_it
         self._held.pipe = pipe
         await self._room(pipe, terms, how.op, len(batch.keys) + len(batch.values), call)
@@ -162,7 +162,7 @@ class Asking:
         waiting = pipe.room(cost)
         if waiting is None:
             return
-        timeout = call.left() or pipe.timeout
+        timeout = call.left()
         try:
             async with asyncio.timeout(timeout):
                 await waiting
@@ -257,9 +257,9 @@ class _Clock:
 
     __slots__ = ("_end",)
 
-    def __init__(self, timeout: float | None) -> None:
-        self._end = None if timeout is None else time.monotonic() + timeout
+    def __init__(self, timeout: float) -> None:
+        self._end = time.monotonic() + timeout
 
-    def left(self) -> float | None:
-        """Seconds that are left; None where the call has no time of its own."""
-        return None if self._end is None else max(self._end - time.monotonic(), _LEAST_S)
+    def left(self) -> float:
+        """Seconds that are left, for each of its steps."""
+        return max(self._end - time.monotonic(), _LEAST_S)
