@@ -44,6 +44,7 @@ class Daemon:
     """Answers as it is told to."""
 
     error: MapdError | None = None
+    fault: str = ""  # the lease about which this library is wrong
     asked: list[tuple[str, float | None]] = field(default_factory=list[tuple[str, float | None]])
     heard: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
@@ -54,6 +55,8 @@ class Daemon:
         assert not asked.mutates
         self.asked.append((request.lease, timeout))
         self.heard.release()
+        if request.lease == self.fault:
+            raise ZeroDivisionError
         if self.error is not None:
             raise self.error
         return LeaseKeepAliveResponse()
@@ -200,36 +203,23 @@ def test_a_thread_asks_for_a_blocking_client_and_ends_with_the_last_or_with_the_
 
 
 async def test_a_lease_of_a_map_that_was_made_while_the_client_was_closed_is_kept_by_nobody() -> None:
-    asked = list[Asked]()
-
-    async def call(_method: Any, _request: Any, asked_for: Asked, _timeout: float | None = None) -> Any:
-        asked.append(asked_for)
-
     leases = Leasing()
     await leases.aclose()
     before = asyncio.all_tasks()
-    leases.keep(call, JOB, held())
+    leases.keep(Daemon().call, JOB, held())
     assert asyncio.all_tasks() == before
     assert leases.kept.wait() is None
 
 
 async def test_a_fault_while_one_lease_is_kept_alive_lets_the_others_live(
-    caplog: pytest.LogCaptureFixture,
+    kept: Kept, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, asked = Clock(), list[str]()
-    kept = Kept(clock)
-    other = Lease(TTL_S, "team/other")
+    daemon, other = Daemon(fault=JOB.id), Lease(TTL_S, "team/other")
     for lease in (JOB, other):
         kept.add(lease, held())
-
-    async def call(_method: Any, _request: Any, asked_for: Asked, _timeout: float | None = None) -> Any:
-        asked.append(asked_for.map)
-        if asked_for.map == JOB.id:
-            raise ZeroDivisionError
-
     clock.now += TTL_S
     with caplog.at_level(logging.ERROR, logger="mapd_client"):
-        await leasing.keep_alive(call, kept)
-    assert asked == [JOB.id, other.id]
+        await leasing.keep_alive(daemon.call, kept)
+    assert [lease for lease, _ in daemon.asked] == [JOB.id, other.id]
     assert "keep alive team/job: tried again until it ends" in caplog.text
     assert 0 < (kept.wait() or 0) < TTL_S / 3, "it is due again in a moment"
