@@ -7,11 +7,13 @@ within the caller's own time; all else is told at once.
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Final, TypeVar
 
 from mapd_api.reasons import Reason
 from mapd_client.errors import DeadlineExceeded, MapdError, NotSent, OutcomeUnknown, Unavailable, Unreachable
 from mapd_client.failures import Asked
+
+_Error = TypeVar("_Error", bound=MapdError)
 
 TRIES: Final = 8
 """How often one call is sent that breaks its connection each time: one that ends the daemon must not for ever."""
@@ -93,29 +95,25 @@ class Patience:
             what = f"{error}; given up after {self._sent} tries"
         else:
             what = f"{error}; asked again for {round(self._timeout, 3):g} s"
-        told = type(error)(
-            what,
-            reason=error.reason,
-            errno=error.errno,
-            operation=error.operation,
-            map=error.map,
-            metadata=error.metadata,
-            retry_after=error.retry_after,
-        )
+        told = _retold(type(error), what, error, error)
         if isinstance(told, Unreachable) and isinstance(error, Unreachable):
             told.connected = error.connected
-        told.__cause__ = error
         return told
 
 
 def lost_before(lost: OutcomeUnknown, error: MapdError) -> OutcomeUnknown:
     """How a call ends that was made again after a try whose outcome is unknown, and failed with ``error``."""
-    told = OutcomeUnknown(
-        f"{lost}; asked again: {error}",
+    return _retold(OutcomeUnknown, f"{lost}; asked again: {error}", error, lost)
+
+
+def _retold(kind: type[_Error], what: str, error: MapdError, about: MapdError) -> _Error:
+    """``error`` in other words, of the call that ``about`` names."""
+    told = kind(
+        what,
         reason=error.reason,
         errno=error.errno,
-        operation=lost.operation,
-        map=lost.map,
+        operation=about.operation,
+        map=about.map,
         metadata=error.metadata,
         retry_after=error.retry_after,
     )

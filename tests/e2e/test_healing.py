@@ -441,7 +441,6 @@ def first_accepted(path: Path) -> float:
 def test_blocking_calls_that_meet_no_daemon_are_answered_by_the_next(
     place: Place, tries: list[MapdError]
 ) -> None:
-
     with daemon_process(place) as first:
         client = blocking.connect(str(place.socket), timeout=20)
         found = client.create_map("words", "hash", key=U64, value=U64, max_entries=FULL)

@@ -378,8 +378,6 @@ class Leases:
             del self._table[lease.id]
 
     async def _expire(self, lease: Lease) -> None:
-        if self._table.get(lease.id) is not lease or lease.ending:
-            return  # revoked while others ended, and perhaps begun anew
         if lease.making or (lease.until > self._now() and not lease.unused):
             return  # kept alive while others ended
         ended = await self.end(lease)
