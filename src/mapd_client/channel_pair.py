@@ -15,7 +15,7 @@ import grpc
 from grpc import aio
 
 from mapd_api import limits
-from mapd_client import discovery, tls
+from mapd_client import closed_loops, discovery, tls
 from mapd_client.tls import Material
 
 OPTIONS: Final = (
@@ -64,6 +64,7 @@ class Pair:
     """
 
     def __init__(self, target: str, material: Material | None) -> None:
+        closed_loops.enter()
         self.material = material
         self.calls = _channel(target, material)
         self.bulk = _channel(target, material)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from mapd_api.v1 import maps_pb2
-from mapd_client import discovery, replies, waiting, watching
+from mapd_client import closed_loops, discovery, replies, waiting, watching
 from mapd_client.channel import Transport
 from mapd_client.errors import MapdError, Misuse, NotSent, Unavailable, Unreachable
 from mapd_client.facts import HostFacts
@@ -319,6 +319,7 @@ class Links:
 
     async def _drop_closed(self) -> None:
         """Close the links of loops that are closed: their connections would stay open for ever."""
+        closed_loops.quiet_closed()
         for loop in [one for one in tuple(self._links) if one.is_closed()]:
             link = self._links.pop(loop, None)
             if link is not None:
@@ -336,6 +337,7 @@ class Links:
         links, self._links = self._links, {}
         own = links.pop(here, None)
         others: set[asyncio.Future[None]] = set()
+        closed_loops.quiet_closed()
         for loop, link in links.items():
             if loop.is_running():
                 others.add(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.aclose(), loop)))

@@ -338,9 +338,10 @@ class Session:
     async def _settle(self) -> None:
         """Let grpc tell this loop of every call that was cancelled.
 
-        asyncio.run ends by cancelling all tasks, this one too, and then closes the loop. What grpc has
-        to say later it says to whichever loop runs next, as a traceback that ends in "Event loop is
-        closed". What it says comes in order: behind the answer of one more call there is nothing left.
+        asyncio.run ends by cancelling all tasks, this one too, and then closes the loop. What grpc has to say later
+        it says to another loop, as a traceback (see closed_loops, for loops that come after this one). Where a loop
+        ran all the time beside a hundred others, one after the other, it logged 180 of them; with the time that one
+        more call takes, none.
         """
         asked = Asked("server info")
         with suppress(MapdError):
