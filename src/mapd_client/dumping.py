@@ -158,12 +158,16 @@ class Dumps(Coded[K, V], Generic[K, V]):
             value=self._value,
         )
 
-        async def prepare(link: Link) -> None:
-            selected = wanted
+        selected = wanted
+
+        async def check(link: Link) -> None:
             if covered_by:
                 requests.check_lpm(await link.server(), asked)
-            if not wanted.plain:
+            if not selected.plain:
                 requests.check_select(await link.server(), asked)
+
+        async def prepare(link: Link) -> None:
+            nonlocal selected
             reduction = None if whole or columns == "keys" else self._reduction()
             # What the codec makes of all CPUs' values the daemon can make as well, if it is new enough.
             if reduction and "dump-select" in (await link.server()).features:
@@ -172,7 +176,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
             if selected.reduce or selected.value_range:
                 reader.expect(*self._narrowed(selected))
 
-        streams = _Streams(self._link, self._held, request, asked, prepare)
+        streams = _Streams(self._link, self._held, request, asked, prepare, check)
         source = Source(streams, reader, token=request.resume_token, limit=most)
         return Dump(source, decode, resume=resume, partial_ok=partial_ok, whole=whole)
 
@@ -205,18 +209,23 @@ class _Streams:
         request: elements_pb2.DumpRequest,
         asked: Asked,
         prepare: Callable[[Link], Awaitable[None]],
+        check: Callable[[Link], Awaitable[None]],
     ) -> None:
-        """``prepare`` is awaited before the first; it may write to ``request``."""
+        """``prepare`` is awaited before the first; it may write to ``request``. ``check`` before each, for a dump may
+        go on at another daemon, and an older one would take no notice of what it does not know.
+        """
         self._to = link
         self._link: Link | None = None
         self._held = held
         self._request = request
         self._asked = asked
         self._prepare = prepare
+        self._check = check
 
     async def begin(self, token: bytes, limit: int | None) -> Stream:
         """As Streams."""
         link = await self._to()
+        await self._check(link)
         if self._link is None:
             await self._prepare(link)
         self._link = link

@@ -95,6 +95,8 @@ async def renew(link: Link, held: Held, stale: int, asked: Asked, timeout: float
 
     Who opens it at the same time may be first; one of the two handles is given back then.
 
+    Cancelled: the handle is given back when it is there.
+
     Raises:
         Incompatible: another map is there now.
         MapdError: as for opening.
@@ -107,7 +109,8 @@ async def renew(link: Link, held: Held, stale: int, asked: Asked, timeout: float
         session, tenure = await link.tenure(patience.left())
         wanted = requests.open_map(held.ref, read_only=held.read_only, session=tenure.session)
         try:
-            answer = await link.call(methods.OPEN_MAP, wanted, asked, patience.left())
+            opening = link.call(methods.OPEN_MAP, wanted, asked, patience.left())
+            answer = await link.finished(opening, lambda late: _give_back(link, late, asked))
         except MapdError as error:
             if error.reason not in FORGOTTEN:
                 raise
@@ -126,10 +129,14 @@ async def _taken(
     if other is None and not held.closed and held.handle == stale:
         held.handle, held.tenure = answer.handle, tenure
         return True
+    await _give_back(link, answer, asked)
+    if other is not None:
+        raise failures.of_refusal(other, asked)
+    return held.handle != stale
+
+
+async def _give_back(link: Link, answer: maps_pb2.OpenMapResponse, asked: Asked) -> None:
     with suppress(Unreachable):  # the session's end closes it then
         await link.call(
             methods.CLOSE_MAP, maps_pb2.CloseMapRequest(handle=answer.handle), asked, impatient=True
         )
-    if other is not None:
-        raise failures.of_refusal(other, asked)
-    return held.handle != stale

@@ -300,6 +300,7 @@ class Session:
                 pipeline.lost()
                 if not pipeline.wanted and not self._awaited:
                     await self._asleep()
+            wait = 0.0
             try:
                 self._stream, opened = await _begin(self._transport, self.tenure, self._timeout, _ASKED)
             except MapdError as error:
@@ -307,13 +308,15 @@ class Session:
                     # aclose() cancels once, and waits. A failure of the connection at that moment took its place.
                     raise asyncio.CancelledError from None
                 pipeline.trouble = str(error)
-                if not isinstance(error, (Unreachable, QuotaExceeded)):
+                if isinstance(error, QuotaExceeded):
+                    wait = error.retry_after or 0.0  # it is there, and is not to be asked 20 times a second
+                elif not isinstance(error, Unreachable):
                     pipeline.refuse(error)
                     until = self.now()
             else:
                 return opened
             self._pause = min(max(self._pause * 1.5, _PAUSE_S), _LONGEST_PAUSE_S)
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(max(self._pause, wait))
 
     def _went_on(self, pipeline: Pipeline, opened: elements_pb2.SessionOpened) -> bool:
         """Go on with the stream that was opened; False where it carries no operations."""

@@ -1,14 +1,15 @@
-"""Calls by handle that are made again: what is told where one of the tries was lost."""
+"""Calls by handle that are made again: what is told where one of the tries was lost, and what is left of those ended."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import pytest
 
 from mapd_api.reasons import Reason
 from mapd_api.v1 import maps_pb2
-from mapd_client import healing, methods
+from mapd_client import connect, healing, methods
 from mapd_client.codec import Bytes
 from mapd_client.errors import MapdError, NotSent, OutcomeUnknown
 from mapd_client.failures import Asked
@@ -49,3 +50,33 @@ async def test_a_map_that_cannot_be_opened_again_does_not_settle_what_was_lost_b
             cast("Link", script), methods.FREEZE_MAP, maps_pb2.FreezeMapRequest, FREEZE, held
         )
     assert not script.ends
+
+
+async def test_a_call_that_is_cancelled_while_its_map_is_opened_again_leaves_no_handle(
+    daemon: described.Daemon,
+) -> None:
+    daemon.add(described.map_info("ns/flows"))
+    asked, answer, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def open_map(request: maps_pb2.OpenMapRequest, context: Any) -> maps_pb2.OpenMapResponse:
+        asked.set()
+        await answer.wait()
+        return await daemon.OpenMap(request, context)
+
+    async def close_map(request: maps_pb2.CloseMapRequest, context: Any) -> maps_pb2.CloseMapResponse:
+        answered = await daemon.CloseMap(request, context)
+        closed.set()
+        return answered
+
+    async with connect(daemon.target) as client:
+        flows = await client.open_map("flows")
+        daemon.handles.clear()
+        daemon.hooks.update(OpenMap=open_map, CloseMap=close_map)
+        call = asyncio.create_task(flows.lookup(bytes(flows.info.key_size)))
+        await asked.wait()
+        call.cancel()
+        answer.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.wait_for(closed.wait(), 10)
+        assert not daemon.handles

@@ -109,3 +109,25 @@ async def test_a_daemon_that_is_busy_is_not_asked_again_and_again_to_open_a_map(
             await asyncio.wait_for(call, 10)
         assert caught.value.reason is Reason.AUDIT
     assert asked == 1
+
+
+async def test_a_session_that_is_refused_for_a_quota_is_asked_for_again_when_the_daemon_says(
+    daemon: Daemon,
+) -> None:
+    now, wait_s = asyncio.get_running_loop().time, 0.3
+    refused: list[float] = []
+    async with session_of(daemon) as session:
+        begin = daemon.hooks["Session"]
+
+        async def converse(requests: AsyncIterator[Any], context: Any) -> None:
+            if len(refused) == 2:
+                await begin(requests, context)
+                return
+            refused.append(now())
+            await refuse(context, Refusal(Reason.QUOTA, "50 sessions, at most 50", wait_s=wait_s))
+
+        daemon.hooks["Session"] = converse
+        session.forgotten(session.tenure)
+        await session.live(10)
+    first, second = refused
+    assert second - first >= wait_s

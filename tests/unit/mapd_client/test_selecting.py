@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from grpc import StatusCode
 
+from mapd_api.reasons import Reason, Refusal
 from mapd_api.uapi import MapType
 from mapd_api.v1 import elements_pb2
 from mapd_client import (
@@ -14,6 +16,7 @@ from mapd_client import (
     U32,
     U64,
     Bytes,
+    DumpIncomplete,
     MapdError,
     Misuse,
     PerCpu,
@@ -26,7 +29,7 @@ from mapd_client.codec import Codec
 from mapd_client.percpu import PerCpuReduced
 from mapd_client.selecting import Reducing
 from tests.unit.mapd_client.clients import opened
-from tests.unit.mapd_client.daemon import POSSIBLE_CPUS, Daemon, map_info
+from tests.unit.mapd_client.daemon import POSSIBLE_CPUS, Daemon, map_info, refuse
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,36 @@ async def test_a_newer_daemon_is_asked_for_the_sum(daemon: Daemon) -> None:
     (one,) = with_values.reductions
     assert (one.offset, one.size, one.kind) == (0, 8, elements_pb2.REDUCTION_KIND_SUM)
     assert not keys_alone.reductions
+
+
+async def test_a_dump_does_not_go_on_at_a_daemon_that_would_take_no_notice(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is replaced by an older one while a dump is under way."""
+    asked: list[bytes] = []
+
+    async def dump(request: elements_pb2.DumpRequest, context: Any) -> None:
+        asked.append(request.resume_token)
+        if not daemon.sessions:
+            await refuse(context, Refusal(Reason.STALE_HANDLE, "no such handle"))
+        chunk = elements_pb2.DumpChunk(token=b"1")
+        chunk.columns.count, chunk.columns.keys, chunk.columns.values = 1, bytes(4), bytes(8)
+        await context.write(elements_pb2.DumpResponse(header=elements_pb2.DumpHeader(value_bytes=8)))
+        await context.write(elements_pb2.DumpResponse(chunk=chunk))
+        monkeypatch.setattr("tests.unit.mapd_client.daemon.EPOCH", "epoch-2")
+        daemon.features = ()
+        daemon.handles.clear()
+        daemon.sessions.clear()
+        await context.abort(StatusCode.UNAVAILABLE, "replaced")
+
+    daemon.features = ("dump-select",)
+    daemon.hooks["Dump"] = dump
+    daemon.add(map_info("ns/flows"))
+    async with opened(daemon) as flows:
+        with pytest.raises(DumpIncomplete, match="no feature 'dump-select'") as caught:
+            _ = [chunk async for chunk in flows.chunks(nonzero=True)]
+    assert caught.value.token == b"1"
+    assert asked == [b"", b"1"], "the older one was not asked for what it does not know"
 
 
 async def test_values_of_another_width_than_was_asked_for_are_refused(daemon: Daemon) -> None:
