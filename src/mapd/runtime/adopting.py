@@ -68,6 +68,16 @@ class _Batch:
             self.done += 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What does not fit, what of it is new, what of before fits or is gone now; pins that are served."""
+
+    misfits: Sequence[Misfit]
+    new: Sequence[Misfit]
+    mended: Sequence[Misfit]
+    served: int
+
+
 @dataclass(slots=True, eq=False)
 class Adopting:
     """The pins of one daemon, for one event loop.
@@ -106,7 +116,7 @@ class Adopting:
             lanes = [lane for lane, task in work if task.result()]
         for one in todo:  # every thread stands still
             self._unanswered(one)
-        self._tell()
+        self._tell(self._found())
         _log.info(
             "pins adopted",
             pins=self.counts.adopted,
@@ -120,8 +130,7 @@ class Adopting:
         Raises:
             MapError: QUOTA, KERNEL_MEMORY, BUSY, DRAINING: it could not be looked.
         """
-        await self.pool.run(Lane.BULK, self, self.adoption.look)
-        self._tell()
+        self._tell(await self.pool.run(Lane.BULK, self, self._look))
         self.counts.looks += 1
 
     async def _work(self, lane: Lane, todo: deque[Unseen]) -> bool:
@@ -165,18 +174,26 @@ class Adopting:
         self.counts.unanswered += 1
         self.adoption.unanswered(one, self.limit_s)
 
-    def _tell(self) -> None:
+    def _look(self) -> _Found:
+        """In a thread: with 65,536 pins that do not fit, to compare them takes 27 ms."""
+        self.adoption.look()
+        return self._found()
+
+    def _found(self) -> _Found:
+        misfits = self.adoption.misfits
+        new, mended = differences(self._told, misfits)
+        return _Found(misfits, new, mended, self.adoption.served)
+
+    def _tell(self, found: _Found) -> None:
         """Say what does not fit now and did before, and the other way round; each once."""
-        found = self.adoption.misfits
-        new, mended = differences(self._told, found)
-        self._told = found
-        for one in new[:TOLD]:
+        self._told = found.misfits
+        for one in found.new[:TOLD]:
             say = "served in part" if one.served else "quarantined: not served, and left as it is"
             _log.warning(say, path=one.path, why=one.why, fix=one.fix)
-        for one in mended[:TOLD]:
+        for one in found.mended[:TOLD]:
             _log.info("no longer quarantined", path=one.path, was=one.why)
-        if len(new) > TOLD:
-            _log.warning("quarantined: more pins like these", count=len(new) - TOLD)
-        self.counts.quarantined = sum(not one.served for one in found)
-        self.counts.mended += sum(not one.served for one in mended)
-        self.counts.adopted = self.adoption.served
+        if len(found.new) > TOLD:
+            _log.warning("quarantined: more pins like these", count=len(found.new) - TOLD)
+        self.counts.quarantined = sum(not one.served for one in found.misfits)
+        self.counts.mended += sum(not one.served for one in found.mended)
+        self.counts.adopted = found.served
