@@ -211,8 +211,9 @@ class _Streams:
         prepare: Callable[[Link], Awaitable[None]],
         check: Callable[[Link], Awaitable[None]],
     ) -> None:
-        """``prepare`` is awaited before the first; it may write to ``request``. ``check`` before each, for a dump may
-        go on at another daemon, and an older one would take no notice of what it does not know.
+        """``prepare`` is awaited before the first, and may write to ``request``; ``check`` before each.
+
+        A dump may go on at another daemon, and an older one would take no notice of what it does not know.
         """
         self._to = link
         self._link: Link | None = None

@@ -1,4 +1,4 @@
-"""Calls by handle that are made again: what is told where one of the tries was lost, and what is left of those ended."""
+"""Calls by handle that are made again: what is told of a try that was lost, what is left of one that was cancelled."""
 
 from __future__ import annotations
 
