@@ -9,7 +9,7 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -35,6 +35,7 @@ autoload -Uz compinit; compinit -D -u; echo {_ZSH_READY[:5]}""{_ZSH_READY[5:]}
 """
 _SHELLS = ("bash", "zsh", "fish")
 _LONG_S = 20
+_PRESSES = 5
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +89,28 @@ def _bash(folder: Path, *words: str, **environ: str) -> list[str]:
     return _said(folder, "bash", "--norc", "-c", _BASH, str(folder / "bash"), "mapctl", *words, **environ)
 
 
+def _pressed(complete: Callable[[], list[str]]) -> list[str]:
+    """What is completed where there are maps.
+
+    The shell waits half a second for the daemon's answer, which on a busy machine may come later: then a person presses
+    the key again.
+    """
+    found: list[str] = []
+    for _ in range(_PRESSES):
+        if any(found := complete()):
+            break
+    return found
+
+
 def test_bash_completes_verbs_and_options(folder: Path) -> None:
     assert {"lookup", "list"} <= set(_bash(folder, "l"))
     assert "--partial-ok" in _bash(folder, "dump", "flows", "--par")
 
 
 def test_bash_completes_the_maps_that_are_there(maps: str, folder: Path) -> None:
-    own = {"MAPD_ADDRESS": maps}
-    assert _bash(folder, "dump", "fl", **own) == ["flags", "flows"], "of one's own namespace"
-    named = _bash(folder, "--address", maps, "lookup", "hi")
+    own = _pressed(lambda: _bash(folder, "dump", "fl", MAPD_ADDRESS=maps))
+    assert own == ["flags", "flows"], "of one's own namespace"
+    named = _pressed(lambda: _bash(folder, "--address", maps, "lookup", "hi"))
     assert named == ["hits"], "of the daemon that the line names"
 
 
@@ -115,8 +129,8 @@ def test_contexts_are_completed(folder: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_completes_the_maps_that_are_there(maps: str, folder: Path) -> None:
-    script = str(folder / "fish")
-    found = _said(folder, "fish", "--no-config", "-c", _FISH, script, "mapctl dump fl", MAPD_ADDRESS=maps)
+    command = ("fish", "--no-config", "-c", _FISH, str(folder / "fish"), "mapctl dump fl")
+    found = _pressed(lambda: _said(folder, *command, MAPD_ADDRESS=maps))
     assert [line.split("\t")[0] for line in found] == ["flags", "flows"]
 
 
@@ -130,16 +144,24 @@ def test_zsh_completes_the_maps_that_are_there(maps: str, folder: Path) -> None:
         os.close(theirs)
         try:
             os.write(ours, _ZSH.encode())
-            _read_until(ours, _ZSH_READY)
-            os.write(ours, b"mapctl dump fla\t")
-            _read_until(ours, "mapctl dump flags ")
+            assert _read_until(ours, _ZSH_READY)
+            os.write(ours, b"mapctl dump fla")
+            assert _pressed(lambda: _typed(ours, b"\t", "flags "))
         finally:
             shell.kill()
             os.close(ours)
 
 
-def _read_until(terminal: int, text: str) -> None:
+def _typed(terminal: int, keys: bytes, due: str) -> list[str]:
+    os.write(terminal, keys)
+    return [due] if _read_until(terminal, due) else []
+
+
+def _read_until(terminal: int, text: str) -> bool:
+    """Whether it is there before nothing comes any more."""
     seen = b""
     while text.encode() not in seen:
-        assert select.select([terminal], [], [], _LONG_S)[0], f"{text!r} not seen in {seen!r}"
+        if not select.select([terminal], [], [], _LONG_S)[0]:
+            return False
         seen += os.read(terminal, 4_096)
+    return True

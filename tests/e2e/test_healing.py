@@ -244,7 +244,8 @@ async def sent(place: Place, call: Awaitable[T]) -> asyncio.Future[T]:
     """Begin a call to a daemon that stands still; it has left when this returns."""
     before = unread(place)
     begun = asyncio.ensure_future(call)
-    assert await until(lambda: unread(place) > before)
+    assert await until(lambda: begun.done() or unread(place) > before, within_s=60), (before, unread(place))
+    assert not begun.done(), begun
     return begun
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mapd_api.limits import LEASE_RETURN_S
+from mapd_client import U32, connect
 from tests.e2e.test_leases import gone, passed, there, until
 from tests.support.daemon import DaemonProcess, Place, daemon_process, environment
 
@@ -38,7 +39,7 @@ class Leases:
             timeout=30,
         )
 
-    def made(self, ttl_s: float = TTL_S) -> tuple[str, Path]:
+    def made(self, ttl_s: float) -> tuple[str, Path]:
         """A map that nobody keeps: the id of its lease, its pin."""
         kind = ("--type", "hash", "--key", "4", "--value", "4", "--entries", "1")
         done = self.run("create", "--lease", str(ttl_s), *kind, "-o", "json")
@@ -46,17 +47,26 @@ class Leases:
         found = json.loads(done.stdout)
         return found["lease"], Path(found["pin_path"])
 
-    async def keeping(self, name: str) -> asyncio.subprocess.Process:
-        """A command that keeps a lease alive, once it says so."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *MAPCTL, "--address", self.address, "lease", "keep-alive", name),
-            env=dict(environment()),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.readline(), 20)
-        return process
+    async def keeping(self) -> tuple[asyncio.subprocess.Process, str, Path]:
+        """A command that keeps a lease alive, once it says so; the lease, and the pin of its map.
+
+        Until then the map's maker keeps it: a command may need longer to start than the lease lives.
+        """
+        async with (
+            connect(self.address) as client,
+            client.create_map(None, "hash", key=U32, value=U32, max_entries=1, lease=TTL_S) as made,
+        ):
+            assert made.info.lease is not None
+            name = made.info.lease.id
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, *MAPCTL, "--address", self.address, "lease", "keep-alive", name),
+                env=dict(environment()),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            assert process.stdout is not None
+            assert await asyncio.wait_for(process.stdout.readline(), 20)
+            return process, name, Path(made.info.pin_path)
 
 
 @pytest.fixture
@@ -66,8 +76,7 @@ def leases(place: Place, daemon: DaemonProcess) -> Leases:
 
 
 async def test_a_lease_lives_as_long_as_the_command_that_keeps_it(leases: Leases) -> None:
-    name, pin = leases.made()
-    process = await leases.keeping(name)
+    process, _, pin = await leases.keeping()
     await passed(3 * TTL_S)
     assert there(str(pin))
     process.send_signal(signal.SIGINT)
@@ -78,8 +87,7 @@ async def test_a_lease_lives_as_long_as_the_command_that_keeps_it(leases: Leases
 async def test_a_command_that_keeps_a_lease_goes_on_with_the_next_daemon(place: Place) -> None:
     leases = Leases(place)
     with daemon_process(place) as first:
-        name, pin = leases.made()
-        process = await leases.keeping(name)
+        process, _, pin = await leases.keeping()
         first.process.kill()
         first.process.wait()
     with daemon_process(place):
@@ -91,8 +99,7 @@ async def test_a_command_that_keeps_a_lease_goes_on_with_the_next_daemon(place: 
 
 
 async def test_a_command_ends_with_the_lease_that_it_keeps(leases: Leases) -> None:
-    name, _ = leases.made()
-    process = await leases.keeping(name)
+    process, name, _ = await leases.keeping()
     assert leases.run("lease", "revoke", name, "--yes").returncode == 0
     assert await asyncio.wait_for(process.wait(), 20) == 3
     assert process.stderr is not None

@@ -44,15 +44,27 @@ def test_what_is_begun_late_ends_after_as_many_elements_as_the_clock_is_looked_a
     ]
 
 
-def test_it_ends_between_the_syscalls_that_its_time_is_over_between(bench: Bench) -> None:
-    over = time.monotonic() + 0.05
+class Clock:
+    """Stands where it is put."""
 
-    def wait() -> None:
-        while time.monotonic() <= over:
-            pass
+    def __init__(self) -> None:
+        self.now = 0.0
 
-    bench.faulty.add(Fault(target=Command.MAP_UPDATE_BATCH, nth=2, failpoint=wait))
-    outcome = run(bench, updates(range(MANY)), over)
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_it_ends_between_the_syscalls_that_its_time_is_over_between(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("mapd.maps.job.time", clock)
+
+    def over() -> None:
+        clock.now = 1.0
+
+    bench.faulty.add(Fault(target=Command.MAP_UPDATE_BATCH, nth=2, failpoint=over))
+    outcome = run(bench, updates(range(MANY)), 1.0)
     assert outcome.statuses.count(0) == len(bench.map.elements) == 2 * BETWEEN_LOOKS
     assert outcome.statuses.count(Reason.EXPIRED) == BETWEEN_LOOKS
 
