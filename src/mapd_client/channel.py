@@ -234,7 +234,10 @@ class Transport:
                 if not await self._written(writer, request, asked, timeout):
                     break
             else:
-                with self._translated(asked, timeout):
+                with (
+                    self._translated(asked, timeout),
+                    suppress(aio.InternalError),
+                ):  # its answer says how it ended
                     async with asyncio.timeout(timeout):
                         await writer.done_writing()
             with self._translated(asked, timeout):
@@ -545,7 +548,7 @@ class Conversation(Download[_Got], Generic[_Sent, _Got]):
         return self._transport.failed(error, self._asked, None, self._pair)
 
     async def end(self) -> None:
-        """Say that nothing more will be sent. Nothing happens on a stream that has ended."""
+        """Say that nothing more will be sent. Nothing happens on a stream that has ended, or ends meanwhile."""
         if not self._call.done():
-            with self._translated():
+            with self._translated(), suppress(aio.InternalError):  # how it ended says its status
                 await self._call.done_writing()

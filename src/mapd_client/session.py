@@ -281,7 +281,8 @@ class Session:
             request = pipeline.next()
             if request is None:
                 if pipeline.drained:
-                    stream.cancel()  # not half-closed, which would end the session
+                    if not self._closing:
+                        stream.cancel()  # not half-closed, which would end the session
                     return
                 await self._asleep()
                 continue
