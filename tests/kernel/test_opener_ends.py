@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Generator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from mapd.bpf import (
     SyscallError,
     Unpin,
 )
+from mapd.bpf.abi import Command
 from mapd.bpf.kernel import ControlRequest, FreezeMap
 from mapd.opener import Limits, OpenerEnded, OpenerKernel
 from mapd.opener.client import IN_FLIGHT
@@ -39,6 +41,7 @@ from mapd.opener.wire import Ended, Message, Receiver
 from mapd_api.uapi import MapType
 from tests.kernel.maps import KERNEL, Maps
 from tests.support.openers import ROOT, Process, opener_process, pair, writable
+from tests.support.seccompnotify import injecting
 
 ARRAY: Final = CreateMap(
     map_type=MapType.ARRAY, key_size=4, value_size=8, max_entries=1, kernel_name="mapd_test"
@@ -47,6 +50,11 @@ LARGE: Final = CreateMap(
     map_type=MapType.ARRAY, key_size=4, value_size=4096, max_entries=1 << 16, kernel_name="mapd_test"
 )
 """256 MiB: takes a fifth of a second and more."""
+
+SLOW: Final = CreateMap(
+    map_type=MapType.ARRAY, key_size=4, value_size=4096, max_entries=1 << 9, kernel_name="mapd_test"
+)
+"""2 MiB: more than is made while the others wait."""
 
 NOBODY: Final = 65_534
 
@@ -222,55 +230,59 @@ def test_an_answer_to_nobodys_question_is_closed(maps: Maps) -> None:
 # ---- many at once ------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Standing:
+    """An opener in which each creation of a map stands still in bpf(2), until ``go``."""
+
+    kernel: OpenerKernel
+    go: Callable[[], object]
+
+
 @pytest.fixture
-def apart(process: Process, kernel: OpenerKernel) -> Generator[None]:
-    """What makes large maps is on one CPU, all else on another: in vmalloc() the kernel lets nobody else run there."""
-    kernel.control(NextMapId(map_id=0))
-    before = os.sched_getaffinity(0)
-    if len(before) < 2:
-        pytest.skip("one CPU: nobody runs while the kernel makes a large map")
-    first, second = sorted(before)[:2]
-    reader, *threads = sorted(int(entry.name) for entry in Path(f"/proc/{process.popen.pid}/task").iterdir())
-    for thread in threads[:-THREADS]:
-        os.sched_setaffinity(thread, {first})
-    for thread in (reader, *threads[-THREADS:]):
-        os.sched_setaffinity(thread, {second})
-    os.sched_setaffinity(0, {second})
-    yield
-    os.sched_setaffinity(0, before)
+def standing(limits: Limits, tmp_path: Path) -> Generator[Standing]:
+    """How long a large map takes is the kernel's and the machine's; these stand for one that takes for ever."""
+    with ExitStack() as stack:
+        asks = stack.enter_context(injecting(tmp_path / "seccomp", [Command.MAP_CREATE]))
+        process = stack.enter_context(opener_process(limits, prefix=asks.prefix))
+        found = OpenerKernel(process.sock.dup())
+        process.sock.close()
+        stack.callback(found.close)
+        yield Standing(found, lambda: stack.callback(asks.answer({}, part=0.0, seed=0).close))
 
 
-@pytest.mark.usefixtures("apart")
-def test_a_large_map_holds_up_nobody_who_opens_a_pin(kernel: OpenerKernel, bpffs: Path, maps: Maps) -> None:
-    """Pins are opened, and opened again, before it is made: by the thread that reads, which does not make it."""
-    made = maps.create()
-    KERNEL.control(Pin(root=str(bpffs), path=f"{bpffs}/flows"), [made.fd])
-    opening = OpenPin(root=str(bpffs), path=f"{bpffs}/flows")
-    kernel.control(opening).close()
-    creating, opened = Asking(kernel, LARGE), 0
-    while creating.is_alive():
-        kernel.control(opening).close()
-        opened += 1
-    answer = creating.said()
-    assert isinstance(answer, OwnedFd)
-    answer.close()
-    assert opened > 10
-
-
-@pytest.mark.usefixtures("apart")
-def test_large_maps_hold_up_no_program_however_many_are_made(kernel: OpenerKernel, maps: Maps) -> None:
-    """A lookup may wait for its program. One after the other is loaded before the maps are made."""
-    counted = maps.create()
-    loading = LoadTemplate(template="count_entries", key_size=8, value_size=8)
-    creating, loaded = [Asking(kernel, LARGE) for _ in range(MAKERS + 1)], 0
-    while all(one.is_alive() for one in creating):
-        kernel.control(loading, [counted.fd]).close()
-        loaded += 1
+def made_behind(standing: Standing, creating: Sequence[Asking]) -> None:
+    """All these are made once they may, and none was before."""
+    assert all(one.is_alive() for one in creating)
+    standing.go()
     for one in creating:
         answer = one.said()
         assert isinstance(answer, OwnedFd)
         answer.close()
-    assert loaded > len(creating), "held up, one would be loaded for each map that is done"
+
+
+def test_a_map_that_takes_its_time_holds_up_nobody_who_opens_a_pin(
+    standing: Standing, bpffs: Path, maps: Maps
+) -> None:
+    """Pins are opened, and opened again, before it is made: by the thread that reads, which does not make it."""
+    made = maps.create()
+    KERNEL.control(Pin(root=str(bpffs), path=f"{bpffs}/flows"), [made.fd])
+    opening = OpenPin(root=str(bpffs), path=f"{bpffs}/flows")
+    creating = [Asking(standing.kernel, SLOW)]
+    for _ in range(100):
+        standing.kernel.control(opening).close()
+    made_behind(standing, creating)
+
+
+def test_maps_that_take_their_time_hold_up_no_program_however_many_are_made(
+    standing: Standing, maps: Maps
+) -> None:
+    """A lookup may wait for its program. One after the other is loaded before the maps are made."""
+    counted = maps.create()
+    loading = LoadTemplate(template="count_entries", key_size=8, value_size=8)
+    creating = [Asking(standing.kernel, SLOW) for _ in range(THREADS + MAKERS + 1)]
+    for _ in range(100):
+        standing.kernel.control(loading, [counted.fd]).close()
+    made_behind(standing, creating)
 
 
 def test_many_threads_get_each_its_own_answer(kernel: OpenerKernel, maps: Maps) -> None:

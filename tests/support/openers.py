@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,14 @@ class Process:
 
 
 @contextlib.contextmanager
-def opener_process(limits: Limits) -> Generator[Process]:
-    """``python -m mapd.opener``, which has ended after the block."""
+def opener_process(limits: Limits, *, prefix: Sequence[str] = ()) -> Generator[Process]:
+    """``python -m mapd.opener``, by the command ``prefix`` if there is one; it has ended after the block."""
     theirs, ours = pair()
     with tempfile.NamedTemporaryFile(prefix="mapd-opener-", suffix=".log") as log, ours:
         with theirs:
             popen = subprocess.Popen(
                 [
+                    *prefix,
                     sys.executable,
                     "-m",
                     "mapd.opener",
