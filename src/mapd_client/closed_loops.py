@@ -1,4 +1,4 @@
-"""Event loops that are closed, and what grpc still has to tell them.
+"""Event loops that are closed, and what grpc still has to tell them. Knows nothing of clients.
 
 grpc.aio has one queue for the events of all loops. Whichever loop runs takes them out, and hands each to the loop that
 its call was made in, closed or not; where it is closed, the loop that runs logs a traceback that ends in "Event loop is
@@ -24,26 +24,22 @@ _ENTERED: Final[weakref.WeakSet[asyncio.AbstractEventLoop]] = weakref.WeakSet()
 def enter() -> None:
     """Note the running loop, in which a channel is about to be made."""
     quiet_closed()
-    with _LOCK:
+    with _LOCK, suppress(TypeError):  # a loop that nothing can refer to weakly goes on as it is
         _ENTERED.add(asyncio.get_running_loop())
 
 
 def quiet_closed() -> None:
-    """Have loops that were closed meanwhile drop what grpc hands them; all else they refuse as before."""
+    """Have loops that were closed meanwhile drop what grpc hands them, whoever made the call; all else they refuse."""
     with _LOCK:
         closed = [loop for loop in _ENTERED if loop.is_closed()]
         _ENTERED.difference_update(closed)
     for loop in closed:
-        with suppress(TypeError):  # a loop without a __dict__ goes on as it is
-            vars(loop)["call_soon_threadsafe"] = _deaf_to_grpc(weakref.ref(loop))
+        with suppress(TypeError):  # one without a __dict__ too
+            vars(loop)["call_soon_threadsafe"] = _deaf_to_grpc
 
 
-def _deaf_to_grpc(loop: weakref.ref[asyncio.AbstractEventLoop]) -> Callable[..., Any]:
-    def call_soon_threadsafe(callback: Callable[..., Any], *args: Any, **more: Any) -> Any:
-        if str(callback.__module__).startswith("grpc."):  # None for builtin methods
-            return None  # its call ended with the loop: nobody waits for it
-        found = loop()
-        assert found is not None  # somebody calls its method
-        return type(found).call_soon_threadsafe(found, callback, *args, **more)
-
-    return call_soon_threadsafe
+def _deaf_to_grpc(callback: Callable[..., Any], *_: Any, **__: Any) -> None:
+    """A closed loop's call_soon_threadsafe."""
+    # Not every callable has a __module__, and that of builtin methods is None.
+    if not str(getattr(callback, "__module__", None)).startswith("grpc."):
+        raise RuntimeError("Event loop is closed")

@@ -129,7 +129,7 @@ async def _taken(
     if other is None and not held.closed and held.handle == stale:
         held.handle, held.tenure = answer.handle, tenure
         return True
-    await _give_back(link, answer, asked)
+    await link.finished(_give_back(link, answer, asked))
     if other is not None:
         raise failures.of_refusal(other, asked)
     return held.handle != stale

@@ -36,6 +36,9 @@ _SETTLE_S: Final = 0.2
 
 _PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.05
+
+_QUOTA_PAUSE_S: Final = 1.0
+"""At most, behind a refusal for a quota: as long as the daemon names for one (RETRY_AFTER_S)."""
 """Between two tries to connect. On this host each is made at once (``Transport._forsake``); elsewhere grpc itself tries
 an address that refuses at most ten times a second."""
 
@@ -310,7 +313,8 @@ class Session:
                     raise asyncio.CancelledError from None
                 pipeline.trouble = str(error)
                 if isinstance(error, QuotaExceeded):
-                    wait = error.retry_after or 0.0  # it is there, and is not to be asked 20 times a second
+                    # It is there, and is not to be asked 20 times a second. The pause is none that ``rouse`` ends.
+                    wait = min(error.retry_after or 0.0, _QUOTA_PAUSE_S)
                 elif not isinstance(error, Unreachable):
                     pipeline.refuse(error)
                     until = self.now()
@@ -343,9 +347,8 @@ class Session:
         """Let grpc tell this loop of every call that was cancelled.
 
         asyncio.run ends by cancelling all tasks, this one too, and then closes the loop. What grpc has to say later
-        it says to another loop, as a traceback (see closed_loops, for loops that come after this one). Where a loop
-        ran all the time beside a hundred others, one after the other, it logged 180 of them; with the time that one
-        more call takes, none.
+        it says to another loop, which logs a traceback: one that goes on logged 180 of them beside a hundred that came
+        and went, and none with the time that one more call takes. For what is later still there is closed_loops.
         """
         asked = Asked("server info")
         with suppress(MapdError):

@@ -36,6 +36,7 @@ autoload -Uz compinit; compinit -D -u; echo {_ZSH_READY[:5]}""{_ZSH_READY[5:]}
 _SHELLS = ("bash", "zsh", "fish")
 _LONG_S = 20
 _PRESSES = 5
+_PRESS_S = 4
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,8 @@ def test_zsh_completes_the_maps_that_are_there(maps: str, folder: Path) -> None:
             os.write(ours, _ZSH.encode())
             assert _read_until(ours, _ZSH_READY)
             os.write(ours, b"mapctl dump fla")
-            assert _pressed(lambda: _typed(ours, b"\t", "flags "))
+            assert _read_until(ours, "mapctl dump fla")
+            assert _pressed(lambda: _typed(ours, b"\t", "gs "))
         finally:
             shell.kill()
             os.close(ours)
@@ -154,14 +156,15 @@ def test_zsh_completes_the_maps_that_are_there(maps: str, folder: Path) -> None:
 
 def _typed(terminal: int, keys: bytes, due: str) -> list[str]:
     os.write(terminal, keys)
-    return [due] if _read_until(terminal, due) else []
+    return [due] if _read_until(terminal, due, _PRESS_S) else []
 
 
-def _read_until(terminal: int, text: str) -> bool:
-    """Whether it is there before nothing comes any more."""
+def _read_until(terminal: int, text: str, within_s: float = _LONG_S) -> bool:
+    """Whether it is there before nothing comes for so long."""
     seen = b""
     while text.encode() not in seen:
-        if not select.select([terminal], [], [], _LONG_S)[0]:
+        if not select.select([terminal], [], [], within_s)[0]:
+            print(f"{text!r} not seen in {seen!r}")
             return False
         seen += os.read(terminal, 4_096)
     return True

@@ -80,3 +80,41 @@ async def test_a_call_that_is_cancelled_while_its_map_is_opened_again_leaves_no_
             await call
         await asyncio.wait_for(closed.wait(), 10)
         assert not daemon.handles
+
+
+async def test_a_call_that_is_cancelled_while_it_gives_back_the_second_handle_leaves_none(
+    daemon: described.Daemon,
+) -> None:
+    """Two open the map again; one of them needs its handle no more, and is cancelled as it says so."""
+    daemon.add(described.map_info("ns/flows"))
+    both, closing, close, closed = (asyncio.Event() for _ in range(4))
+    opened = 0
+
+    async def open_map(request: maps_pb2.OpenMapRequest, context: Any) -> maps_pb2.OpenMapResponse:
+        nonlocal opened
+        opened += 1
+        if opened == 2:
+            both.set()
+        await both.wait()
+        return await daemon.OpenMap(request, context)
+
+    async def close_map(request: maps_pb2.CloseMapRequest, context: Any) -> maps_pb2.CloseMapResponse:
+        closing.set()
+        await close.wait()
+        answered = await daemon.CloseMap(request, context)
+        closed.set()
+        return answered
+
+    async with connect(daemon.target) as client:
+        flows = await client.open_map("flows")
+        daemon.handles.clear()
+        daemon.hooks.update(OpenMap=open_map, CloseMap=close_map)
+        calls = [asyncio.create_task(flows.lookup(bytes(flows.info.key_size))) for _ in range(2)]
+        await closing.wait()
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        await client.server_info()  # what they had cancelled was heard before
+        close.set()
+        await asyncio.wait_for(closed.wait(), 10)
+        assert len(daemon.handles) == 1, "the one that the map has"

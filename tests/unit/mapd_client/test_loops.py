@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,8 @@ async def test_a_closed_loop_refuses_all_others_as_before(daemon: Daemon) -> Non
     closed.close()
     await client.server_info()
     await client.aclose()
-    for callback in (print, closed.create_future().set_result):
+    others: list[Any] = [print, closed.create_future().set_result, str.upper]
+    for callback in others:
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             closed.call_soon_threadsafe(callback, None)
 

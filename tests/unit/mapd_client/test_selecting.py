@@ -120,8 +120,17 @@ async def test_a_newer_daemon_is_asked_for_the_sum(daemon: Daemon) -> None:
     assert not keys_alone.reductions
 
 
+@pytest.mark.parametrize(
+    ("type", "value", "arguments"),
+    [(MapType.HASH, U64, {"nonzero": True}), (MapType.PERCPU_HASH, PerCpu(U64).sum(), {})],
+    ids=["by the caller", "by the codec"],
+)
 async def test_a_dump_does_not_go_on_at_a_daemon_that_would_take_no_notice(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon,
+    monkeypatch: pytest.MonkeyPatch,
+    type: MapType,
+    value: Codec[int],
+    arguments: dict[str, Any],
 ) -> None:
     """The daemon is replaced by an older one while a dump is under way."""
     asked: list[bytes] = []
@@ -130,6 +139,8 @@ async def test_a_dump_does_not_go_on_at_a_daemon_that_would_take_no_notice(
         asked.append(request.resume_token)
         if not daemon.sessions:
             await refuse(context, Refusal(Reason.STALE_HANDLE, "no such handle"))
+        if len(asked) > 1:
+            await refuse(context, Refusal(Reason.POLICY, "asked for what it does not know"))
         chunk = elements_pb2.DumpChunk(token=b"1")
         chunk.columns.count, chunk.columns.keys, chunk.columns.values = 1, bytes(4), bytes(8)
         await context.write(elements_pb2.DumpResponse(header=elements_pb2.DumpHeader(value_bytes=8)))
@@ -142,10 +153,10 @@ async def test_a_dump_does_not_go_on_at_a_daemon_that_would_take_no_notice(
 
     daemon.features = ("dump-select",)
     daemon.hooks["Dump"] = dump
-    daemon.add(map_info("ns/flows"))
-    async with opened(daemon) as flows:
+    daemon.add(map_info("ns/flows", type))
+    async with connect(daemon.target) as client, client.open_map("flows", key=U32, value=value) as flows:
         with pytest.raises(DumpIncomplete, match="no feature 'dump-select'") as caught:
-            _ = [chunk async for chunk in flows.chunks(nonzero=True)]
+            _ = [pair async for pair in flows.items(**arguments)]
     assert caught.value.token == b"1"
     assert asked == [b"", b"1"], "the older one was not asked for what it does not know"
 
