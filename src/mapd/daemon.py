@@ -59,7 +59,7 @@ from mapd.runtime.leases import Leases
 from mapd.runtime.pool import Lane, LaneSize, SyscallPool
 from mapd.runtime.sessions import Sessions
 from mapd.runtime.shares import Shares
-from mapd.runtime.watch import watching_pins
+from mapd.runtime.watch import PINS_CHECK_S, watching_pins
 from mapd.start import (
     BY_PROGRAM,
     StartError,
@@ -119,12 +119,17 @@ class Ready:
 
 @asynccontextmanager
 async def running(
-    config: Config, kernel: Kernel | None = None, isolation: Isolation | None = None
+    config: Config,
+    kernel: Kernel | None = None,
+    isolation: Isolation | None = None,
+    *,
+    pins_check_s: float = PINS_CHECK_S,
 ) -> AsyncGenerator[Ready]:
     """A daemon that serves inside the block and has ended, all of it, after it.
 
     ``kernel`` stands in for the configured backend's (a faulty one, in tests). ``isolation``: what this process was
-    given before it locked itself in; without, it does everything itself.
+    given before it locked itself in; without, it does everything itself. ``pins_check_s``: how often the pins are
+    looked at, in seconds.
 
     Raises:
         PolicyError, StartError, SocketError, ContractError: before anything can be connected to.
@@ -201,7 +206,7 @@ async def running(
                 )
                 async with (
                     _idle_handles(host.handles),
-                    watching_pins(host, adopting),
+                    watching_pins(host, adopting, pins_check_s),
                     aclosing(conversations),
                     telling(config.metrics, parts) as metrics,
                     listen.tcp(config.tcp, policy, guard, handlers) as tcp,

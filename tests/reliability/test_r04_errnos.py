@@ -21,6 +21,7 @@ from mapd.maps import statuses
 from mapd_api import contract
 from mapd_api.ops import Op
 from mapd_api.reasons import Reason
+from tests.e2e.bad_input import HOUR_S
 from tests.e2e.settling import until
 from tests.reliability.everymethod import METHODS, Names, Rounds
 from tests.reliability.figures import Canaries, Figures, Size
@@ -47,7 +48,7 @@ async def sweeping_with(
     place: Place, kernel: FaultyKernel, others: str
 ) -> AsyncGenerator[tuple[Ready, Sweep]]:
     async with (
-        running(place.config(), kernel) as ready,
+        running(place.config(), kernel, pins_check_s=HOUR_S) as ready,
         grpc.aio.insecure_channel(f"unix:{ready.socket}") as channel,
     ):
         await Rounds(channel, random.Random(0)).prepare()  # noqa: S311
