@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -174,14 +175,14 @@ def frozen_under_writes(made: MapStore, name: str, *, in_line: bool) -> bool:
     with opened.fd, opened.lease() as map_fd:
         one, begun, refused = Served(opened, map_fd), threading.Event(), list[Reason]()
         one.load()
+        # Made before: a thread that makes groups holds the GIL, and lets go of it between two runs.
+        groups = [HASH.group([(Op.UPDATE, key, value) for key in range(4_000)]) for value in (1, 2)]
 
         def write() -> None:
             os.sched_setaffinity(0, {cpus[0]})
-            turn = 0
             try:
-                while True:
-                    turn += 1
-                    outcome = one.run(HASH.group([(Op.UPDATE, key, turn & 0xFF) for key in range(4_000)]))
+                for group in cycle(groups):
+                    outcome = one.run(group)
                     begun.set()
                     if any(outcome.statuses):
                         raise MapError(Reason(outcome.statuses[-1]), "refused in the middle")
