@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 from mapd_api import limits
 from mapd_api.ops import ANSWERS_VALUE, ATOMICS, TAKES_VALUE, Op
 from mapd_client import arrays
-from mapd_client.codec import BadElement, Codec, shown
+from mapd_client.codec import BadElement, Codec, as_bytes, shown
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch
 from mapd_client.failures import Asked
 from mapd_client.info import Limits, MapInfo
@@ -251,6 +251,8 @@ def _is_pair(pair: object) -> bool:
 def _column(codec: Codec[Any], values: list[Any], first: int, what: str) -> bytes:
     try:
         column = codec.encode_many(values)
+        if type(column) is not bytes:
+            column = as_bytes(codec, column, "encode_many")
     except Exception as error:
         culprit = _culprit(codec, values, first, what, error)
         if culprit is None:
@@ -279,7 +281,7 @@ def _culprit(
     """Which element ``error`` is about; None, and a note of it, where it is a codec's own exception."""
     for at, value in enumerate(values):
         try:
-            codec.encode(value)
+            as_bytes(codec, codec.encode(value))
         except Misuse as found:
             kind = type(found)
             return BadElement(first + at, kind(f"{what} of element {first + at}: {found}"))

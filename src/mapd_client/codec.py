@@ -11,7 +11,7 @@ import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch
 from mapd_client.info import ByteOrder
@@ -108,6 +108,18 @@ class Codec(ABC, Generic[T]):
         if not self.stride or view.nbytes % self.stride:
             raise SizeMismatch(f"a column of {view.nbytes} bytes is not made of {self.stride}-byte elements")
         return view
+
+
+def as_bytes(codec: Codec[Any], data: object, method: str = "encode") -> bytes:
+    """A copy of what a codec of the caller's own has made: it may fill the same buffer again before this one leaves.
+
+    Raises:
+        TypeMismatch: no bytes.
+    """
+    try:
+        return bytes(memoryview(data))  # type: ignore[arg-type]  # whether it is a buffer is the question
+    except TypeError:
+        raise TypeMismatch(f"{codec!r}.{method}() gave {type(data).__name__}, not bytes") from None
 
 
 class Bytes(Codec[bytes]):

@@ -6,7 +6,7 @@ import copy
 from typing import Any, Generic, TypeVar
 
 from mapd_api.ops import Op
-from mapd_client.codec import Bytes, Codec
+from mapd_client.codec import Bytes, Codec, as_bytes
 from mapd_client.errors import Misuse, Unsupported
 from mapd_client.facts_codecs import why_numbers
 from mapd_client.handle import MapHandle
@@ -90,6 +90,8 @@ class Coded(MapHandle, Generic[K, V]):
         # As _encode, without its arguments: this is done for each call.
         try:
             data = self._key.encode(key)
+            if type(data) is not bytes:
+                data = as_bytes(self._key, data)
         except Misuse as error:
             raise self._misused(op, "key", error) from None
         if len(data) != self._key_stride:

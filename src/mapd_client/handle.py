@@ -13,7 +13,7 @@ from mapd_api.v1 import maps_pb2
 from mapd_client import batches, methods, replies, requests
 from mapd_client.asking import Asking, How
 from mapd_client.batches import Batch
-from mapd_client.codec import BadElement, Bytes, Codec
+from mapd_client.codec import BadElement, Bytes, Codec, as_bytes
 from mapd_client.errors import MapdError, Misuse, PermissionDenied, SizeMismatch, Unreachable
 from mapd_client.failures import Asked
 from mapd_client.healing import by_handle
@@ -222,6 +222,8 @@ class MapHandle(Asking):
     def _encode(self, op: Op, codec: Codec[Any], value: object, stride: int, what: str) -> bytes:
         try:
             data = codec.encode(value)
+            if type(data) is not bytes:
+                data = as_bytes(codec, data)
         except Misuse as error:
             raise self._misused(op, what, error) from None
         if len(data) != stride:
