@@ -36,11 +36,11 @@ _SETTLE_S: Final = 0.2
 
 _PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.05
+"""Between two tries to connect. On this host each is made at once (``Transport._forsake``); elsewhere grpc itself tries
+an address that refuses at most ten times a second."""
 
 _QUOTA_PAUSE_S: Final = 1.0
 """At most, behind a refusal for a quota: as long as the daemon names for one (RETRY_AFTER_S)."""
-"""Between two tries to connect. On this host each is made at once (``Transport._forsake``); elsewhere grpc itself tries
-an address that refuses at most ten times a second."""
 
 _Stream = Conversation[elements_pb2.SessionRequest, elements_pb2.SessionResponse]
 
@@ -279,7 +279,17 @@ class Session:
             _LOG.warning("session %s: %s", self.tenure.session, replies.refusal(message.error, _ASKED))
 
     async def _write(self, pipeline: Pipeline, stream: _Stream) -> None:
-        """Write what may leave. Ends with the stream: whoever reads is told why."""
+        """Write what may leave, until the stream ends: whoever reads is told why."""
+        tenure = self.tenure
+        try:
+            await self._written(pipeline, stream)
+        except Exception:
+            # Nobody else would end the stream, and all that was asked in it would wait for its time to pass. A message
+            # that cannot be written is not tried in a resumed session, which has it in flight for as long as it lives.
+            _LOG.exception("session %s: nothing can be written in it any more", tenure.session)
+            self.forgotten(tenure)
+
+    async def _written(self, pipeline: Pipeline, stream: _Stream) -> None:
         while True:
             request = pipeline.next()
             if request is None:
