@@ -60,6 +60,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._working: set[asyncio.Task[Any]] = set()
         self._undoing: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Lock()
         self._in_calls = False
 
     async def call(
@@ -210,10 +211,14 @@ class Link:
         return tenure
 
     async def aclose(self) -> None:
-        """End the sessions and close the channels. Idempotent.
+        """End the sessions and close the channels. Idempotent: who calls it meanwhile waits for the same end.
 
         Waits at most a second for what was opened and cancelled to be given back.
         """
+        async with self._closing:
+            await self._close()
+
+    async def _close(self) -> None:
         try:
             await self.leasing.aclose()
             await _ended(self._undoing)
@@ -334,18 +339,18 @@ class Links:
         """Close the links of all loops; at most a second is given to those of other threads. Idempotent."""
         self._closed = True
         here = asyncio.get_running_loop()
-        links, self._links = self._links, {}
-        own = links.pop(here, None)
+        own = self._links.get(here)
         others: set[asyncio.Future[None]] = set()
         closed_loops.quiet_closed()
-        for loop, link in links.items():
-            if loop.is_running():
-                others.add(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.aclose(), loop)))
-            else:
-                await link.abandon()
         try:
+            for loop, link in tuple(self._links.items()):
+                if loop.is_running() and link is not own:
+                    others.add(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.aclose(), loop)))
+                elif link is not own:
+                    await link.abandon()
             if own is not None:
                 await own.aclose()
         finally:
             if others:
                 await asyncio.wait(others, timeout=_END_S)
+            self._links.clear()  # not before: who closes meanwhile closes the same ones

@@ -165,3 +165,33 @@ async def test_whoever_opens_while_the_client_is_closed_is_told_so_and_not_cance
         (end,) = await asyncio.gather(task, return_exceptions=True)
         assert end is None or isinstance(end, mapd_client.MapdError), (turns, repr(end))
         await until(lambda: all("mapd" not in one.get_name() for one in asyncio.all_tasks() - before))
+
+
+async def test_who_closes_a_client_that_is_being_closed_waits_for_its_end(daemon: Daemon) -> None:
+    daemon.add(map_info("ns/flows"))
+    client = await mapd_client.connect(daemon.target)
+    await client.open_map("flows")
+    begun = len(daemon.sessions)
+    async with asyncio.TaskGroup() as closing:
+        for _ in range(3):
+            task = closing.create_task(client.aclose())
+            task.add_done_callback(lambda _: ended.append(len(daemon.sessions)))
+        ended: list[int] = []
+    assert (begun, ended) == (1, [0, 0, 0])
+
+
+async def test_a_close_that_is_cancelled_leaves_the_rest_to_the_next(daemon: Daemon) -> None:
+    daemon.add(map_info("ns/flows"))
+    for turns in range(12):
+        client = await mapd_client.connect(daemon.target)
+        await client.open_map("flows")
+        first, second = (asyncio.create_task(client.aclose()) for _ in range(2))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait_for(second, 10)
+        assert first.done()
+        with pytest.raises(mapd_client.Misuse, match="closed"):
+            await client.server_info()
+        await until(lambda: not [one for one in asyncio.all_tasks() if one.get_name().startswith("mapd ")])
+    await until(lambda: not daemon.sessions)
