@@ -47,6 +47,10 @@ async def _watch(isolation: Isolation, gone: Callable[[], None]) -> None:
                 await isolation.renewing.renew()
             except LaunchError as error:
                 why = str(error)
+            except Exception:
+                # A fault of ours. With neither an opener nor this task everything would be refused, and for ever.
+                _log.exception("no other opener could be taken")
+                why = "of a fault in mapd, told above"
             else:
                 _log.info("connected to another opener", seconds=round(time.monotonic() - began, 3))
                 continue

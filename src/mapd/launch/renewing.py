@@ -54,13 +54,16 @@ class Renewing:
         """
         await asyncio.sleep(self._restarts.pause())
         sock, greeting = await self._find()
-        if greeting != self.first:
+        try:
+            if greeting != self.first:
+                raise LaunchError(
+                    f"the opener at {self.path} is another than before: {_difference(self.first, greeting)}"
+                )
+            self.ended.unregister(self.sock)  # a thread that still reads from it keeps it open
+            self.ended.register(sock, select.EPOLLHUP | select.EPOLLRDHUP)
+        except BaseException:
             sock.close()
-            raise LaunchError(
-                f"the opener at {self.path} is another than before: {_difference(self.first, greeting)}"
-            )
-        self.ended.unregister(self.sock)  # a thread that still reads from it keeps it open
-        self.ended.register(sock, select.EPOLLHUP | select.EPOLLRDHUP)
+            raise
         self.sock = sock
         self.kernel.renew(sock)
 
@@ -75,7 +78,10 @@ class Renewing:
             await asyncio.sleep(AGAIN_S)
 
     async def _connect(self) -> tuple[socket.socket, Greeting]:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        except OSError as error:  # EMFILE: clients that close maps give some back
+            raise LaunchError(f"no socket to ask for another opener: {error.strerror}") from error
         try:
             sock.connect(self.path)  # a path's is made or refused at once
             async with asyncio.timeout(GREETING_S):

@@ -185,7 +185,11 @@ async def watching(
     async def look() -> None:
         while True:
             await asyncio.sleep(every)
-            await services.look(dependencies)
+            try:
+                await services.look(dependencies)
+            except Exception:
+                # A fault of ours; without this task services would be told as they are now for ever.
+                _log.exception("what services depend on was not looked at")
 
     # No TaskGroup: it would wrap what is raised in the block.
     task = asyncio.create_task(look(), name="health") if dependencies else None

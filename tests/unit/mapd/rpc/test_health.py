@@ -144,6 +144,29 @@ async def test_it_is_looked_at_while_the_daemon_runs_and_not_after() -> None:
     del follower
 
 
+@pytest.mark.usefixtures("watched_loop")
+async def test_a_fault_in_one_look_does_not_end_the_looking() -> None:
+    """Health would stay as it was told last, whatever happens to the opener."""
+    answers, services, seen = iter(("", "raise", "it has ended")), Services(), asyncio.Event()
+
+    def why_not() -> str:
+        answer = next(answers, "it has ended")
+        if answer == "raise":
+            raise RuntimeError(answer)
+        if answer:
+            seen.set()
+        return answer
+
+    with capture_logs() as said:
+        async with watching(services, {"opener": Dependency(why_not, frozenset({MAPS}))}, every=0.001):
+            async with asyncio.timeout(WAIT_S):
+                await seen.wait()
+    assert services.lost == {"opener": "it has ended"}
+    assert [line["event"] for line in said if line.get("exc_info")] == [
+        "what services depend on was not looked at"
+    ]
+
+
 async def one_of_two_leaves(servicer: Any, drain: Callable[[], Awaitable[None]]) -> int | None:
     """What the other of two who watch a service hears when it drains; None: nothing."""
     server = grpc.aio.server()
