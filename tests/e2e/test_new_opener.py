@@ -106,7 +106,7 @@ async def test_pins_are_watched_by_the_next_opener_too(place: Place, path: Path)
 async def test_where_no_other_opener_comes_the_front_stops_and_says_why(place: Place, path: Path) -> None:
     with front_at(place, path) as daemon:
         async with (
-            mapd_client.connect(str(place.socket), timeout=1) as client,
+            mapd_client.connect(str(place.socket), timeout=4) as client,
             client.create_map("kept", "hash", key=U32, value=U32, max_entries=64) as kept,
         ):
             take_away(path)

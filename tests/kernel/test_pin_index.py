@@ -226,6 +226,9 @@ def test_a_name_that_goes_into_a_folder_that_was_read_already_is_not_lost(
         bench.pin(f"names/{second}/x", made)
         if known:
             bench.of(made)
+            for folder in "ab":  # both are read again, however long ago they were changed
+                (bench.root / f"names/{folder}/changed").mkdir()
+                (bench.root / f"names/{folder}/changed").rmdir()
         reads: list[str] = []
 
         def move(first: str = first, second: str = second, reads: list[str] = reads) -> None:
@@ -236,5 +239,6 @@ def test_a_name_that_goes_into_a_folder_that_was_read_already_is_not_lost(
         met = Fault(target=ListFolder, failpoint=move)
         bench.kernel.add(met)
         assert bench.of(made).names == {f"{first}/x"}
+        assert reads
         bench.kernel.remove(met)
         bench.unpin(f"names/{first}/x")
