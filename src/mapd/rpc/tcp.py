@@ -304,10 +304,14 @@ class TcpServer:
         policy, generation = self._policy(), self.files.material.generation
         while True:
             await asyncio.sleep(LOOK_S)
-            now = self._policy(), self.files.current().generation
-            if now[0] is not policy or now[1] != generation:
-                policy, generation = now
-                self._end_strangers()
+            try:
+                now = self._policy(), self.files.current().generation
+                if now[0] is not policy or now[1] != generation:
+                    self._end_strangers()
+                    policy, generation = now
+            except Exception:
+                # A fault of ours; without this task a caller who is nobody any more would keep the streams there are.
+                _log.exception("callers were not looked at")
 
     def _end_strangers(self) -> None:
         for caller in self._guard.callers:

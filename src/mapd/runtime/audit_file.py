@@ -59,6 +59,9 @@ class AuditFile:
         try:
             _check(path, os.fstat(fd), fd)
             return cls(path, fd)
+        except OSError as error:  # flock's ENOLCK, EIO
+            os.close(fd)
+            raise AuditError(f"{path}: {error.strerror}; name a file that can be locked and read") from error
         except BaseException:
             os.close(fd)
             raise

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Final, Generic, TypeVar
 
+import structlog
+
 from mapd.bpf.abi import Command
 from mapd.bpf.fd import FdLease
 from mapd.bpf.kernel import SyscallError
@@ -28,6 +30,8 @@ from mapd.maps.errors import MapError, not_now, scarcity
 from mapd_api.reasons import Reason
 
 T = TypeVar("T")
+
+_log = structlog.stdlib.get_logger("mapd.runtime")
 
 MERGE: Final = 1_024
 """Jobs of one hop at most, so that a busy map cannot keep a thread from the others."""
@@ -396,7 +400,11 @@ class SyscallPool:
             except IndexError:
                 return
             for job, result, error in results:
-                job.done(result, error)
+                try:
+                    job.done(result, error)
+                except Exception:
+                    # A fault of ours; the other results of this hop are other callers', who wait for them.
+                    _log.exception("a result was not taken")
 
     @staticmethod
     def _call(job: Job[Any]) -> tuple[object, BaseException | None]:

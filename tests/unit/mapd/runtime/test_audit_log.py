@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import stat
@@ -296,3 +298,24 @@ def test_a_thread_that_ends_before_it_is_rung_for_leaves_the_bell_to_be_rung(
     log.reopen()
     assert [line["event"] for line in lines(path)] == ["start", "stop"]
     assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_new_file_that_cannot_be_locked_leaves_the_trail_in_the_old_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk of the network may have no locks; the thread that writes must not end by it."""
+    tried, flock = threading.Event(), fcntl.flock
+
+    def no_locks(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        tried.set()
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(fd + how))
+
+    with writing(path) as log:
+        old = path.rename(path.with_name("old"))
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        log.reopen()
+        assert tried.wait(WAIT_S)
+        log.reserve()
+        log.write(entry(1), reserved=True)
+    assert [line["event"] for line in lines(old)] == ["start", "mutation", "stop"]

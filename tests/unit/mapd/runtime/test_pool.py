@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 
 from mapd.bpf import OwnedFd, SyscallError
 from mapd.maps.errors import MapError
@@ -477,3 +478,21 @@ async def crowded(queue: int) -> AsyncGenerator[tuple[SyscallPool, Callable[...,
         let_go.set()
         await blocked
         assert await pool.close(20)
+
+
+async def test_a_result_that_cannot_be_taken_keeps_no_other_from_its_caller() -> None:
+    def unwilling(result: object, error: BaseException | None) -> None:
+        del result, error
+        raise ValueError("a fault")
+
+    async with running() as pool:
+        with capture_logs() as said:
+            async with held(pool):
+                pool.submit(Lane.POINT, "other", lambda: 1, unwilling)
+                rest = [
+                    asyncio.create_task(pool.run(Lane.POINT, "other", partial(int, at))) for at in range(3)
+                ]
+                await queued(pool, 4)
+            async with asyncio.timeout(WAIT_S):
+                assert await asyncio.gather(*rest) == [0, 1, 2]
+    assert [line["event"] for line in said] == ["a result was not taken"]
