@@ -185,10 +185,9 @@ class ThreadLeasing(Leasing):
         self.kept.add(lease, held)
         with self._changed:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(
-                    target=self._drive, args=(call,), name="mapd leases", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._drive, args=(call,), name="mapd leases", daemon=True)
+                thread.start()  # RuntimeError where there can be none: the next lease tries again
+                self._thread = thread
             self._changed.notify()
 
     def _drive(self, call: Calling) -> None:

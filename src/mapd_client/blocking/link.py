@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar, cast
 
 from mapd_api.v1 import elements_pb2
 from mapd_client import discovery, waiting
 from mapd_client.blocking.channel import BlockingConversation, BlockingTransport
 from mapd_client.client import Client
-from mapd_client.errors import MapdError, Misuse, NotSent, Unreachable
+from mapd_client.errors import MapdError, Misuse, NotSent, Unavailable, Unreachable
 from mapd_client.facts import HostFacts
 from mapd_client.failures import Asked
 from mapd_client.held import Tenure
@@ -73,14 +73,23 @@ class BlockingLink(Link):
             left = patience.left()
             try:
                 # Held for one try: who waits for a daemon keeps no other thread from its own end.
-                with self._lock:
+                with self._held_within(asked, left):
                     if self._stream is None or not self._stream.going or self._tenure.ended:
-                        await self._begin(asked, left)
+                        await self._begin(asked, patience.left())
                     self.reached = True
                     return cast("Session", _Forgetting(self._forget))
             except MapdError as error:
                 pause = patience.pause(error)
             await waiting.pause(pause)
+
+    @contextmanager
+    def _held_within(self, asked: Asked, timeout: float) -> Generator[None]:
+        if not self._lock.acquire(timeout=timeout):
+            raise Unavailable(f"{asked}: another thread has tried to have a session for as long")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     async def _begin(self, asked: Asked, timeout: float) -> None:
         """A stream for the session that there was, or for a new one."""
@@ -129,7 +138,12 @@ class BlockingLink(Link):
 
     async def aclose(self) -> None:
         """End the session and close the channels, also under calls of other threads. Idempotent."""
-        await self.leasing.aclose()
+        try:
+            await self.leasing.aclose()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None and stream.going:
             stream.within(_END_S)

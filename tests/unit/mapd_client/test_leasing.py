@@ -223,3 +223,19 @@ async def test_a_fault_while_one_lease_is_kept_alive_lets_the_others_live(
     assert [lease for lease, _ in daemon.asked] == [JOB.id, other.id]
     assert "keep alive team/job: tried again until it ends" in caplog.text
     assert 0 < (kept.wait() or 0) < TTL_S / 3, "it is due again in a moment"
+
+
+def test_a_thread_that_cannot_be_started_is_started_for_the_next_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("can't start new thread")
+
+    daemon, leases, one = Daemon(), ThreadLeasing(), held()
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError):
+        leases.keep(daemon.call, Lease(0.03, "a/b"), one)
+    leases.keep(daemon.call, Lease(0.03, "a/c"), held())
+    assert daemon.heard.acquire(timeout=WAIT_S)
+    waiting.drive(leases.aclose())
