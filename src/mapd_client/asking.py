@@ -229,7 +229,7 @@ class Asking:
                 touch=how.touch,
                 cpu=how.cpu,
                 field=how.field,
-                create=how.create,
+                create=bool(how.create),
                 shown_as=self._shown_as,
             )
         self._known[how] = terms

@@ -11,7 +11,7 @@ import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 from mapd_client.errors import MapdError, Misuse, SizeMismatch, TypeMismatch
 from mapd_client.info import ByteOrder
@@ -120,6 +120,36 @@ def as_bytes(codec: Codec[Any], data: object, method: str = "encode") -> bytes:
         return bytes(memoryview(data))  # type: ignore[arg-type]  # whether it is a buffer is the question
     except TypeError:
         raise TypeMismatch(f"{codec!r}.{method}() gave {type(data).__name__}, not bytes") from None
+
+
+def decoded(codec: Codec[T], column: Buffer, count: int) -> list[T]:
+    """The ``count`` elements of a column.
+
+    A codec of the caller's own may give fewer, and a StopIteration of its own would end whoever iterates as if there
+    were no more.
+
+    Raises:
+        TypeMismatch: it gave another number of elements.
+        RuntimeError: it raised what ends a generator, or a task.
+        Exception: whatever else it raises.
+    """
+    try:
+        made = cast("Iterable[T] | None", codec.decode_many(column))
+        values = made if isinstance(made, list) else list[T](() if made is None else made)
+    except BaseException as error:
+        if harmless(error):
+            raise
+        raise RuntimeError(f"{codec!r} raised {error!r}") from error
+    if len(values) != count:
+        raise TypeMismatch(f"{codec!r}.decode_many() gave {len(values)} elements of a column of {count}")
+    return values
+
+
+def harmless(error: BaseException) -> bool:
+    """Whether what a codec of the caller's own raised may be passed on: it ends no generator, and no task."""
+    if isinstance(error, (StopIteration, StopAsyncIteration)):
+        return False
+    return isinstance(error, (Exception, KeyboardInterrupt, SystemExit))
 
 
 class Bytes(Codec[bytes]):

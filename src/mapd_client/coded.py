@@ -6,7 +6,7 @@ import copy
 from typing import Any, Generic, TypeVar
 
 from mapd_api.ops import Op
-from mapd_client.codec import Bytes, Codec, as_bytes
+from mapd_client.codec import Bytes, Codec, as_bytes, decoded
 from mapd_client.errors import Misuse, Unsupported
 from mapd_client.facts_codecs import why_numbers
 from mapd_client.handle import MapHandle
@@ -63,16 +63,14 @@ class Coded(MapHandle, Generic[K, V]):
 
     def _values(self, outcome: Outcome) -> list[V | None]:
         if not outcome.absent:
-            return list(self._value.decode_many(outcome.values))
+            all_of_them: list[V] = decoded(self._value, outcome.values, len(outcome.statuses))
+            return list(all_of_them)
         stride = self.info.value_stride
         column = memoryview(outcome.values)
-        present = b"".join(
-            column[at * stride : (at + 1) * stride]
-            for at, status in enumerate(outcome.statuses)
-            if not status
-        )
-        decoded = iter(self._value.decode_many(present))
-        return [None if status else next(decoded) for status in outcome.statuses]
+        there = [at for at, status in enumerate(outcome.statuses) if not status]
+        present = b"".join(column[at * stride : (at + 1) * stride] for at in there)
+        values = iter(decoded(self._value, present, len(there)))
+        return [None if status else next(values) for status in outcome.statuses]
 
     def _slot(self, op: Op) -> Codec[Any]:
         """The codec of one CPU's slot."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from mapd_api.v1 import elements_pb2
 from mapd_client import methods, requests
 from mapd_client.chunk import Chunk
-from mapd_client.codec import Bytes, Codec
+from mapd_client.codec import Bytes, Codec, decoded
 from mapd_client.coded import Coded
 from mapd_client.dump import Dump, Lazily
 from mapd_client.errors import MapdError
@@ -67,7 +67,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
         """Every key; arguments as ``items``."""
 
         def decode(chunk: Chunk) -> Lazily[K]:
-            return _elements(self._key, chunk.keys)
+            return _elements(self._key, chunk.keys, chunk.count)
 
         return self._dump("keys", decode, prefix, limit, resume, partial_ok, wanted=Selected(nonzero=nonzero))
 
@@ -82,7 +82,7 @@ class Dumps(Coded[K, V], Generic[K, V]):
         """Every value; arguments as ``items``."""
 
         def decode(chunk: Chunk) -> Lazily[V]:
-            return _elements(chunk.value_codec, chunk.values)
+            return _elements(chunk.value_codec, chunk.values, chunk.count)
 
         return self._dump("values", decode, b"", limit, resume, partial_ok, wanted=Selected(nonzero=nonzero))
 
@@ -194,8 +194,8 @@ class Dumps(Coded[K, V], Generic[K, V]):
         return size, codec if codec is not None and codec.size == size else Bytes(size)
 
     def _pairs(self, chunk: Chunk) -> Lazily[tuple[K, V]]:
-        keys: Lazily[K] = _elements(self._key, chunk.keys)
-        values: Lazily[V] = _elements(chunk.value_codec, chunk.values)
+        keys: Lazily[K] = _elements(self._key, chunk.keys, chunk.count)
+        values: Lazily[V] = _elements(chunk.value_codec, chunk.values, chunk.count)
         return Lazily(zip(keys.entries, values.entries, strict=True), values.left)
 
 
@@ -250,9 +250,9 @@ class _Streams:
         return self._link.patience(self._asked)
 
 
-def _elements(codec: Codec[Any], column: memoryview) -> Lazily[Any]:
+def _elements(codec: Codec[Any], column: memoryview, count: int) -> Lazily[Any]:
     """A column's elements; records are made when they are handed out, all else now."""
     if isinstance(codec, Structure):
         return Lazily(*codec.lazily(column))
-    decoded = iter(codec.decode_many(column))
-    return Lazily(decoded, decoded)
+    elements = iter(decoded(codec, column, count))
+    return Lazily(elements, elements)

@@ -10,6 +10,7 @@ from mapd_api.ops import ANSWERS_VALUE, MUTATES
 from mapd_api.reasons import Reason
 from mapd_api.v1 import elements_pb2, errors_pb2
 from mapd_client import replies
+from mapd_client.codec import decoded, harmless
 from mapd_client.errors import MapdError
 from mapd_client.fates import Fate
 from mapd_client.held import ELEMENT_COST, Terms
@@ -229,11 +230,9 @@ class Singles(Group):
             return
         assert self.terms.codec is not None
         try:
-            values = self.terms.codec.decode_many(column)
+            values = decoded(self.terms.codec, column, len(self.waiters))
         except Exception:
-            values = []  # a codec of the caller's own: each call is told of its own value
-        if len(values) != len(self.waiters):
-            self._settle_values(column)
+            self._settle_values(column)  # a codec of the caller's own: each call is told of its own value
             return
         for waiter, value in zip(self.waiters, values, strict=True):
             if not waiter.done():
@@ -249,11 +248,13 @@ class Singles(Group):
             return
         assert self.terms.codec is not None
         try:
-            decoded = self.terms.codec.decode(value)
-        except Exception as error:
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(decoded)
+            waiter.set_result(self.terms.codec.decode(value))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            waiter.set_exception(
+                error if harmless(error) else RuntimeError(f"{self.terms.codec!r} raised {error!r}")
+            )
 
     def _settle_each(self, result: elements_pb2.GroupResult) -> None:
         values = self._column(result.values)

@@ -18,7 +18,7 @@ from typing import Final
 from mapd_api.reasons import Reason
 from mapd_api.v1 import elements_pb2, errors_pb2
 from mapd_client import fates, requests
-from mapd_client.errors import MapdError, NotSent, Unavailable
+from mapd_client.errors import MapdError, NotSent, TypeMismatch, Unavailable
 from mapd_client.failures import Asked
 from mapd_client.gathering import Gathering, Nobody, Port
 from mapd_client.groups import Group, refused
@@ -124,19 +124,48 @@ class Pipeline(Gathering):
 
     def next(self) -> elements_pb2.SessionRequest | None:
         """What is to be written now; None until ``Port.rouse``."""
-        if self._ready:
+        while self._ready:
             message = self._again.popleft() if self._again else self._compose()
-            if message is not None:
-                message.streams += 1
-                return message.encode(self._tenure, self._port.now())
+            if message is None:
+                break
+            try:
+                request = message.encode(self._tenure, self._port.now())
+            except Exception:
+                if message.streams or not self._take_back(message):  # an earlier stream may have carried it
+                    raise
+                continue
+            message.streams += 1
+            return request
         self._sleep()
         return None
+
+    def _take_back(self, message: Message) -> bool:
+        """A message cannot be written, for arguments of some calls in it: these are told, the others leave in another.
+
+        False where that is not why.
+        """
+        right: list[Group] = []
+        for group in message.groups:
+            try:
+                group.write(elements_pb2.OpGroup(), 0)
+            except Exception as error:
+                _LOG.debug("a group that cannot be written", exc_info=True)
+                group.fail(fates.unsent(TypeMismatch(str(error))))
+            else:
+                right.append(group)
+        if len(right) == len(message.groups):
+            return False
+        message.groups = right
+        self._not_sent(message)
+        return True
 
     def unwritten(self, request: elements_pb2.SessionRequest) -> None:
         """What ``next`` gave was not written: the stream had ended before."""
         message = self._flying[request.apply.stamp.slot]
-        if message.streams > 1:
-            return  # an earlier one may have carried it
+        if message.streams == 1:  # else an earlier one may have carried it
+            self._not_sent(message)
+
+    def _not_sent(self, message: Message) -> None:
         del self._flying[message.slot.number]
         message.slot.sequence -= 1
         self._free.append(message.slot)
@@ -184,9 +213,20 @@ class Pipeline(Gathering):
         if response.HasField("error"):
             self._refused(message, response.error)
         elif message.groups:
-            self._settle(message.groups, response)
+            self._read(message.groups, response)
         if self._queue or not self._ready:
             self._rouse()
+
+    def _read(self, groups: list[Group], response: elements_pb2.ApplyResponse) -> None:
+        try:
+            self._settle(groups, response)
+        except BaseException as fault:
+            # Nobody else knows those who wait for it any more: they would wait for ever.
+            _LOG.exception("an answer could not be read")
+            for group in groups:
+                group.fail(fates.lost(f"its answer could not be read: {fault!r}"))
+            if isinstance(fault, (KeyboardInterrupt, SystemExit)):
+                raise
 
     def _settle(self, groups: list[Group], response: elements_pb2.ApplyResponse) -> None:
         results = response.results
@@ -292,6 +332,9 @@ class Pipeline(Gathering):
         The elements of a message stay as they were: the daemon may answer from what it has kept.
         """
         for message in self._flying.values():
+            if message.streams >= TRIES:
+                for group in message.groups:
+                    group.fail(fates.lost(f"given up after {message.streams} streams, each of which broke"))
             if all(group.abandoned for group in message.groups):
                 message.groups = []
         self._again = deque(self._flying.values())

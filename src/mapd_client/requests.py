@@ -308,6 +308,8 @@ def check_touch(server: ServerInfo, label: str) -> None:
 def check_cpu_number(cpu: int, asked: Asked) -> None:
     """Raises TypeMismatch for what is no int, Misuse for what is no CPU's number."""
     try:
+        if isinstance(cpu, bool):
+            raise TypeError
         index(cpu)
     except TypeError:
         raise TypeMismatch(

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, cast
 
 from mapd_client.chunk import Chunk
+from mapd_client.codec import decoded as decoded_column
 from mapd_client.errors import DeadlineExceeded, MapdError, TypeMismatch
 from mapd_client.info import Count
 from mapd_client.map import Map
@@ -96,8 +97,8 @@ class FleetMap(Generic[K, V]):
         """
 
         def decoded(host: str, chunk: Chunk) -> Iterable[tuple[str, K, V]]:
-            keys: Sequence[K] = chunk.key_codec.decode_many(chunk.keys)
-            values: Sequence[V] = chunk.value_codec.decode_many(chunk.values)
+            keys: Sequence[K] = decoded_column(chunk.key_codec, chunk.keys, chunk.count)
+            values: Sequence[V] = decoded_column(chunk.value_codec, chunk.values, chunk.count)
             return [(host, key, value) for key, value in zip(keys, values, strict=True)]
 
         return Merged(self.maps, self.unreachable, self._timeout, self._concurrency, decoded)
@@ -106,7 +107,7 @@ class FleetMap(Generic[K, V]):
         """Every key of every host with the host's name; as ``items``, and values do not travel."""
 
         def decoded(host: str, chunk: Chunk) -> Iterable[tuple[str, K]]:
-            keys: Sequence[K] = chunk.key_codec.decode_many(chunk.keys)
+            keys: Sequence[K] = decoded_column(chunk.key_codec, chunk.keys, chunk.count)
             return [(host, key) for key in keys]
 
         return Merged(self.maps, self.unreachable, self._timeout, self._concurrency, decoded, keys_only=True)
@@ -140,7 +141,7 @@ class FleetMap(Generic[K, V]):
             total: int | float = 0
             async with opened.chunks() as chunks:
                 while (chunk := await _next(chunks, self._timeout)) is not None:
-                    total += _total(chunk.value_codec.decode_many(chunk.values), self._name)
+                    total += _total(decoded_column(chunk.value_codec, chunk.values, chunk.count), self._name)
             return total
 
         return FleetSum(await self._each(one, deadline=False), dict(self.unreachable))

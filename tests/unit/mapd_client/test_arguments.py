@@ -102,7 +102,8 @@ async def test_a_limit_that_is_none_names_the_map(limit: Any, kind: type[Misuse]
 
 
 @pytest.mark.parametrize(
-    ("cpu", "kind"), [("a", TypeMismatch), ([], TypeMismatch), (1.5, TypeMismatch), (-1, Misuse)]
+    ("cpu", "kind"),
+    [("a", TypeMismatch), ([], TypeMismatch), (1.5, TypeMismatch), (True, TypeMismatch), (-1, Misuse)],
 )
 async def test_a_cpu_that_is_none_is_refused(cpu: Any, kind: type[Misuse]) -> None:
     async with flows("percpu_hash") as opened:

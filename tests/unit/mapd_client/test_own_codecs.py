@@ -1,4 +1,4 @@
-"""Codecs of the caller's own: what they make is taken when they make it, and what is no bytes is said to them alone."""
+"""Codecs of the caller's own: what they make is taken when they make it, and what they do wrong is theirs alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mapd_client import U32, Codec, Map, TypeMismatch, connect, testing
+from mapd_client import U32, Codec, Field, Map, TypeMismatch, connect, testing
 from mapd_client.codec import Buffer
 
 
@@ -18,9 +18,15 @@ class Own(Codec[int]):
 
     size = 4
 
-    def __init__(self, make: Callable[[int], Any], pack: Callable[[list[Any]], Any] = b"".join) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], Any],
+        pack: Callable[[list[Any]], Any] = b"".join,
+        read: Callable[[Buffer], Any] = U32.decode_many,
+    ) -> None:
         self._make = make
         self._pack = pack
+        self._read = read
 
     def __repr__(self) -> str:
         return "Own()"
@@ -34,7 +40,8 @@ class Own(Codec[int]):
         return packed
 
     def decode_many(self, column: Buffer) -> list[int]:
-        return U32.decode_many(column)
+        read: list[int] = self._read(column)
+        return read
 
 
 def packed(value: int) -> bytes:
@@ -103,3 +110,72 @@ async def test_a_column_that_is_no_bytes_is_refused() -> None:
         ):
             await own.update_many({1: 2})
         assert not await contents(plain)
+
+
+class Odd(BaseException):
+    """Nothing that anybody expects."""
+
+
+def raising(error: BaseException) -> Callable[[Buffer], Any]:
+    def read(_: Buffer) -> Any:
+        raise error
+
+    return read
+
+
+def ending(column: Buffer) -> Any:
+    """As ``next`` on an iterator that has ended, in the middle of a column."""
+    made = iter(U32.decode_many(column)[:1])
+    return (next(made) for _ in U32.decode_many(column))
+
+
+WRONG: dict[str, Callable[[Buffer], Any]] = {
+    "None": lambda _: None,
+    "too few": lambda column: U32.decode_many(column)[:-1],
+    "too many": lambda column: [*U32.decode_many(column), 0],
+    "StopIteration": raising(StopIteration()),
+    "StopAsyncIteration": raising(StopAsyncIteration()),
+    "GeneratorExit": raising(GeneratorExit()),
+    "CancelledError": raising(asyncio.CancelledError()),
+    "a class of its own": raising(Odd()),
+    "KeyError": raising(KeyError("not this one")),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_what_cannot_be_read_is_told_to_who_asked_and_nobody_else_waits_for_it(wrong: str) -> None:
+    kind = KeyError if wrong == "KeyError" else (TypeMismatch, RuntimeError, IndexError, TypeError)
+    async with flows(Own(packed), Own(packed, read=WRONG[wrong])) as (own, plain):
+        await plain.update_many({1: 10, 2: 20})
+        own_calls = [own.lookup(1), own.lookup(2), own.lookup_many([1, 2]), own.lookup_many([1, 99, 2])]
+        calls = [*own_calls, plain.lookup(1), plain.update(3, 30), plain.lookup_many([1, 2])]
+        async with asyncio.timeout(10):
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert ends[4:] == [10, None, [10, 20]]
+        if wrong == "too many":  # of one element alone the first is taken
+            assert ends[:2] == [10, 20]
+        else:
+            assert all(isinstance(end, kind) for end in ends[:2]), ends
+        assert all(isinstance(end, kind) for end in ends[2:4]), ends
+        assert await contents(plain) == {1: 10, 2: 20, 3: 30}
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "ends early"])
+async def test_a_dump_that_cannot_be_read_is_not_taken_for_a_short_one(wrong: str) -> None:
+    codec = Own(packed, read=ending if wrong == "ends early" else WRONG[wrong])
+    async with flows(codec, codec) as (own, plain):
+        await plain.update_many({number: number for number in range(5)})
+        for dump in (own.keys(), own.values(), own.items()):
+            with pytest.raises((TypeMismatch, RuntimeError, KeyError)):
+                async with asyncio.timeout(10):
+                    _ = [element async for element in dump]
+
+
+@pytest.mark.parametrize("create", ["yes", object(), 1 << 70])
+async def test_whatever_is_true_creates(create: Any) -> None:
+    async with flows(U32, U32) as (own, plain):
+        added, other = await asyncio.gather(
+            own.fetch_add(7, 1, field=Field(0, 4), create=create), plain.update(1, 2)
+        )
+        assert (added, other) == (0, None)
+        assert await contents(plain) == {1: 2, 7: 1}

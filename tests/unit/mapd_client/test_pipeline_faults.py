@@ -267,3 +267,24 @@ async def test_a_map_that_its_owner_has_closed_is_not_opened_again() -> None:
     with pytest.raises(Unavailable):
         await call
     assert world.to_reopen == []
+
+
+async def test_a_message_that_breaks_its_stream_each_time_is_given_up() -> None:
+    """It may be what breaks them; all others would wait behind it until its time is over."""
+    daemon = Scripted()
+    pipeline, _ = connected(World(), slots=2)
+    change = pipeline.single(terms(held(1)), Op.UPDATE, key(1), value(1))
+    look = pipeline.single(terms(held(2)), Op.LOOKUP, key(1))
+    for _ in range(TRIES):
+        assert len(sent(pipeline).apply.groups) == 2
+        assert not change.done()
+        pipeline.cut("it broke")
+        pipeline.resumed()
+    with pytest.raises(OutcomeUnknown, match=f"given up after {TRIES} streams"):
+        await change
+    with pytest.raises(Unavailable, match=f"given up after {TRIES} streams"):
+        await look
+    closing = sent(pipeline)
+    assert not closing.apply.groups
+    pipeline.answered(daemon.arrive(closing))
+    assert not pipeline.wanted
