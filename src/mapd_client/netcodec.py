@@ -88,9 +88,11 @@ class _Cidr(Codec[Network], Generic[Network]):
         return _parsed(self, self._kind, text)
 
     def decode_many(self, column: Buffer) -> list[Network]:
-        view = self._whole(column)
+        # A list: an iterator that a traceback keeps alive exports the column, and where the exception is in a cycle the
+        # collector of CPython 3.11 says BufferError of that, or reads freed memory.
+        pairs = list(self._struct.iter_unpack(self._whole(column)))
         try:
-            return [self._make(address, length) for length, address in self._struct.iter_unpack(view)]
+            return [self._make(address, length) for length, address in pairs]
         except ValueError as error:
             raise TypeMismatch(f"what is there is no {self!r}: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 import sys
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -162,6 +163,24 @@ def test_short_bytes_of_a_struct_are_filled_up_and_full_ones_kept() -> None:
 def test_a_bad_number_in_a_column_is_named() -> None:
     with pytest.raises(SizeMismatch, match="-1 is outside U16"):
         U16.encode_many([1, -1])
+
+
+def test_the_error_of_a_prefix_that_is_none_can_be_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever keeps an exception in a name of the function that caught it has made a cycle."""
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    def kept() -> None:
+        try:
+            Cidr4.bind("little", 1).decode_many(memoryview(bytes([99] * 16)))
+        except TypeMismatch as error:
+            refused = error
+            assert str(refused)
+
+    for _ in range(20):
+        kept()
+        gc.collect()
+    assert not told
 
 
 def test_a_column_must_be_made_of_whole_elements() -> None:
