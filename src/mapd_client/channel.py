@@ -118,13 +118,15 @@ class Transport:
                 if left is not None and left <= 0:
                     raise fates.late(self.target, timeout or 0, written=False, why=_NO_TIME)(asked)
                 with self._translated(asked, timeout, pair):
+                    made = call(request, timeout=left)
                     try:
                         with pair:
-                            response = await call(request, timeout=left)
+                            response = await made
                         if watcher is not None:
                             watcher.answered(request, response)
                         return response
                     except aio.AioRpcError as error:
+                        _let_go(made)
                         # Without one nothing was refused for it, and who may ask again has that from Patience.
                         if pair.material is None or not _for_its_certificate(error):
                             raise
@@ -374,6 +376,16 @@ def _for_its_certificate(error: aio.AioRpcError) -> bool:
     return error.code() is StatusCode.UNAVAILABLE and failures.never_connected(error.details() or "")
 
 
+def _let_go(call: Any) -> None:
+    """Have a call that is over, or can go on no more, hold its connection no longer.
+
+    grpc closes a connection when the last of its calls is freed. One that failed is held by the frames of its error's
+    traceback, for as long as a caller keeps the error.
+    """
+    with suppress(TypeError):  # should it have no __dict__ one day
+        cast("dict[str, object]", vars(call)).clear()
+
+
 class _Ending(Generic[_Sent, _Got]):
     """How the daemon ended an upload, noted when it is told.
 
@@ -434,12 +446,15 @@ class Download(AsyncIterator[_Got], Generic[_Got]):
         Raises:
             MapdError: as the daemon ended the stream; DeadlineExceeded if nothing came in time.
         """
+        if self._cancelled:
+            raise StopAsyncIteration
         try:
             with self._translated():
                 async with asyncio.timeout(self._timeout):
                     message = await self._call.read()
         except MapdError:
             self.cancel()
+            _let_go(self._call)
             raise
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -457,9 +472,9 @@ class Download(AsyncIterator[_Got], Generic[_Got]):
 
     def cancel(self) -> None:
         """End the stream now. Idempotent."""
-        self._cancelled = True
-        if not self._call.done():
+        if not self._cancelled and not self._call.done():
             self._call.cancel()
+        self._cancelled = True
 
     def release(self) -> None:
         """Let go of the connection now, when the loop is closed and nobody can use this any more.
@@ -467,8 +482,7 @@ class Download(AsyncIterator[_Got], Generic[_Got]):
         grpc's call and the connection that it holds are part of a cycle: without this the connection
         stays open until Python collects it.
         """
-        with suppress(TypeError):  # should it have no __dict__ one day
-            vars(self._call).clear()
+        _let_go(self._call)
 
 
 class Conversation(Download[_Got], Generic[_Sent, _Got]):
