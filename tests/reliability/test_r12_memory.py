@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
+from itertools import islice, repeat
 from typing import Any
 
 import pytest
@@ -113,14 +114,14 @@ async def test_an_opener_that_keeps_nothing_free_is_killed(place: Place, canary:
     """The same without the bound: the opener is moved into the cgroup behind its back."""
     with memory_cgroup(LIMIT) as cgroup, daemon_process(place) as daemon:
         (cgroup / "cgroup.procs").write_text(str(daemon.opener()))
-        async with mapd_client.connect(str(place.socket), timeout=5) as client:
-            with suppress(mapd_client.MapdError):
-                opened = await create(client, "h", "hash", 1, 200_000)
-                await opened.update_many(keys("hash", 80_000))
-            for _ in range(50):
+        async with mapd_client.connect(str(place.socket), timeout=5) as client, AsyncExitStack() as stack:
+            opened = await create(client, "h", "hash", 1, 200_000)
+            elements = keys("hash", 200_000)
+            for many in (80_000, *repeat(64, 200)):
+                with suppress(mapd_client.MapdError):  # what has become free since is filled again
+                    await opened.update_many(islice(elements, many))
                 with suppress(mapd_client.MapdError):
-                    async with client.open_map("h", read_only=True):
-                        pass
+                    await stack.enter_async_context(client.open_map("h", read_only=True))
                 if kills(cgroup):
                     break
         canary("R12", "an opener without a reserve", caught=kills(cgroup), of=1)
